@@ -1,0 +1,1 @@
+"""The public contract, and the Python generated from it."""

@@ -1,0 +1,1 @@
+"""Protocol version 1; everything here but this file is generated."""
