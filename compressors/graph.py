@@ -1,0 +1,62 @@
+"""The one editable form that every model is lifted to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named tensor at the model's edge, described per sample.
+
+    Attributes:
+        name: The input's or output's name; it becomes the ONNX name.
+        shape: Shape of one sample, without the batch dimension (always dimension 0).
+        dtype: Element type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def random(self, batch: int, seed: int) -> torch.Tensor:
+        """Returns reproducible standard-normal (or small integer) values, shape (batch, *shape)."""
+        generator = torch.Generator().manual_seed(seed)
+        size = (batch, *self.shape)
+        if self.dtype.is_floating_point:
+            return torch.randn(size, generator=generator, dtype=self.dtype)
+        return torch.randint(0, 2, size, generator=generator, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as an editable torch.fx graph.
+
+    `module` is in eval mode. Its convolutions, linears, norms and activations are `call_module` nodes whose targets are
+    named as in the original model; everything else is a plain function node. Nobody changes `module` in place: surgery
+    copies first (`copied`).
+
+    Attributes:
+        module: The executable graph; takes the inputs in order, batch first, any batch size.
+        inputs: What it takes.
+        outputs: What it returns, in order.
+        name: What the user calls the model, for messages and reports.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    name: str
+
+    def samples(self, batch: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+        """Returns one random batch for every input."""
+        return tuple(spec.random(batch, seed + index) for index, spec in enumerate(self.inputs))
+
+    def copied(self) -> Graph:
+        """Returns a deep copy that shares no tensor with this graph; node names are kept."""
+        from copy import deepcopy
+
+        return replace(self, module=deepcopy(self.module))

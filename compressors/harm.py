@@ -1,0 +1,192 @@
+"""What each cut alone does to the network's decisions, without labels.
+
+Two measures, both the mean KL divergence of the class probabilities from the original's on selection samples:
+
+* `screen`: the cut is fitted by plain least squares on the original's own tensors and the rest of the network runs as
+  it is. Cheap: all cuts from one entry with one kernel share one X^T X, the tensors up to the cut are computed once,
+  and only what lies behind the cut runs again. It overrates what refitting repairs, above all removals.
+* `refitted`: the cut is applied and everything behind it refitted. It is what a plan really gets, and costs a fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from compressors.batches import in_order
+from compressors.calibrate import Moments, Operator, Rows, picks, solve_ridge
+from compressors.execute import Stream, evaluate
+from compressors.fit import FitConfig, fit
+from compressors.score import Reference, logits
+from compressors.surgery import apply
+from compressors.table import Alternative, new_operator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from compressors.graph import Graph
+    from compressors.plan import Step
+    from compressors.problem import Samples, Score
+
+_RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class ScreenConfig:
+    """How much data the screening takes.
+
+    Attributes:
+        samples: Calibration samples for the fits.
+        batch: Samples per batch.
+        rows_per_feature: Rows to gather per unknown of one output.
+        least_rows: Never fewer rows than this.
+        memory_bytes: Tensors at the ends of all cuts are kept, up to this; fewer samples are taken to stay below.
+        seed: For positions.
+    """
+
+    samples: int = 256
+    batch: int = 128
+    rows_per_feature: int = 10
+    least_rows: int = 5_000
+    memory_bytes: int = 3 * 2**30
+    seed: int = 0
+
+
+def screen(
+    graph: Graph,
+    alternatives: Sequence[Alternative],
+    calibration: Samples,
+    reference: Reference,
+    config: ScreenConfig,
+    heartbeat: Callable[[float], None] = lambda _: None,
+) -> dict[Step, Score]:
+    """Returns the score of the network with one cut at a time, nothing refitted.
+
+    Args:
+        graph: The original.
+        alternatives: The cuts; each is judged alone.
+        calibration: For the fits.
+        reference: The original's decisions on what is judged on.
+        config: How much data.
+        heartbeat: Told the share done; may raise to stop.
+    """
+    operators = _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
+    found: dict[Step, list[torch.Tensor]] = {alternative.step: [] for alternative in alternatives}
+    total, done = len(reference.labels), 0
+    for batch in in_order(reference.samples, reference.batch, total):
+        for step, scores in _scores(graph, batch.inputs, list(found), operators):
+            found[step].append(scores)
+        done += len(batch)
+        heartbeat(0.5 + 0.5 * done / total)
+    return {step: reference.compare(torch.cat(scores)) for step, scores in found.items()}
+
+
+def _scores(
+    graph: Graph, inputs: tuple[torch.Tensor, ...], steps: Sequence[Step], operators: dict[Step, Operator]
+) -> Iterator[tuple[Step, torch.Tensor]]:
+    """Yields the class scores of one batch under each step; what lies before a step's exit is computed once."""
+    by_exit: dict[str, list[Step]] = defaultdict(list)
+    for step in steps:
+        by_exit[step.exit].append(step)
+    stream = Stream(graph.module, [inputs], {step.entry for step in steps})
+    nodes = list(graph.module.graph.nodes)
+    for at, node in enumerate(nodes):
+        if node.name in by_exit:
+            stream.advance(node.name)
+            for step in by_exit[node.name]:
+                yield step, _rest(graph.module, nodes[at + 1 :], stream.at(0), step, operators)
+
+
+def _affordable(alternatives: Sequence[Alternative], config: ScreenConfig) -> int:
+    """Returns how many samples' tensors fit into memory, at least one batch."""
+    ends: dict[str, int] = {}
+    for alternative in alternatives:
+        segment = alternative.segment
+        ends[segment.entry] = 4 * math.prod(segment.input_shape)
+        ends[segment.exit] = 4 * math.prod(segment.output_shape)
+    return min(config.samples, max(config.batch, config.memory_bytes // max(1, sum(ends.values()))))
+
+
+def _rest(
+    module: fx.GraphModule,
+    nodes: list[fx.Node],
+    values: dict[str, object],
+    step: Step,
+    operators: dict[Step, Operator],
+) -> torch.Tensor:
+    """Returns the class scores when `step` gives the value of its exit."""
+    values = dict(values)
+    entry = values[step.entry]
+    with torch.no_grad():
+        values[step.exit] = entry if step.kind == "remove" else operators[step](entry)
+        evaluate(module, nodes, values)
+    return logits(values[nodes[-1].name])
+
+
+def _fitted(
+    graph: Graph,
+    alternatives: Sequence[Alternative],
+    calibration: Samples,
+    config: ScreenConfig,
+    heartbeat: Callable[[float], None],
+) -> dict[Step, Operator]:
+    """Returns a fitted operator for every regression; those that read the same patches are solved together."""
+    groups: dict[tuple[str, tuple[int, ...], tuple[int, ...]], dict[Step, Operator]] = defaultdict(dict)
+    for alternative in alternatives:
+        step = alternative.step
+        if step.kind == "regress":
+            groups[step.entry, step.kernel, step.stride][step] = new_operator(alternative.segment, step)
+    batches = [batch.inputs for batch in in_order(calibration, config.batch, _affordable(alternatives, config))]
+    order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
+    ends = {name for group in groups.values() for step in group for name in (step.entry, step.exit)}
+    stream = Stream(graph.module, batches, ends)
+    operators: dict[Step, Operator] = {}
+    for done, group in enumerate(groups.values()):
+        heartbeat(done / len(groups))
+        stream.advance(max((step.exit for step in group), key=order.__getitem__))
+        _solve_together(group, stream, len(batches), config)
+        operators |= group
+    return operators
+
+
+def _solve_together(operators: dict[Step, Operator], stream: Stream, batches: int, config: ScreenConfig) -> None:
+    """Fits regressions that differ only in their exits, in place: one X^T X, outputs side by side."""
+    group = list(operators)
+    first = operators[group[0]]
+    rows = Rows(first)
+    moments: Moments | None = None
+    for batch, (x, targets) in enumerate(_tensors(group, stream, batches)):
+        wanted = max(config.least_rows, config.rows_per_feature * rows.features)
+        per_sample = -(-wanted // (len(x) * batches))
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + batch)
+        picked = picks(rows.positions(targets[0]), per_sample, generator)
+        y = torch.cat([rows.outputs(target, picked) for target in targets], dim=2)
+        here = Moments.of(rows.inputs(x, picked), y)
+        moments = here if moments is None else moments + here
+    assert moments is not None
+    solution = solve_ridge(moments, _RIDGE)
+    start = 0
+    for operator in operators.values():
+        end = start + operator.weight.shape[0]
+        with torch.no_grad():
+            operator.weight.copy_(Rows(operator).weight(solution.matrix[:, :, start:end]))
+            assert operator.bias is not None
+            operator.bias.copy_(solution.bias[:, start:end].flatten())
+        start = end
+
+
+def _tensors(group: Sequence[Step], stream: Stream, batches: int) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    for batch in range(batches):
+        values = stream.at(batch)
+        yield values[group[0].entry], [values[step.exit] for step in group]
+
+
+def refitted(graph: Graph, step: Step, calibration: Samples, reference: Reference, config: FitConfig) -> Score:
+    """Returns the score of the network with this cut alone, everything behind it refitted."""
+    result = fit(graph, apply(graph, [step]), [step], calibration, config)
+    return reference.score(result.graph.module)

@@ -1,0 +1,95 @@
+"""Names and places: where lifted modules and tensors go in the new module tree."""
+
+from __future__ import annotations
+
+import re
+from typing import final
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from compressors.modules import NORMS, OPERATORS, Arguments, Constant, activation_kind
+
+
+@final
+class Placer:
+    """Builds the module tree of a lifted graph under the names of the original model."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.root = nn.Module()
+        self.placed: dict[str, nn.Module] = {}
+        self.weights = tuple(program.state_dict)
+        self.paths = {path for node in program.graph.nodes for path in _stack(node)}
+
+    def module(self, node: fx.Node, module: nn.Module, arguments: Arguments) -> str:
+        """Places a module and returns its name; the same operator with the same weights is placed once.
+
+        Args:
+            node: The call in the program.
+            module: What it became.
+            arguments: The call's arguments by schema name.
+        """
+        name = wanted = self._wanted(node, module, arguments)
+        count = 0
+        while name in self.placed:
+            if _same(self.placed[name], module):
+                return name
+            count += 1
+            name = f"{wanted}_{count}"
+        self.placed[name] = module
+        _attach(self.root, name, module)
+        return name
+
+    def tensor(self, constant: Constant, number: int) -> str:
+        """Places a parameter or buffer and returns its name; a computed one gets a numbered name."""
+        name = constant.fqn or f"folded_{number}"
+        _attach(self.root, name, constant.value)
+        return name
+
+    def _wanted(self, node: fx.Node, module: nn.Module, arguments: Arguments) -> str:
+        """Returns the original module's name: from its weight's, else from the module that the call was made in."""
+        weight = arguments.get("weight") or arguments.get("running_mean")
+        kind = activation_kind(module) or type(module).__name__.lower()
+        if isinstance(weight, Constant) and weight.fqn:
+            return re.sub(r"(^|[._])(weight|running_mean)$", "", weight.fqn) or kind
+        path = path_of(node)
+        below = () if isinstance(module, (*OPERATORS, *NORMS)) else self.weights
+        if path and not any(other.startswith(path + ".") for other in (*self.paths, *below)):
+            return path
+        return f"{path}.{kind}" if path else kind
+
+
+def path_of(node: fx.Node) -> str:
+    """Returns the dotted name of the module that a call of the program was made in; empty at the top."""
+    stack = _stack(node)
+    return stack[-1] if stack else ""
+
+
+def _stack(node: fx.Node) -> list[str]:
+    """Returns the module paths that the call was made in, outermost first; a repeated call has `@1` after its path."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return [re.sub(r"@\d+", "", entry[0]) for entry in stack.values() if not entry[0].startswith("_empty_nn_module")]
+
+
+def _same(left: nn.Module, right: nn.Module) -> bool:
+    """Says whether two modules are one: the same settings and the same weight objects."""
+    if repr(left) != repr(right) or not list(left.parameters()):
+        return False
+    return all(a is b for a, b in zip(left.parameters(), right.parameters(), strict=True))
+
+
+def _attach(root: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None:
+    """Adds a module, parameter or buffer under a dotted name, with empty modules on the way."""
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        children = dict(root.named_children())
+        if parent not in children:
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    if isinstance(value, nn.Module):
+        root.add_module(leaf, value)
+    elif isinstance(value, nn.Parameter):
+        root.register_parameter(leaf, value)
+    else:
+        root.register_buffer(leaf, value.detach())

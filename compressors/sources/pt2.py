@@ -1,0 +1,118 @@
+"""Models from `torch.export.save`, without unpickling anything.
+
+`torch.export.load` unpickles sample inputs, tensor subclasses and custom objects. Here the archive is read and checked
+entry by entry, and torch is given a new archive that holds the checked program, raw tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from compressors.errors import ModelError, OptionError, UnsafeModelError
+from compressors.sources.archive import read_entries, write_entries
+from compressors.sources.program import sanitise
+from compressors.sources.source import ModelSource
+
+_PROGRAM = "models/model.json"
+_PAYLOADS = {
+    "data/weights/": ("data/weights/model_weights_config.json", re.compile(r"weight_\d+")),
+    "data/constants/": ("data/constants/model_constants_config.json", re.compile(r"tensor_\d+")),
+}
+_MAX_ELEMENTS = 2**33
+
+
+def read(source: ModelSource) -> ExportedProgram:
+    """Returns the program in the file.
+
+    Raises:
+        UnsafeModelError: A payload is pickled, or the program could run code.
+        ModelError: The file is damaged or of another format or version.
+    """
+    if source.path is None:
+        raise OptionError("source.path", "a .pt2 source needs the path of the file")
+    where = source.path.name
+    entries = read_entries(source.path)
+    _check_format(entries, where)
+    clean = {_PROGRAM: json.dumps(sanitise(entries[_PROGRAM], where)).encode(), "data/sample_inputs/model.pt": b""}
+    for folder, (config, names) in _PAYLOADS.items():
+        clean.update(_payloads(entries, folder, config, names, where))
+    return _load(clean, where)
+
+
+def _check_format(entries: dict[str, bytes], where: str) -> None:
+    """Refuses whatever is not one exported program; what else zips of PyTorch hold is told apart in the message."""
+    if "data.pkl" in entries and _PROGRAM not in entries:
+        kind = "a TorchScript file" if any(name.startswith("code/") for name in entries) else "a pickle of torch.save"
+        raise UnsafeModelError(f"{where} is {kind}, which runs code when it is loaded; use torch.export.save")
+    if "serialized_exported_program.json" in entries:
+        raise ModelError(
+            f"{where} has the layout of torch 2.7 or older; save it again with torch.export.save of torch 2.11+"
+        )
+    if entries.get("archive_format") != b"pt2" or _PROGRAM not in entries:
+        raise ModelError(f"{where} holds no exported program ({_PROGRAM}); write it with torch.export.save")
+    if entries.get("archive_version", b"0") != b"0":
+        raise ModelError(f"{where} has archive version {entries['archive_version']!r}, this Shoal reads 0")
+    compiled = [name for name in entries if name.startswith("data/aotinductor/")]
+    if compiled:
+        raise UnsafeModelError(f"{where} holds compiled code ({compiled[0]!r}), which Shoal never loads")
+
+
+def _payloads(
+    entries: dict[str, bytes], folder: str, config: str, names: re.Pattern[str], where: str
+) -> dict[str, bytes]:
+    """Returns the config and the raw tensors of one folder, checked."""
+    legacy = f"{folder}model.pt"
+    if legacy in entries:
+        raise UnsafeModelError(
+            f"{where}: {legacy!r} is a pickle; save the model again with torch.export.save of torch 2.11+"
+        )
+    try:
+        settings = json.loads(entries[config])
+        items: list[dict[str, Any]] = list(settings["config"].values())
+        found = {}
+        for item in items:
+            found[folder + item["path_name"]] = _payload(entries, folder, item, names, where)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
+        raise ModelError(f"{where}: {config!r} is missing or damaged ({exc!r})") from exc
+    return {config: json.dumps(settings).encode(), **found}
+
+
+def _payload(entries: dict[str, bytes], folder: str, item: dict[str, Any], names: re.Pattern[str], where: str) -> bytes:
+    """Returns the bytes of one tensor; its device becomes the CPU."""
+    path = folder + item["path_name"]
+    if item["use_pickle"] or not names.fullmatch(item["path_name"]):
+        raise UnsafeModelError(f"{where}: {path!r} is a pickled object, which would run code when it is loaded")
+    meta = item["tensor_meta"]
+    meta["device"] = {"type": "cpu", "index": None}
+    sizes = [size["as_int"] for size in meta["sizes"]]
+    if path not in entries:
+        raise ModelError(f"{where}: {path!r} is missing")
+    elements = math.prod(sizes)
+    if not 0 <= elements <= _MAX_ELEMENTS or (elements and not entries[path]):
+        raise ModelError(f"{where}: {path!r} claims {elements} elements, its entry has {len(entries[path])} bytes")
+    return entries[path]
+
+
+def _load(entries: dict[str, bytes], where: str) -> ExportedProgram:
+    """Hands checked entries to torch."""
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return torch.export.load(write_entries(entries))
+    except Exception as exc:  # torch raises whatever its reader stumbles over
+        raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {_first_line(exc)}") from exc
+    finally:
+        log.setLevel(level)
+
+
+def _first_line(exc: Exception) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(exc).__name__

@@ -1,0 +1,88 @@
+"""All strategies by name. A new one is one file here and one line in `STRATEGIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from compressors.errors import OptionError
+from compressors.plan import Plan
+from compressors.problem import Candidate, Problem
+from compressors.strategies import layerfit
+from compressors.strategies.options import Options
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to make a network shallower.
+
+    Attributes:
+        name: What users write.
+        summary: One sentence for users.
+        options: What may be set; every field has a description, bounds and a default.
+        run: Searches: the problem and checked options in, candidates out, best first.
+        reach: Returns the fastest plan that there is, its `predicted_seconds` measured, nothing fitted.
+    """
+
+    name: str
+    summary: str
+    options: type[Options]
+    run: Callable[[Problem, Any], Sequence[Candidate]]
+    reach: Callable[[Problem, Any], Plan]
+
+    def parse(self, given: Mapping[str, object]) -> Options:
+        """Returns checked options.
+
+        Raises:
+            OptionError: An option is unknown or out of bounds; `field` names it.
+        """
+        try:
+            return self.options.model_validate(dict(given))
+        except ValidationError as exc:
+            raise _refusal(self, exc) from exc
+
+    def schema(self) -> dict[str, Any]:
+        """Returns the options as JSON schema: names, types, bounds, defaults and descriptions."""
+        return self.options.model_json_schema()
+
+    def search(self, problem: Problem, options: Options | None = None) -> Sequence[Candidate]:
+        """Returns the candidates that were tried, best first; those within the budget come before the others."""
+        return self.run(problem, options or self.options())
+
+    def floor(self, problem: Problem, options: Options | None = None) -> Plan:
+        """Returns the fastest plan that there is; its measured latency proves that a lower budget cannot be met."""
+        return self.reach(problem, options or self.options())
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        "layerfit": Strategy(
+            "layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.search, layerfit.floor_plan
+        ),
+    }
+)
+
+
+def find(name: str) -> Strategy:
+    """Returns the strategy of that name.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if name not in STRATEGIES:
+        raise OptionError("strategy", f"There is no strategy {name!r}; there are: {', '.join(sorted(STRATEGIES))}.")
+    return STRATEGIES[name]
+
+
+def _refusal(strategy: Strategy, error: ValidationError) -> OptionError:
+    """Returns the first thing that is wrong, in one sentence."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "options"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(strategy.options.model_fields)
+        return OptionError(field, f"Strategy {strategy.name} has no option {field!r}; it has: {known}.")
+    return OptionError(field, f"Strategy {strategy.name}, option {field}: {first['msg']}; got {first['input']!r}.")

@@ -1,0 +1,19 @@
+"""Changes to graphs. Every one returns a new object and checks its own result."""
+
+from compressors.surgery.apply import apply, cut_name
+from compressors.surgery.extract import extract, prefix_outputs
+from compressors.surgery.merge import Merged, fold_norms, merge
+from compressors.surgery.verify import Agreement, Verification, agreement
+
+__all__ = [
+    "Agreement",
+    "Merged",
+    "Verification",
+    "agreement",
+    "apply",
+    "cut_name",
+    "extract",
+    "fold_norms",
+    "merge",
+    "prefix_outputs",
+]

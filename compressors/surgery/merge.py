@@ -1,0 +1,150 @@
+"""Exact merges for deployment.
+
+Cases:
+1. A batch norm whose only input is a convolution, transposed convolution or linear that nothing else reads, and whose
+   module is called nowhere else, is folded into it: W' = W * s, b' = b * s + t with s = gamma / sqrt(var + eps) and
+   t = beta - mean * s, computed in float64. (After a linear on tokens, a batch norm's channels are the tokens: it
+   stays.)
+2. A ReLU or ReLU6 right after the same activation goes; it changes nothing. (Removed blocks leave such pairs.)
+Other norms stay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from compressors import affine
+from compressors.analysis.kinds import module_of
+from compressors.errors import SurgeryError
+from compressors.graph import Graph
+from compressors.modules import BATCH_NORMS, OPERATORS, TRANSPOSED
+from compressors.shapes import Shapes, propagate
+from compressors.surgery.verify import Verification, relative_error
+from compressors.tidy import tidy
+
+_TOLERANCE = 1e-10
+_IDEMPOTENT = (nn.ReLU, nn.ReLU6)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged graph and the proof of every merge.
+
+    Attributes:
+        graph: Ready for export.
+        verifications: One per fold.
+    """
+
+    graph: Graph
+    verifications: tuple[Verification, ...]
+
+
+def fold_norms(graph: Graph) -> Graph:
+    """Returns a new graph without the norms that can be folded; see `merge`."""
+    return merge(graph).graph
+
+
+def merge(graph: Graph) -> Merged:
+    """Returns a new graph with every exact merge of the module docstring done and checked.
+
+    Raises:
+        SurgeryError: A fold is off by more than 1e-10 (relative, float64); our fault.
+    """
+    copy = graph.copied()
+    shapes = propagate(graph.module, graph.inputs)
+    calls = Counter(str(node.target) for node in copy.module.graph.nodes if node.op == "call_module")
+    proofs = []
+    for node in list(copy.module.graph.nodes):
+        source = _foldable(node, calls, shapes)
+        if source is not None:
+            proofs.append(_fold(copy.module, source, node))
+        elif _repeats(node):
+            node.replace_all_uses_with(node.args[0])
+            copy.module.graph.erase_node(node)
+    tidy(copy.module)
+    return Merged(copy, tuple(proofs))
+
+
+def _foldable(node: fx.Node, calls: Counter[str], shapes: Shapes) -> fx.Node | None:
+    """Case 1: returns the operator that a norm can be folded into."""
+    if node.op != "call_module" or not isinstance(module_of(node), BATCH_NORMS):
+        return None
+    source = node.args[0]
+    if not isinstance(source, fx.Node) or source.op != "call_module" or list(source.users) != [node]:
+        return None
+    operator, norm = module_of(source), module_of(node)
+    alone = calls[str(source.target)] == calls[str(node.target)] == 1
+    if not alone or not isinstance(operator, OPERATORS) or norm.running_mean is None:
+        return None
+    if isinstance(operator, nn.Linear) and len(shapes.full[source.name]) != 2:
+        return None
+    return source
+
+
+def _fold(module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Verification:
+    """Folds a norm into its operator and checks the result."""
+    operator, norm = module_of(source), module_of(node)
+    assert isinstance(operator, OPERATORS)
+    assert isinstance(norm, BATCH_NORMS)
+    exact = deepcopy(operator).double()
+    _scale(exact, *affine.norm_scale(norm))
+    proof = Verification(f"{source.target} + {node.target}", _error(operator, norm, exact), _TOLERANCE)
+    if not proof.passed:
+        raise SurgeryError(f"folding {proof.name} is off by {proof.error:.3g} (relative), more than {_TOLERANCE}")
+    module.set_submodule(str(source.target), exact.to(operator.weight.dtype))
+    node.replace_all_uses_with(source)
+    module.graph.erase_node(node)
+    return proof
+
+
+def _scale(operator: nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    """Scales and shifts the outputs of an operator that is ours alone."""
+    assert isinstance(operator, OPERATORS)
+    if isinstance(operator, TRANSPOSED):
+        weight, bias = _scaled_transposed(operator, scale)
+    else:
+        scaled = affine.scale_outputs(affine.of_module(operator), scale, shift)
+        weight, bias = scaled.weight, scaled.bias
+    operator.weight = nn.Parameter(weight)
+    operator.bias = nn.Parameter(bias if not isinstance(operator, TRANSPOSED) else bias + shift)
+
+
+def _scaled_transposed(operator: nn.Module, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns weight and bias; a transposed convolution keeps its outputs in dimension 1, group by group."""
+    assert isinstance(operator, TRANSPOSED)
+    weight = operator.weight.detach()
+    inputs, outputs = weight.shape[0] // operator.groups, weight.shape[1]
+    factors = scale.reshape(operator.groups, 1, outputs).expand(-1, inputs, -1)
+    weight = weight * factors.reshape(weight.shape[0], outputs, *(1,) * (weight.dim() - 2))
+    bias = scale.new_zeros(scale.shape) if operator.bias is None else operator.bias.detach() * scale
+    return weight, bias
+
+
+def _error(operator: nn.Module, norm: nn.Module, folded: nn.Module) -> float:
+    """Returns the relative difference between the pair and the folded operator on random inputs, in float64."""
+    assert isinstance(operator, OPERATORS)
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(operator, nn.Linear):
+        shape: tuple[int, ...] = (4, operator.in_features)
+    else:
+        reach = [d * (k - 1) + 1 for d, k in zip(operator.dilation, operator.kernel_size, strict=True)]
+        shape = (2, operator.in_channels, *(size + 1 for size in reach))
+    x = torch.randn(shape, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        wanted = deepcopy(norm).double()(deepcopy(operator).double()(x))
+        return relative_error(wanted, folded(x))
+
+
+def _repeats(node: fx.Node) -> bool:
+    """Case 2: says whether a node applies an activation that its input has just been through."""
+    if node.op != "call_module" or not isinstance(module_of(node), _IDEMPOTENT):
+        return False
+    source = node.args[0]
+    return (
+        isinstance(source, fx.Node) and source.op == "call_module" and type(module_of(source)) is type(module_of(node))
+    )

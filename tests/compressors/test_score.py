@@ -1,0 +1,54 @@
+"""Scores against their definitions."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from compressors.score import Reference, score
+from tests.compressors.networks import graph_of
+from tests.compressors.samples import Tensors, random_samples
+
+
+def test_original_compared_with_itself_is_perfect() -> None:
+    graph = graph_of("resnet-a")
+    found = score(graph, graph, random_samples(graph, 20, 1, labelled=True))
+    assert (found.divergence, found.agreement, found.accuracy, found.samples) == (0.0, 1.0, 1.0, 20)
+
+
+def test_divergence_agreement_and_accuracy_by_hand() -> None:
+    reference = Reference(
+        Tensors(torch.zeros(2, 1)),
+        torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(),
+        torch.tensor([1, 1]),
+        batch=2,
+    )
+    found = reference.compare(torch.tensor([[0.75, 0.25], [0.2, 0.8]]).log())
+    first = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    second = 0.9 * math.log(0.9 / 0.2) + 0.1 * math.log(0.1 / 0.8)
+    assert found.divergence == pytest.approx((first + second) / 2, rel=1e-5)
+    assert found.agreement == 0.5
+    assert found.accuracy == 0.5
+
+
+def test_batches_and_single_samples_agree() -> None:
+    graph = graph_of("mobilenet")
+    other = replace(graph.copied(), name="other")
+    with torch.no_grad():
+        other.module.get_submodule("head").weight.mul_(1.5)
+    batched = random_samples(graph, 13, 2, labelled=True)
+    single = Tensors(batched.inputs, batched.labels)
+    one, two = (Reference.of(graph, data, batch=5).score(other.module) for data in (batched, single))
+    assert one == two
+    assert one.divergence > 0
+
+
+def test_without_labels_there_is_no_accuracy() -> None:
+    graph = graph_of("resnet-a")
+    assert score(graph, graph, random_samples(graph, 4, 1)).accuracy is None
+
+
+def test_limit_takes_the_first_samples() -> None:
+    graph = graph_of("resnet-a")
+    assert score(graph, graph, random_samples(graph, 10, 1), limit=3).samples == 3

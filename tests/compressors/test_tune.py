@@ -1,0 +1,213 @@
+"""Short fine-tuning: it learns, it stops in time, and it never returns worse than it was given."""
+
+import time
+
+import pytest
+import torch
+
+from compressors.errors import OptionError
+from compressors.graph import Graph
+from compressors.problem import Score
+from compressors.tune import TuneConfig, tune
+from compressors.tune.augment import default_shift, is_image, shift_and_flip
+from compressors.tune.loss import distillation, mixed
+from compressors.tune.precision import Precision
+from compressors.tune.run import better
+from compressors.tune.training import rate
+from tests.compressors.networks import graph_of
+from tests.compressors.samples import BatchedTensors, Recorder, Tensors, random_samples
+
+silent = Recorder()
+
+
+def damaged(graph: Graph) -> Graph:
+    """Returns a copy whose classifier has been disturbed."""
+    copy = graph.copied()
+    with torch.no_grad():
+        weight = copy.module.get_submodule("head").weight
+        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * weight.std())
+    return copy
+
+
+def config(**changes) -> TuneConfig:
+    return TuneConfig(**{"epochs": 3.0, "batch": 32, "learning_rates": (0.05,), "augment": False} | changes)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_repairs_a_damaged_network(labelled: bool) -> None:
+    graph = graph_of("resnet-a")
+    start = damaged(graph)
+    train, held = (random_samples(graph, count, seed, labelled=labelled) for count, seed in ((256, 1), (128, 2)))
+    tuned = tune(graph, start, train, held, config(), silent)
+    assert better(tuned.after, tuned.before)
+    assert tuned.after.divergence < tuned.before.divergence
+    assert (tuned.after.accuracy is None) is not labelled
+    assert len(tuned.history) >= 3
+    assert not tuned.graph.module.training
+
+
+def test_returns_the_start_when_training_destroys_it() -> None:
+    graph = graph_of("resnet-a")
+    train, held = (random_samples(graph, 64, seed, labelled=True) for seed in (1, 2))
+    tuned = tune(graph, graph, train, held, config(learning_rates=(50.0,)), silent)
+    assert tuned.after == tuned.before
+    for key, value in tuned.graph.module.state_dict().items():
+        torch.testing.assert_close(value, graph.module.state_dict()[key], rtol=0, atol=0)
+
+
+def test_inputs_are_not_changed() -> None:
+    graph, start = graph_of("resnet-b"), damaged(graph_of("resnet-b"))
+    before = {key: value.clone() for key, value in start.module.state_dict().items()}
+    data = random_samples(graph, 64, 1)
+    tune(graph, start, data, data, config(learning_rates=(0.05, 0.01), trial_steps=2), silent)
+    assert all(torch.equal(value, before[key]) for key, value in start.module.state_dict().items())
+
+
+def test_reported_score_is_that_of_the_returned_network() -> None:
+    from compressors.score import score
+
+    graph = graph_of("resnet-a")
+    train, held = (random_samples(graph, 128, seed, labelled=True) for seed in (1, 2))
+    tuned = tune(graph, damaged(graph), train, held, config(), silent)
+    assert score(graph, tuned.graph, held) == tuned.after
+
+
+def test_search_prefers_a_rate_that_works() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 128, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(learning_rates=(1e3, 0.03), trial_steps=8), silent)
+    assert tuned.learning_rate == 0.03
+    assert set(tuned.trials) == {1e3, 0.03}
+
+
+def test_equal_seeds_give_equal_networks() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 96, 1)
+    one, two = (tune(graph, damaged(graph), data, data, config(augment=True), silent).graph.module for _ in range(2))
+    assert all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+def test_stops_in_time_with_the_rate_brought_down() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1)
+    seen = Recorder()
+    started = time.monotonic()
+    limits = config(epochs=10_000.0, max_seconds=2.0, evaluations=2)
+    tuned = tune(graph, damaged(graph), data, data, limits, seen)
+    assert time.monotonic() - started < 8
+    assert seen.fractions[-1] == 1.0
+    assert tuned.history
+
+
+def test_progress_may_stop_the_training_and_tells_what_is_left() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+
+    def stop(fraction, message, metrics=None):
+        assert metrics is not None
+        assert {"step", "epoch", "loss", "seconds_left", "holdout_accuracy"} <= set(metrics)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tune(graph, damaged(graph), data, data, config(), stop)
+
+
+def test_single_and_batched_samples_train_alike() -> None:
+    graph = graph_of("resnet-a")
+    batched = random_samples(graph, 64, 1, labelled=True)
+    single = Tensors(batched.inputs, batched.labels)
+    one, two = (tune(graph, damaged(graph), data, batched, config(epochs=1.0), silent) for data in (batched, single))
+    assert one.history[-1].loss == two.history[-1].loss
+
+
+def test_bfloat16_with_channels_last_trains_and_comes_back_as_float32() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(epochs=2.0, reduced_precision="always"), silent)
+    assert better(tuned.after, tuned.before)
+    for parameter in tuned.graph.module.parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.is_contiguous()
+
+
+def test_precision_is_float32_where_told() -> None:
+    assert not Precision.choose("cpu", "never").reduced
+    assert Precision.choose("cpu", "always").reduced
+
+
+def test_rate_rises_to_one_and_ends_at_zero() -> None:
+    for schedule in ("linear", "cosine"):
+        recipe = TuneConfig(schedule=schedule, warmup=0.25)
+        values = [rate(at / 100, recipe) for at in range(101)]
+        assert max(values) == pytest.approx(1.0)
+        assert values.index(max(values)) == 25
+        assert values[-1] == pytest.approx(0.0, abs=1e-6)
+        assert values[:26] == sorted(values[:26])
+        assert values[25:] == sorted(values[25:], reverse=True)
+
+
+def test_distillation_is_the_divergence_of_softened_outputs() -> None:
+    student, teacher = torch.randn(2, 6, 5)
+    soft, wanted = (student / 3).softmax(1), (teacher / 3).softmax(1)
+    expected = (wanted * (wanted.log() - soft.log())).sum(1).mean() * 9
+    torch.testing.assert_close(distillation(student, teacher, 3.0), expected)
+    torch.testing.assert_close(distillation(teacher, teacher, 3.0), torch.tensor(0.0))
+
+
+def test_samples_without_labels_are_only_distilled() -> None:
+    student, teacher = torch.randn(2, 4, 3)
+    unlabelled, some = torch.full((4,), -1), torch.tensor([0, -1, 2, -1])
+    assert mixed(student, teacher, unlabelled, 4.0, 0.5) == distillation(student, teacher, 4.0)
+    hard = torch.nn.functional.cross_entropy(student[[0, 2]], torch.tensor([0, 2]))
+    torch.testing.assert_close(mixed(student, teacher, some, 4.0, 0.0), hard)
+
+
+def test_shift_and_flip_moves_whole_images() -> None:
+    images = torch.rand(32, 3, 8, 6) + 1
+    moved = shift_and_flip(images, 2, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    padded = torch.nn.functional.pad(images, [2] * 4)
+    for image, source in zip(moved, padded, strict=True):
+        windows = [source[:, top : top + 8, left : left + 6] for top in range(5) for left in range(5)]
+        assert any(torch.equal(image, window) or torch.equal(image, window.flip(2)) for window in windows)
+
+
+def test_images_are_recognised_by_shape() -> None:
+    assert is_image((3, 32, 32))
+    assert is_image((1, 8, 8))
+    assert not is_image((17, 12))
+    assert not is_image((64, 8, 8))
+    assert (default_shift((3, 32, 32)), default_shift((3, 224, 224))) == (4, 28)
+
+
+def test_better_is_accuracy_then_divergence() -> None:
+    def of(accuracy, divergence):
+        return Score(divergence, 0.5, accuracy, 10)
+
+    assert better(of(0.9, 2.0), of(0.8, 1.0))
+    assert better(of(0.8, 1.0), of(0.8, 2.0))
+    assert better(of(None, 1.0), of(None, 2.0))
+    assert not better(of(None, float("nan")), of(None, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"epochs": 0.0}, "epochs"),
+        ({"batch": 0}, "batch"),
+        ({"max_seconds": -1.0}, "max_seconds"),
+        ({"distillation": 1.5}, "distillation"),
+        ({"learning_rates": ()}, "learning_rates"),
+        ({"learning_rates": (0.1, -1.0)}, "learning_rates"),
+    ],
+)
+def test_refuses_settings_out_of_bounds(changes: dict, field: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        TuneConfig(**changes)
+    assert caught.value.field == field
+
+
+def test_refuses_to_train_on_nothing() -> None:
+    graph = graph_of("resnet-a")
+    with pytest.raises(OptionError, match="got none"):
+        tune(graph, graph, BatchedTensors(torch.zeros(0, 3, 16, 16)), random_samples(graph, 4, 1), config(), silent)
