@@ -1,0 +1,122 @@
+"""Checks that an exported file computes what the torch module computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from deploy.artifact import Artifact
+from deploy.errors import DataError
+from deploy.runtimes import SessionSettings, find_runtime
+from deploy.tensors import Array
+
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-1}
+"""Largest error allowed, relative to the largest output of the batch, by precision.
+
+float32: sums of a few thousand products in another order differ by some 1e-6 per layer. float16 has 11 bits, so 5e-4
+per operation. int8 is a different function, and only gross faults can be seen this way.
+"""
+
+
+@dataclass(frozen=True)
+class BatchAgreement:
+    """How far file and module differ on one batch.
+
+    Attributes:
+        batch: Samples in it.
+        max_abs_error: Largest absolute difference over all outputs; infinite where a value or shape is missing.
+        max_relative_error: The same, relative to the largest absolute value of that output.
+        tolerance: Largest `max_relative_error` that passes.
+        passed: Whether it does.
+    """
+
+    batch: int
+    max_abs_error: float
+    max_relative_error: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far file and module differ at several batch sizes.
+
+    Attributes:
+        batches: One entry per batch size.
+        on_samples: Whether real samples were used; otherwise random normal values.
+    """
+
+    batches: tuple[BatchAgreement, ...]
+    on_samples: bool
+
+    @property
+    def passed(self) -> bool:
+        """Returns whether every batch passed."""
+        return all(entry.passed for entry in self.batches)
+
+
+def agree(
+    artifact: Artifact,
+    module: nn.Module,
+    batches: Sequence[int] = (1, 3, 8),
+    samples: Sequence[Array] | None = None,
+    seed: int = 0,
+) -> Agreement:
+    """Returns how far the file's outputs are from the module's, at each batch size.
+
+    Args:
+        artifact: The exported file.
+        module: The float32 module it was made from, in eval mode, on the processor.
+        batches: Batch sizes to try.
+        samples: Real inputs, one array per input, shape (n, *shape); repeated where n is below the batch size. None
+            draws random normal values.
+        seed: For those.
+
+    Raises:
+        ModelFileError: If the file cannot be loaded.
+        DataError: If the samples do not fit the model.
+    """
+    session = find_runtime("onnxruntime").load(artifact.path, SessionSettings())
+    tolerance = TOLERANCES[artifact.precision]
+    entries = []
+    for batch in batches:
+        feeds = _feeds(artifact, batch, samples, seed)
+        errors = _errors(_expected(module, feeds), session.run(feeds))
+        entries.append(BatchAgreement(batch, *errors, tolerance, errors[1] <= tolerance))
+    return Agreement(tuple(entries), samples is not None)
+
+
+def _feeds(artifact: Artifact, batch: int, samples: Sequence[Array] | None, seed: int) -> list[Array]:
+    if samples is None:
+        return [spec.random(batch, seed + index) for index, spec in enumerate(artifact.inputs)]
+    if len(samples) != len(artifact.inputs) or any(len(values) == 0 for values in samples):
+        msg = f"samples must be one non-empty array for each of {len(artifact.inputs)} inputs, got {len(samples)}"
+        raise DataError(msg)
+    return [values[np.arange(batch) % len(values)] for values in samples]
+
+
+def _expected(module: nn.Module, feeds: Sequence[Array]) -> list[Array]:
+    with torch.no_grad():
+        result = module(*(torch.from_numpy(value) for value in feeds))
+    outputs = result if isinstance(result, (tuple, list)) else (result,)
+    return [output.numpy() for output in outputs]
+
+
+def _errors(wanted: Sequence[Array], got: Sequence[Array]) -> tuple[float, float]:
+    """Returns the largest absolute and relative difference over all outputs."""
+    if len(wanted) != len(got):
+        return float("inf"), float("inf")
+    pairs = [_error(*pair) for pair in zip(wanted, got, strict=True)]
+    return max(absolute for absolute, _ in pairs), max(relative for _, relative in pairs)
+
+
+def _error(wanted: Array, got: Array) -> tuple[float, float]:
+    if wanted.shape != got.shape or not (np.isfinite(wanted).all() and np.isfinite(got).all()):
+        return float("inf"), float("inf")
+    absolute = float(np.abs(wanted.astype(np.float64) - got.astype(np.float64)).max(initial=0.0))
+    scale = float(np.abs(wanted).max(initial=0.0))
+    return absolute, absolute / scale if scale else (0.0 if absolute == 0 else float("inf"))

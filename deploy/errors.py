@@ -1,0 +1,47 @@
+"""What deploy raises. Every class says whose fault it is."""
+
+from __future__ import annotations
+
+
+class DeployError(Exception):
+    """Base of all deploy errors; the message is fit for the user."""
+
+
+class ExportError(DeployError):
+    """The module cannot be written as ONNX; `operator` names what stands in the way, where that is known."""
+
+    def __init__(self, message: str, operator: str | None = None) -> None:
+        super().__init__(message)
+        self.operator = operator
+
+
+class ModelFileError(DeployError):
+    """The caller's fault: the model file is missing, damaged, or asks for something that is not allowed."""
+
+
+class DataError(DeployError):
+    """The caller's fault: samples or labels do not fit the model."""
+
+
+class TimingSettingsError(DeployError):
+    """The caller's fault: a timing setting is out of range; `field` names which one."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RuntimeMissingError(DeployError):
+    """The machine's fault: the runtime that was asked for is not installed here, or unknown."""
+
+
+class MeasureError(DeployError):
+    """The machine's fault: the timing process died, hung or gave no usable answer."""
+
+
+class MeasureCancelledError(DeployError):
+    """Nobody's fault: the caller asked the measurement to stop."""
+
+
+class CacheError(DeployError):
+    """The machine's fault: the latency cache cannot be opened or written."""

@@ -1,0 +1,149 @@
+"""Runs the timing worker as a fresh process and turns whatever happens to it into an answer or a clear error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from deploy import errors
+from deploy.errors import DeployError, MeasureCancelledError, MeasureError
+from deploy.measure.settings import TimingSettings
+from deploy.measure.turn import wait_for_turn
+
+# -P: a file called json.py in the working folder must not be imported in place of the real one.
+_COMMAND = (sys.executable, "-P", "-m", "deploy.measure.worker")
+_ROOT = Path(__file__).resolve().parents[2]
+_POLL_SECONDS = 0.1
+_STARTUP_SECONDS = 120.0
+_OVERTIME = 5.0
+_KINDS: dict[str, type[DeployError]] = {
+    kind.__name__: kind
+    for kind in (errors.ModelFileError, errors.RuntimeMissingError, errors.DataError, errors.MeasureError)
+}
+
+
+def time_in_fresh_process(
+    paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+) -> dict[str, Any]:
+    """Returns the worker's answer, once no other process on this machine measures.
+
+    Args:
+        paths: Model files to time, interleaved.
+        settings: How.
+        cancel: Set it from another thread to stop; the process is killed within a fraction of a second.
+
+    Raises:
+        ModelFileError: If a file cannot be loaded.
+        RuntimeMissingError: If the runtime is not installed.
+        MeasureError: If the process dies, hangs, or says nothing that can be read.
+        MeasureCancelledError: If `cancel` was set.
+    """
+    with wait_for_turn(cancel):
+        return _time(paths, settings, cancel)
+
+
+def _time(paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None) -> dict[str, Any]:
+    request = {"paths": [str(path.resolve()) for path in paths], "settings": asdict(settings)}
+    process = _start()
+    output: list[str] = []
+    errors_: list[str] = []
+    readers = [_reader(process.stdout, output), _reader(process.stderr, errors_)]
+    try:
+        _send(process, request)
+        _wait(process, settings.timeout_seconds or _patience(len(paths), settings), cancel)
+    finally:
+        _stop(process)
+        for reader in readers:
+            reader.join()
+    return _decode(process.returncode, "".join(output), "".join(errors_))
+
+
+def _start() -> subprocess.Popen[str]:
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(  # noqa: S603  our own module, started with our own interpreter
+        _COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _reader(stream: IO[str] | None, into: list[str]) -> threading.Thread:
+    assert stream is not None
+
+    def read() -> None:
+        with stream:
+            into.append(stream.read())
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+def _send(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        # It died before it read the request; what it said on the way is reported from its exit status.
+        return
+
+
+def _patience(files: int, settings: TimingSettings) -> float:
+    return _STARTUP_SECONDS + files * (settings.warmup_seconds + 5.0) + _OVERTIME * settings.max_seconds
+
+
+def _wait(process: subprocess.Popen[str], patience: float, cancel: threading.Event | None) -> None:
+    deadline = time.monotonic() + patience
+    while process.poll() is None:
+        if cancel is not None and cancel.is_set():
+            msg = "the measurement was cancelled"
+            raise MeasureCancelledError(msg)
+        if time.monotonic() > deadline:
+            msg = f"the timing process gave no answer within {patience:.0f} s and was killed"
+            raise MeasureError(msg)
+        try:
+            process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    assert process.stdin is not None
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        return
+
+
+def _decode(status: int, output: str, said: str) -> dict[str, Any]:
+    if status < 0:
+        hint = ": out of memory, or somebody killed it" if -status == signal.SIGKILL else ""
+        msg = f"the timing process died from signal {signal.Signals(-status).name}{hint}"
+        raise MeasureError(msg)
+    try:
+        answer: dict[str, Any] = json.loads(output)
+    except ValueError as exc:
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        msg = f"the timing process ended with status {status} and no answer: {last}"
+        raise MeasureError(msg) from exc
+    if "error" in answer:
+        raise _KINDS.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])
+    return answer

@@ -1,0 +1,248 @@
+"""What a measurement says, and what may be concluded from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deploy.errors import MeasureError, TimingSettingsError
+from deploy.machine import ClockState, Device
+from deploy.measure.distribution import Distribution, Rounds, bootstrap_percentile, bootstrap_ratio
+from deploy.measure.settings import TimingSettings, check_percentile
+from deploy.runtimes.base import RuntimeInfo
+
+_BUSY = 0.5
+_DRIFT = 0.05
+_WAITING = 0.02
+_TAIL_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The machine around a measurement.
+
+    Attributes:
+        before: Its state just before the first timed round.
+        after: Its state just after the last one.
+        steal_fraction: Share of the machine's processor time that the hypervisor gave to others meanwhile.
+        waiting_fraction: Share of the time that the timing thread was ready but had no processor.
+    """
+
+    before: ClockState
+    after: ClockState
+    steal_fraction: float | None
+    waiting_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The latency of one model file, and everything that is needed to take it again.
+
+    Attributes:
+        file: The file's name.
+        sha256: Of its bytes.
+        session: Equal for files that were timed interleaved in one process; only those can be compared.
+        distribution: The times, in seconds.
+        preempted: Runs that do not count, because the system gave the processor to another program in them.
+        samples: At most 400 of the times, in the order they were taken, for a plot.
+        settings: How it was timed.
+        runtime: What ran it.
+        device: Where.
+        conditions: In which state that machine was.
+        warnings: What makes the numbers less sure, in sentences.
+        rounds: All times that count, in seconds, by round; a round may be empty.
+    """
+
+    file: str
+    sha256: str
+    session: str
+    distribution: Distribution
+    preempted: int
+    samples: tuple[float, ...]
+    settings: TimingSettings
+    runtime: RuntimeInfo
+    device: Device
+    conditions: Conditions
+    warnings: tuple[str, ...]
+    rounds: tuple[tuple[float, ...], ...] = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Returns the latency at the percentile of the settings."""
+        return self.distribution.at(self.settings.percentile)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON; the full list of times is left out."""
+        values = asdict(self)
+        del values["rounds"]
+        return values
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster a candidate is than its baseline.
+
+    Attributes:
+        speedup: Baseline's seconds over the candidate's, at `percentile`; paired by rounds for p50, so that it can
+            differ slightly from the quotient of the two distributions' p50, and is the better known of the two.
+        pooled_speedup: That quotient.
+        ci_low: Lower end of the confidence interval.
+        ci_high: Upper end.
+        confidence: Of the interval, 0 to 1.
+        percentile: Which percentile is compared.
+        n: Runs of the candidate.
+        rounds: Rounds in which both have runs that count, the unit that was resampled.
+    """
+
+    speedup: float
+    pooled_speedup: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    percentile: str
+    n: int
+    rounds: int
+
+    @property
+    def is_faster(self) -> bool:
+        """Returns whether the interval lies above 1, so that a gain may be claimed."""
+        return self.ci_low > 1.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A latency limit: absolute, or as a fraction of the baseline's latency at the same percentile.
+
+    Attributes:
+        seconds: The limit in seconds, above 0; or None.
+        fraction: The limit as a fraction of the baseline, above 0; or None.
+
+    Raises:
+        TimingSettingsError: If not exactly one of them is given, or it is not above 0.
+    """
+
+    seconds: float | None = None
+    fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.seconds, self.fraction) if value is not None]
+        if len(given) != 1 or not np.isfinite(given[0]) or given[0] <= 0:
+            msg = f"a budget is seconds or a fraction, one of them and above 0; got {self.seconds} s, {self.fraction} x"
+            raise TimingSettingsError("budget", msg)
+
+    def of(self, baseline_seconds: float) -> float:
+        """Returns the limit in seconds, given the baseline's latency in seconds."""
+        if self.seconds is not None:
+            return self.seconds
+        assert self.fraction is not None
+        return self.fraction * baseline_seconds
+
+
+@dataclass(frozen=True)
+class BudgetCheck:
+    """Whether a candidate keeps a budget.
+
+    Attributes:
+        met: Whether `seconds` is at most the limit.
+        seconds: The candidate's latency at the percentile. For a budget that is a fraction: the baseline's latency over
+            the speed-up of `compare`, which is the same thing with the machine's drift taken out.
+        limit_seconds: The limit in seconds.
+        upper_seconds: Upper end of the 95 % confidence interval of `seconds`.
+        certain: Whether that upper end keeps the limit too.
+        percentile: Which percentile.
+    """
+
+    met: bool
+    seconds: float
+    limit_seconds: float
+    upper_seconds: float
+    certain: bool
+    percentile: str
+
+
+def compare(
+    baseline: Measurement, candidate: Measurement, percentile: str | None = None, confidence: float = 0.95
+) -> Ratio:
+    """Returns how many times faster `candidate` is, with a paired block bootstrap interval over rounds.
+
+    Args:
+        baseline: The original.
+        candidate: What was made of it, timed interleaved with it.
+        percentile: One of `PERCENTILES`; the candidate's own by default.
+        confidence: Of the interval, 0 to 1.
+
+    Raises:
+        MeasureError: If the two were not timed interleaved, or in too few rounds.
+    """
+    percentile = percentile or candidate.settings.percentile
+    interval = bootstrap_ratio(*_pair(baseline, candidate), percentile, confidence)
+    return Ratio(
+        speedup=interval.value,
+        pooled_speedup=baseline.distribution.at(percentile) / candidate.distribution.at(percentile),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        confidence=confidence,
+        percentile=percentile,
+        n=candidate.distribution.n,
+        rounds=sum(bool(mine) and bool(theirs) for mine, theirs in zip(*_pair(baseline, candidate), strict=True)),
+    )
+
+
+def meets(budget: Budget, baseline: Measurement, candidate: Measurement, percentile: str | None = None) -> BudgetCheck:
+    """Returns whether `candidate` keeps the budget, by what was measured.
+
+    Raises:
+        MeasureError: If the budget is a fraction and the two were not timed interleaved.
+    """
+    percentile = percentile or candidate.settings.percentile
+    if budget.seconds is not None:
+        limit = budget.seconds
+        absolute = bootstrap_percentile(candidate.rounds, percentile)
+        seconds, upper = absolute.value, absolute.high
+    else:
+        assert budget.fraction is not None
+        reference = baseline.distribution.at(percentile)
+        limit = budget.fraction * reference
+        ratio = bootstrap_ratio(*_pair(baseline, candidate), percentile)
+        seconds, upper = reference / ratio.value, reference / ratio.low
+    return BudgetCheck(seconds <= limit, seconds, limit, upper, upper <= limit, percentile)
+
+
+def _pair(baseline: Measurement, candidate: Measurement) -> tuple[Rounds, Rounds]:
+    if baseline.session != candidate.session:
+        msg = f"'{baseline.file}' and '{candidate.file}' were not timed interleaved, so their ratio means nothing"
+        raise MeasureError(msg)
+    return baseline.rounds, candidate.rounds
+
+
+def judge(distribution: Distribution, rounds: Rounds, percentile: str) -> list[str]:
+    """Returns what in the times themselves makes them less sure."""
+    warnings = []
+    rounds = [block for block in rounds if len(block)]
+    third = max(1, len(rounds) // 3)
+    early = float(np.median(np.concatenate([np.asarray(block) for block in rounds[:third]])))
+    late = float(np.median(np.concatenate([np.asarray(block) for block in rounds[-third:]])))
+    if abs(late / early - 1) > _DRIFT:
+        warnings.append(f"the times drifted by {late / early - 1:+.0%} during the measurement")
+    tail = distribution.n * (1 - check_percentile(percentile) / 100)
+    if tail < _TAIL_SAMPLES:
+        warnings.append(f"only {distribution.n} runs: too few to know the {percentile}")
+    return warnings
+
+
+def judge_conditions(conditions: Conditions, device: Device) -> list[str]:
+    """Returns what in the state of the machine makes times less sure."""
+    warnings = []
+    load = conditions.before.load_average
+    if load is not None and load[0] > _BUSY * device.cores:
+        warnings.append(f"the machine was busy: load average {load[0]:.1f} on {device.cores} cores")
+    if conditions.waiting_fraction is not None and conditions.waiting_fraction > _WAITING:
+        warnings.append(f"other programs held the processor {conditions.waiting_fraction:.0%} of the time")
+    if conditions.steal_fraction is not None and conditions.steal_fraction > _WAITING:
+        warnings.append(f"the hypervisor took {conditions.steal_fraction:.0%} of the processor time")
+    before, after = conditions.before.mhz, conditions.after.mhz
+    if before and after and abs(float(np.mean(after)) / float(np.mean(before)) - 1) > _DRIFT:
+        warnings.append(f"the clock changed from {np.mean(before):.0f} to {np.mean(after):.0f} MHz")
+    return warnings

@@ -1,0 +1,92 @@
+"""Measures whole model files."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.artifact import hash_model
+from deploy.errors import ModelFileError
+from deploy.machine import ClockState, Device
+from deploy.measure.distribution import describe_times, thin
+from deploy.measure.process import time_in_fresh_process
+from deploy.measure.report import Conditions, Measurement, judge, judge_conditions
+from deploy.measure.settings import TimingSettings
+from deploy.runtimes.base import RuntimeInfo
+
+_PLOTTED = 400
+
+
+def measure(
+    files: Sequence[Path], settings: TimingSettings | None = None, cancel: threading.Event | None = None
+) -> tuple[Measurement, ...]:
+    """Returns the latency of every file, all timed interleaved in one fresh process.
+
+    Args:
+        files: Model files, at least one.
+        settings: How they are timed.
+        cancel: Set it from another thread to stop.
+
+    Raises:
+        ModelFileError: If a file is missing or cannot be loaded.
+        RuntimeMissingError: If the runtime is not installed.
+        MeasureError: If the timing process dies or hangs.
+        MeasureCancelledError: If `cancel` was set.
+    """
+    settings = settings or TimingSettings()
+    if not files:
+        msg = "there is no model file to measure"
+        raise ModelFileError(msg)
+    hashes = [hash_model(path)[0] for path in files]
+    answer = time_in_fresh_process(files, settings, cancel)
+    session = uuid.uuid4().hex
+    return tuple(
+        _measurement(path, sha256, timed, answer, (settings, session))
+        for path, sha256, timed in zip(files, hashes, answer["files"], strict=True)
+    )
+
+
+def _measurement(
+    path: Path, sha256: str, timed: dict[str, Any], answer: dict[str, Any], context: tuple[TimingSettings, str]
+) -> Measurement:
+    settings, session = context
+    device = Device(**answer["device"])
+    conditions = _conditions(answer["conditions"])
+    rounds = tuple(tuple(block) for block in timed["rounds"])
+    distribution = describe_times(rounds)
+    warnings = [*judge_conditions(conditions, device), *judge(distribution, rounds, settings.percentile)]
+    if not answer["complete"]:
+        warnings.append(f"stopped after {settings.max_seconds:g} s, before the times were known as well as asked for")
+    if not timed["stable"]:
+        warnings.append(f"the times were not stable after {settings.warmup_seconds:g} s of warm-up")
+    return Measurement(
+        file=path.name,
+        sha256=sha256,
+        session=session,
+        distribution=distribution,
+        preempted=timed["preempted"],
+        samples=thin(rounds, _PLOTTED),
+        settings=settings,
+        runtime=RuntimeInfo(**{**timed["runtime"], "providers": tuple(timed["runtime"]["providers"])}),
+        device=device,
+        conditions=conditions,
+        warnings=tuple(warnings),
+        rounds=rounds,
+    )
+
+
+def _conditions(values: dict[str, Any]) -> Conditions:
+    return Conditions(
+        before=_state(values["before"]),
+        after=_state(values["after"]),
+        steal_fraction=values["steal_fraction"],
+        waiting_fraction=values["waiting_fraction"],
+    )
+
+
+def _state(values: dict[str, Any]) -> ClockState:
+    load = values["load_average"]
+    return ClockState(**{**values, "mhz": tuple(values["mhz"]), "load_average": tuple(load) if load else None})

@@ -1,0 +1,107 @@
+"""The fresh process that times: `python -m deploy.measure.worker`, one JSON request in, one JSON answer out.
+
+It shares nothing with the process that asks: the caller's heap, threads and imports cannot slow a model down. It
+ends by itself when its caller dies: a thread waits for the end of standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from deploy.errors import DeployError
+from deploy.machine import ClockState, describe_device, read_clock_state
+from deploy.measure.protocol import interleave
+from deploy.measure.settings import TimingSettings
+from deploy.runtimes import Session, SessionSettings, find_runtime
+
+
+def main() -> None:
+    """Reads a request, times, answers."""
+    answer = _private_stdout()
+    request = json.loads(_read_line())
+    threading.Thread(target=_die_with_caller, daemon=True).start()
+    json.dump(_answer(request), answer)
+    answer.flush()
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _time([Path(path) for path in request["paths"]], TimingSettings(**request["settings"]))
+    except DeployError as exc:
+        return {"error": {"kind": type(exc).__name__, "message": str(exc)}}
+    except Exception as exc:  # noqa: BLE001  the process boundary: whatever it is, the caller must be told
+        traceback.print_exc()
+        return {"error": {"kind": "MeasureError", "message": f"the timing process failed: {type(exc).__name__}: {exc}"}}
+
+
+def _time(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
+    runtime = find_runtime(settings.runtime)
+    sessions = [runtime.load(path, SessionSettings(settings.threads)) for path in paths]
+    runs = [_bind(session, settings) for session in sessions]
+    before = read_clock_state()
+    result = interleave(runs, settings)
+    after = read_clock_state()
+    return {
+        "files": [
+            {"runtime": asdict(session.describe()), **asdict(turns)}
+            for session, turns in zip(sessions, result.turns, strict=True)
+        ],
+        "orders": result.orders,
+        "complete": result.complete,
+        "device": asdict(describe_device()),
+        "conditions": _conditions(before, after),
+    }
+
+
+def _bind(session: Session, settings: TimingSettings) -> Any:
+    inputs = [spec.random(settings.batch, settings.seed + index) for index, spec in enumerate(session.inputs)]
+    session.run(inputs)
+    return session.bind(inputs)
+
+
+def _conditions(before: ClockState, after: ClockState) -> dict[str, Any]:
+    elapsed = after.monotonic_seconds - before.monotonic_seconds
+    return {
+        "before": asdict(before),
+        "after": asdict(after),
+        "steal_fraction": _share(before.steal_seconds, after.steal_seconds, elapsed * (os.cpu_count() or 1)),
+        "waiting_fraction": _share(before.waited_seconds, after.waited_seconds, elapsed),
+    }
+
+
+def _share(before: float | None, after: float | None, total: float) -> float | None:
+    if before is None or after is None or total <= 0:
+        return None
+    return (after - before) / total
+
+
+def _private_stdout() -> TextIO:
+    """Returns a stream to the caller; what a library prints to standard output goes to standard error from now on."""
+    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return private
+
+
+def _read_line() -> bytes:
+    """Reads the request from the bare descriptor: a thread waiting in `sys.stdin` would block the interpreter's end."""
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(0, 1 << 16)):
+        line += piece
+    return line
+
+
+def _die_with_caller() -> None:
+    while os.read(0, 1 << 16):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What a runtime must offer. A new runtime is one file that implements this, and one line in the registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.tensors import Array, TensorInfo
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a model is loaded.
+
+    Attributes:
+        threads: Threads inside one operator, at least 1.
+        spinning: Whether idle worker threads burn processor time while they wait. Off: it steals from others.
+    """
+
+    threads: int = 1
+    spinning: bool = False
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What ran the model, precisely enough to repeat a measurement.
+
+    Attributes:
+        name: The registry name.
+        version: The runtime library's version.
+        providers: What executes the operators, in order of preference.
+        threads: Threads inside one operator.
+    """
+
+    name: str
+    version: str
+    providers: tuple[str, ...]
+    threads: int
+
+
+class Session(ABC):
+    """A loaded model, ready to run."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the model takes, in order."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What the model returns, in order."""
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Returns the outputs for one batch; inputs in the order of `inputs`, batch first.
+
+        Raises:
+            DataError: If the inputs do not fit the model.
+        """
+
+    @abstractmethod
+    def bind(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        """Returns a function without arguments that runs the model once on these inputs, and nothing else.
+
+        This is what gets timed: inputs are already in place, and the call returns when the outputs are complete.
+        """
+
+    @abstractmethod
+    def describe(self) -> RuntimeInfo:
+        """Returns what runs this model."""
+
+
+class Runtime(ABC):
+    """A library that can run model files."""
+
+    name: str
+    """The registry name, also the value of `--runtime`."""
+
+    extra: str
+    """The extra of the distribution that installs it."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Returns the library's version.
+
+        Raises:
+            RuntimeMissingError: If the library is not installed; the message names the extra.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, settings: SessionSettings) -> Session:
+        """Returns the model in `path`, loaded.
+
+        Raises:
+            RuntimeMissingError: If the library is not installed; the message names the extra.
+            ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
+        """
+
+    @abstractmethod
+    def write_edges(self, path: Path, to: Path, batch: int) -> bool:
+        """Writes a model that does twice what this runtime does at the edges of the model in `path`, and nothing else.
+
+        An operator timed alone pays for it (a change of layout, a copy to a device) where inside a network it does not.
+
+        Args:
+            path: A model file.
+            to: Where to write the other one.
+            batch: Samples per run.
+
+        Returns:
+            Whether there is anything; if not, nothing is written.
+
+        Raises:
+            RuntimeMissingError: If the library is not installed; the message names the extra.
+            ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
+        """

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deploy.errors import MeasureError, TimingSettingsError
+from deploy.machine import ClockState, Device
+from deploy.measure.distribution import describe_times, thin
+from deploy.measure.report import Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
+from deploy.measure.settings import TimingSettings
+from deploy.runtimes import RuntimeInfo
+
+QUIET = ClockState((2500.0, 2500.0), "performance", (0.1, 0.1, 0.1), 40.0, 0.0, 0.0, 0.0)
+CONDITIONS = Conditions(QUIET, QUIET, 0.0, 0.0)
+DEVICE = Device("cpu", "x86_64", 2, 2**30, "Linux", "host")
+
+
+def measurement(seconds: float, noise: float = 0.02, session: str = "one", seed: int = 0) -> Measurement:
+    generator = np.random.default_rng(seed)
+    rounds = tuple(tuple(block) for block in (seconds * (1 + noise * generator.normal(size=(50, 10)))).tolist())
+    return Measurement(
+        "model.onnx",
+        "0" * 64,
+        session,
+        describe_times(rounds),
+        0,
+        thin(rounds, 400),
+        TimingSettings(),
+        RuntimeInfo("onnxruntime", "1", ("CPUExecutionProvider",), 1),
+        DEVICE,
+        CONDITIONS,
+        (),
+        rounds,
+    )
+
+
+def test_a_ratio_says_how_many_times_faster() -> None:
+    ratio = compare(measurement(2e-3), measurement(1e-3, seed=1))
+    assert ratio.ci_low < 2.0 < ratio.ci_high
+    assert ratio.speedup == pytest.approx(2.0, rel=0.01)
+    assert ratio.pooled_speedup == pytest.approx(2.0, rel=0.01)
+    assert (ratio.n, ratio.rounds, ratio.confidence, ratio.percentile) == (500, 50, 0.95, "p50")
+    assert ratio.is_faster
+
+
+def test_a_model_against_itself_is_not_faster() -> None:
+    assert not compare(measurement(1e-3), measurement(1e-3, seed=1)).is_faster
+
+
+def test_another_percentile_can_be_compared() -> None:
+    baseline, candidate = measurement(2e-3), measurement(1e-3, noise=0.2, seed=1)
+    assert compare(baseline, candidate, "p99").speedup < 0.8 * compare(baseline, candidate).speedup
+
+
+def test_measurements_of_different_sessions_cannot_be_compared() -> None:
+    with pytest.raises(MeasureError, match="not timed interleaved"):
+        compare(measurement(1e-3), measurement(1e-3, session="two"))
+    with pytest.raises(MeasureError, match="not timed interleaved"):
+        meets(Budget(fraction=0.5), measurement(1e-3), measurement(1e-3, session="two"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "met", "certain"), [(1.1e-3, True, True), (1.0e-3 * 1.0002, True, False), (0.9e-3, False, False)]
+)
+def test_an_absolute_budget(limit: float, met: bool, certain: bool) -> None:
+    candidate = measurement(1e-3)
+    exact = limit if limit != 1.0e-3 * 1.0002 else candidate.seconds * 1.0002
+    check = meets(Budget(seconds=exact), measurement(2e-3), candidate)
+    assert (check.met, check.certain) == (met, certain)
+    assert check.seconds == candidate.distribution.p50
+    assert check.seconds < check.upper_seconds
+    assert check.limit_seconds == exact
+
+
+@pytest.mark.parametrize(("fraction", "met"), [(0.6, True), (0.4, False)])
+def test_a_budget_as_a_fraction_of_the_baseline(fraction: float, met: bool) -> None:
+    baseline, candidate = measurement(2e-3), measurement(1e-3, seed=1)
+    check = meets(Budget(fraction=fraction), baseline, candidate)
+    assert (check.met, check.certain) == (met, met)
+    assert check.limit_seconds == fraction * baseline.distribution.p50
+    assert check.seconds == pytest.approx(baseline.distribution.p50 / compare(baseline, candidate).speedup)
+
+
+def test_a_budget_on_the_tail() -> None:
+    baseline, candidate = measurement(2e-3), measurement(1e-3, noise=0.3, seed=1)
+    assert meets(Budget(fraction=0.6), baseline, candidate, "p50").met
+    check = meets(Budget(fraction=0.6), baseline, candidate, "p99")
+    assert not check.met
+    assert check.percentile == "p99"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fraction"), [(None, None), (1.0, 0.5), (0.0, None), (-1.0, None), (None, 0.0), (float("nan"), None)]
+)
+def test_a_budget_that_is_none_is_refused(seconds: float | None, fraction: float | None) -> None:
+    with pytest.raises(TimingSettingsError, match="one of them and above 0"):
+        Budget(seconds, fraction)
+
+
+def test_json_holds_everything_but_the_full_list_of_times() -> None:
+    values = json.loads(json.dumps(measurement(1e-3).as_dict()))
+    assert "rounds" not in values
+    assert len(values["samples"]) == 400
+    assert values["settings"]["batch"] == 1
+    assert values["distribution"]["n"] == 500
+    assert values["conditions"]["before"]["governor"] == "performance"
+
+
+def test_drift_is_told() -> None:
+    rounds = [[1.0]] * 30 + [[1.2]] * 30
+    assert judge(describe_times(rounds), rounds, "p50") == ["the times drifted by +20% during the measurement"]
+    assert judge(describe_times(rounds[:30]), rounds[:30], "p50") == []
+
+
+def test_too_few_runs_for_a_tail_are_told() -> None:
+    rounds = [[1.0] * 10] * 30
+    assert judge(describe_times(rounds), rounds, "p99") == ["only 300 runs: too few to know the p99"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (replace(CONDITIONS, before=replace(QUIET, load_average=(1.5, 0, 0))), "busy: load average 1.5 on 2 cores"),
+        (replace(CONDITIONS, waiting_fraction=0.2), "other programs held the processor 20% of the time"),
+        (replace(CONDITIONS, steal_fraction=0.3), "the hypervisor took 30% of the processor time"),
+        (replace(CONDITIONS, after=replace(QUIET, mhz=(1250.0, 1250.0))), "changed from 2500 to 1250 MHz"),
+    ],
+)
+def test_conditions_that_spoil_a_measurement_are_told(conditions: Conditions, message: str) -> None:
+    (warning,) = judge_conditions(conditions, DEVICE)
+    assert message in warning
+
+
+def test_a_quiet_or_silent_machine_gives_no_warning() -> None:
+    silent = ClockState((), None, None, None, None, None, 0.0)
+    assert judge_conditions(CONDITIONS, DEVICE) == []
+    assert judge_conditions(Conditions(silent, silent, None, None), DEVICE) == []

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deploy.agree import agree
+from deploy.artifact import Artifact
+from deploy.errors import DataError, ModelFileError
+from tests.deploy.networks import Residual, make_residual
+
+
+def test_a_faithful_file_agrees_at_every_batch_size(artifact: Artifact, residual: Residual) -> None:
+    agreement = agree(artifact, residual)
+    assert agreement.passed
+    assert [entry.batch for entry in agreement.batches] == [1, 3, 8]
+    assert not agreement.on_samples
+    for entry in agreement.batches:
+        assert 0 <= entry.max_relative_error < entry.tolerance == 1e-4
+
+
+def test_another_network_does_not_agree(artifact: Artifact) -> None:
+    agreement = agree(artifact, make_residual(seed=1))
+    assert not agreement.passed
+    assert all(entry.max_relative_error > 1e-2 for entry in agreement.batches)
+
+
+def test_a_weight_that_is_off_by_one_percent_is_seen(artifact: Artifact) -> None:
+    module = make_residual()
+    with torch.no_grad():
+        module.head.weight *= 1.01
+    assert not agree(artifact, module).passed
+
+
+def test_the_error_is_relative_to_the_largest_output(artifact: Artifact, residual: Residual) -> None:
+    class Shifted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return residual(x) + 0.5
+
+    (entry,) = agree(artifact, Shifted(), batches=[4]).batches
+    feed = torch.from_numpy(artifact.inputs[0].random(4, 0))
+    with torch.no_grad():
+        largest = float((residual(feed) + 0.5).abs().max())
+    assert entry.max_abs_error == pytest.approx(0.5, rel=1e-4)
+    assert entry.max_relative_error == pytest.approx(0.5 / largest, rel=1e-4)
+
+
+def test_not_a_number_never_agrees(artifact: Artifact) -> None:
+    module = make_residual()
+    with torch.no_grad():
+        module.head.bias.fill_(float("nan"))
+    agreement = agree(artifact, module)
+    assert not agreement.passed
+    assert agreement.batches[0].max_abs_error == float("inf")
+
+
+def test_real_samples_are_used_and_repeated(artifact: Artifact, residual: Residual) -> None:
+    samples = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    agreement = agree(artifact, residual, batches=[5], samples=[samples])
+    assert agreement.on_samples
+    assert agreement.passed
+
+
+@pytest.mark.parametrize("samples", [[], [np.zeros((0, 3, 8, 8), np.float32)]])
+def test_samples_must_be_there(artifact: Artifact, residual: Residual, samples: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match="non-empty array"):
+        agree(artifact, residual, samples=samples)
+
+
+def test_samples_of_another_shape_are_refused(artifact: Artifact, residual: Residual) -> None:
+    with pytest.raises(DataError, match=r"wants shape \(batch, 3, 8, 8\) float32, got \(1, 3, 9, 9\)"):
+        agree(artifact, residual, batches=[1], samples=[np.zeros((1, 3, 9, 9), np.float32)])
+
+
+def test_a_missing_file_is_told(artifact: Artifact, residual: Residual) -> None:
+    with pytest.raises(ModelFileError, match="no model file"):
+        agree(replace(artifact, path=artifact.path.with_name("gone.onnx")), residual)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+
+from deploy.machine import describe_device, read_clock_state, usable_cores
+
+
+def test_the_device_is_described() -> None:
+    device = describe_device()
+    assert device.model
+    assert 1 <= device.cores <= (os.cpu_count() or 1)
+    assert device.memory_bytes is None or device.memory_bytes > 2**20
+    assert device.model in device.fingerprint
+    assert device == describe_device()
+
+
+def test_affinity_counts() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_the_clock_state_advances() -> None:
+    before = read_clock_state()
+    sum(range(100_000))
+    after = read_clock_state()
+    assert after.monotonic_seconds > before.monotonic_seconds
+    assert all(clock > 0 for clock in before.mhz)
+    for name in ("steal_seconds", "waited_seconds"):
+        early, late = getattr(before, name), getattr(after, name)
+        assert (early is None and late is None) or late >= early >= 0
