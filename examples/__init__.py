@@ -1,0 +1,1 @@
+"""Programs that use Shoal the way its users do."""

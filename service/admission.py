@@ -1,0 +1,130 @@
+"""What a job refers to: artifacts, folders, a strategy. Checked when it is created, resolved when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
+from service.errors import InvalidRequestError, NotFoundError, Violation
+from service.spec import JobSpec, StrategyChoice
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One mention of an artifact: the field's path below the spec, its name, and the kind that it must be."""
+
+    field: str
+    name: str
+    kind: ArtifactKind
+
+
+def artifact_references(spec: JobSpec) -> Iterator[Reference]:
+    """Yields every artifact that a spec names."""
+    model = spec.model
+    if model.pt2_artifact is not None:
+        yield Reference("model.pt2_artifact", model.pt2_artifact, ArtifactKind.MODEL)
+    if model.named is not None and model.named.weights_artifact is not None:
+        yield Reference("model.named.weights_artifact", model.named.weights_artifact, ArtifactKind.WEIGHTS)
+    for split, part in (("train", spec.data.train), ("validation", spec.data.validation)):
+        if part is not None and part.artifact is not None:
+            yield Reference(f"data.{split}.artifact", part.artifact, ArtifactKind.DATA)
+
+
+def server_paths(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Yields the field and the path of every place on the server's disk that a spec names."""
+    for split, part in (("train", spec.data.train), ("validation", spec.data.validation)):
+        if part is not None and part.server_path is not None:
+            yield f"data.{split}.server_path", part.server_path
+
+
+def check_references(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...], prefix: str) -> None:
+    """Makes sure that everything a spec names is there and is what it should be.
+
+    Args:
+        spec: The spec.
+        artifacts: Where artifacts are kept.
+        roots: Folders that server paths must lie under.
+        prefix: What goes before field paths, e.g. `spec.`.
+
+    Raises:
+        InvalidRequestError: Something is not; all violations at once.
+    """
+    found = [_artifact_violation(item, artifacts, prefix) for item in artifact_references(spec)]
+    found += [_path_violation(field, path, roots, prefix) for field, path in server_paths(spec)]
+    if broken := [item for item in found if item is not None]:
+        raise InvalidRequestError(broken)
+
+
+def check_strategy(choice: StrategyChoice, prefix: str) -> None:
+    """Makes sure that the strategy exists and takes these options. Slow the first time: imports the engine.
+
+    Raises:
+        InvalidRequestError: It does not exist, or an option does not fit.
+    """
+    from compressors.errors import OptionError
+    from compressors.strategies import STRATEGIES
+
+    strategy = STRATEGIES.get(choice.name)
+    if strategy is None:
+        known = ", ".join(sorted(STRATEGIES))
+        raise InvalidRequestError(
+            [Violation(f"{prefix}strategy.name", f"there is no strategy {choice.name!r}; there are: {known}")]
+        )
+    try:
+        strategy.parse(choice.options)
+    except OptionError as exc:
+        raise InvalidRequestError([Violation(f"{prefix}strategy.options.{exc.field}", str(exc))]) from exc
+
+
+def local_files(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...], folder: Path) -> dict[str, Path]:
+    """Returns the local path of everything that a spec names, by artifact name and server path.
+
+    Args:
+        spec: The spec.
+        artifacts: Where artifacts are kept.
+        roots: Folders that server paths must lie under.
+        folder: Where to put links or copies of artifacts.
+
+    Raises:
+        NotFoundError: An artifact is gone.
+        InvalidRequestError: A path is gone, or leads out of the roots now.
+        ArtifactDamagedError: An artifact's bytes are gone.
+        DiskFullError: There is no room for a copy.
+    """
+    files = {
+        item.name: artifacts.local_path(_artifact(item.name, artifacts), folder) for item in artifact_references(spec)
+    }
+    for field, path in server_paths(spec):
+        if violation := _path_violation(field, path, roots, "spec."):
+            raise InvalidRequestError([violation])
+        files[path] = Path(path).resolve()
+    return files
+
+
+def _artifact(name: str, artifacts: ArtifactStore) -> Artifact:
+    return artifacts.get(name.removeprefix(ARTIFACT_PREFIX))
+
+
+def _artifact_violation(reference: Reference, artifacts: ArtifactStore, prefix: str) -> Violation | None:
+    field = prefix + reference.field
+    try:
+        artifact = _artifact(reference.name, artifacts)
+    except NotFoundError:
+        return Violation(field, f"there is no {reference.name}; upload the file first")
+    if artifact.kind != reference.kind:
+        return Violation(field, f"{reference.name} is of kind {artifact.kind}, and this field takes {reference.kind}")
+    return None
+
+
+def _path_violation(field: str, path: str, roots: tuple[Path, ...], prefix: str) -> Violation | None:
+    if "\0" in path or not Path(path).is_absolute():
+        return Violation(prefix + field, "must be an absolute path on the server")
+    resolved = Path(path).resolve()
+    # The same words whether it exists or not: nobody shall explore the disk this way.
+    if not any(resolved.is_relative_to(root) for root in roots):
+        return Violation(prefix + field, "does not lie under a folder that this server's operator allows (data_roots)")
+    if not resolved.exists():
+        return Violation(prefix + field, "does not exist on the server")
+    return None

@@ -1,0 +1,242 @@
+"""Stored files: bytes under their SHA-256 in a folder (or anything else fsspec opens), facts in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, final
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import ArtifactRow, Database, now
+from service.disk import disk_errors
+from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
+
+ARTIFACT_PREFIX = "artifacts/"
+MAX_FILENAME = 255
+_BLOCK = 1 << 20
+
+
+class ArtifactKind(StrEnum):
+    """What a file is for; the proto's enum without the prefix."""
+
+    MODEL = "MODEL"
+    WEIGHTS = "WEIGHTS"
+    DATA = "DATA"
+    RESULT = "RESULT"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stored file.
+
+    Attributes:
+        id: Last part of its resource name.
+        filename: As the caller named it, without folders.
+        sha256: Hexadecimal, lower case.
+    """
+
+    id: str
+    kind: ArtifactKind
+    filename: str
+    size_bytes: int
+    sha256: str
+    create_time: datetime
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return ARTIFACT_PREFIX + self.id
+
+
+@final
+class ArtifactStore:
+    """Files by content. Every method blocks, and may be called from any thread."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        """Opens the store.
+
+        Args:
+            database: Where the facts are kept.
+            url: The fsspec URL of a folder; made if it is missing.
+
+        Raises:
+            DiskFullError: There is no room to make it.
+        """
+        self._database = database
+        self._files, self._root = fsspec.core.url_to_fs(url)
+        with disk_errors("the artifact folder"):
+            self._files.makedirs(self._root, exist_ok=True)
+
+    def get(self, artifact_id: str) -> Artifact:
+        """Returns the facts.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with self._database.read() as session:
+            row = session.scalar(select(ArtifactRow).where(ArtifactRow.id == artifact_id))
+        if row is None:
+            raise NotFoundError("artifact", ARTIFACT_PREFIX + artifact_id)
+        return to_artifact(row)
+
+    def find(self, sha256: str, kind: ArtifactKind) -> Artifact | None:
+        """Returns an uploaded file with this content, if there is one."""
+        with self._database.read() as session:
+            return find_upload(session, sha256, kind)
+
+    def holds(self, sha256: str, size_bytes: int) -> bool:
+        """Returns whether bytes with this SHA-256 are in the store, whatever they were called."""
+        path = self._blob(sha256)
+        return bool(self._files.exists(path) and self._files.size(path) == size_bytes)
+
+    def keep(self, source: Path, sha256: str) -> None:
+        """Puts a local file's bytes under their SHA-256; the file is moved away when the store is local.
+
+        Raises:
+            DiskFullError: There is no room.
+        """
+        target = self._blob(sha256)
+        if self._files.exists(target):
+            source.unlink()
+            return
+        with disk_errors("the artifact folder"):
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if isinstance(self._files, LocalFileSystem):
+                _move(source, Path(target))
+                return
+            # A name of its own first: nobody may see half of a file under its hash.
+            partial = f"{target}.{secrets.token_hex(4)}.partial"
+            self._files.put_file(str(source), partial)
+            self._files.mv(partial, target)
+            source.unlink()
+
+    @contextmanager
+    def open(self, artifact: Artifact, offset: int = 0) -> Iterator[IO[bytes]]:
+        """Opens the bytes for reading at `offset`.
+
+        Raises:
+            OffsetRangeError: The offset lies outside of the file.
+            ArtifactDamagedError: The bytes are gone or have another length.
+        """
+        if not 0 <= offset <= artifact.size_bytes:
+            raise OffsetRangeError(
+                f"offset {offset} lies outside of {artifact.name}, which has {artifact.size_bytes} bytes"
+            )
+        path = self._blob(artifact.sha256)
+        try:
+            size = self._files.size(path)
+            if size != artifact.size_bytes:
+                raise ArtifactDamagedError(f"{artifact.name} has {size} bytes in the store, not {artifact.size_bytes}")
+            stream = self._files.open(path, "rb")
+        except FileNotFoundError as exc:
+            raise ArtifactDamagedError(f"the bytes of {artifact.name} are gone from the store") from exc
+        with stream:
+            stream.seek(offset)
+            yield stream
+
+    def local_path(self, artifact: Artifact, folder: Path) -> Path:
+        """Returns a local, read-only path of the bytes: `folder/{id}/{filename}`, a link or a copy.
+
+        Raises:
+            ArtifactDamagedError: The bytes are gone or have another length.
+            DiskFullError: There is no room for the copy.
+        """
+        path = folder / artifact.id / artifact.filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with self.open(artifact) as stream, disk_errors("the job's folder"):
+            if isinstance(self._files, LocalFileSystem):
+                path.symlink_to(self._blob(artifact.sha256))
+            else:
+                with path.open("wb") as copy:
+                    shutil.copyfileobj(stream, copy, _BLOCK)
+        return path
+
+    def _blob(self, sha256: str) -> str:
+        return f"{self._root}/{sha256[:2]}/{sha256}"
+
+
+def new_artifact(kind: ArtifactKind, filename: str, size_bytes: int, sha256: str) -> Artifact:
+    """Returns the facts of a file that is about to be recorded, with a fresh id."""
+    return Artifact(secrets.token_hex(10), kind, filename, size_bytes, sha256, now())
+
+
+def add_artifact(session: Session, artifact: Artifact) -> None:
+    """Records a file whose bytes are in the store."""
+    session.add(
+        ArtifactRow(
+            id=artifact.id,
+            kind=artifact.kind,
+            filename=artifact.filename,
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+            create_time=artifact.create_time,
+        )
+    )
+    session.flush()
+
+
+def find_upload(session: Session, sha256: str, kind: ArtifactKind) -> Artifact | None:
+    """Returns the uploaded (not made) file with this content."""
+    query = select(ArtifactRow).where(
+        ArtifactRow.sha256 == sha256, ArtifactRow.kind == kind, ArtifactRow.kind != ArtifactKind.RESULT
+    )
+    row = session.scalar(query)
+    return None if row is None else to_artifact(row)
+
+
+def to_artifact(row: ArtifactRow) -> Artifact:
+    """Returns a row's facts."""
+    return Artifact(row.id, ArtifactKind(row.kind), row.filename, row.size_bytes, row.sha256, row.create_time)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a local file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def safe_filename(name: str) -> str:
+    """Returns the last part of a path as a harmless file name of at most 255 bytes; empty if nothing is left."""
+    base = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
+    base = "".join(char for char in base if unicodedata.category(char)[0] != "C").strip().lstrip(".")
+    return base.encode()[-MAX_FILENAME:].decode(errors="ignore")
+
+
+def _move(source: Path, target: Path) -> None:
+    source.chmod(0o444)
+    try:
+        source.replace(target)
+    except OSError:
+        # Another file system: copy beside the target, then rename.
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+        try:
+            shutil.copyfile(source, partial)
+            partial.chmod(0o444)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        source.unlink()
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,117 @@
+"""Options that several commands share, and click types over the pure parsers."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from service.cli import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
+
+SERVER_HELP: Final = (
+    "Server to use, HOST:PORT. Default: one that this command starts on this machine and that stops by itself "
+    "when its last job is finished."
+)
+_PREPROCESS_HELP: Final = "JSON file with mean, std, resize, crop_fraction, interpolation, raw."
+PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8", "auto")
+
+
+class Parsed(click.ParamType[Any]):
+    """A parameter read by one of the functions of `service.cli.parse`."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the value; a ValueError becomes a usage error."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as exc:
+            return self.fail(str(exc), param, ctx)
+
+
+def whole(low: int, high: int) -> Parsed:
+    """Returns the type of a whole number in [low, high]."""
+    return Parsed("N", partial(parse.whole, low=low, high=high))
+
+
+BUDGET: Final = Parsed("0.6x|12ms", parse.budget)
+DURATION: Final = Parsed("DURATION", parse.duration)
+SHAPE: Final = Parsed("C,H,W", parse.sample_shape)
+NUMBERS: Final = Parsed("A,B,C", parse.numbers)
+FRACTION: Final = Parsed("FRACTION", parse.fraction)
+PERCENTILE: Final = Parsed("PERCENTILE", parse.percentile)
+OPTION: Final = Parsed("KEY=VALUE", parse.option)
+
+
+def pick(kind: Callable[..., T], flags: dict[str, Any]) -> T:
+    """Returns the dataclass `kind`, its fields taken from the flags of the same names."""
+    return kind(**{name: flags[name] for name in inspect.signature(kind).parameters})
+
+
+def server_option(command: F) -> F:
+    """Adds `--server` and `--state-dir`."""
+    command = click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False),
+        envvar="SHOAL_STATE_DIR",
+        help="State folder of the server of this machine. Default: in the user's data folder.",
+    )(command)
+    return click.option("--server", metavar="HOST:PORT", envvar="SHOAL_SERVER", help=SERVER_HELP)(command)
+
+
+def json_option(command: F) -> F:
+    """Adds `--json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON on standard output, all else on standard error."
+    )(command)
+
+
+def model_options(command: F) -> F:
+    """Adds the MODEL argument and what belongs to it."""
+    for decorate in (
+        click.option("--sample-shape", type=SHAPE, help="Shape of one sample without the batch, like 3,224,224."),
+        click.option("--num-classes", type=whole(1, 1_000_000), help="Classes of a named architecture."),
+        click.option(
+            "--weights", type=click.Path(), help="Weights of a named architecture: safetensors or a state dictionary."
+        ),
+        click.argument("model"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def preprocessing_options(command: F) -> F:
+    """Adds what says how samples become model inputs."""
+    for decorate in (
+        click.option("--preprocess", type=click.Path(), metavar="FILE", help=_PREPROCESS_HELP),
+        click.option("--std", type=NUMBERS, help="Per channel, after scaling to [0, 1]."),
+        click.option("--mean", type=NUMBERS, help="Per channel, after scaling to [0, 1]."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def target_options(command: F) -> F:
+    """Adds what says where the network will run, and at which batch and percentile it is timed."""
+    for decorate in (
+        click.option("--percentile", type=PERCENTILE, help="Which percentile of the latency counts. Default 50."),
+        click.option("--batch", type=whole(1, 4096), help="Samples per inference. Default 1."),
+        click.option("--threads", type=whole(1, 256), help="Threads per inference. Default 1."),
+        click.option("--precision", type=click.Choice(PRECISIONS), help="Number format. Default fp32."),
+        click.option("--runtime", help="Default onnxruntime."),
+        click.option("--target", help="Device to be fast on. Default local/cpu."),
+    ):
+        command = decorate(command)
+    return command

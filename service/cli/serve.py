@@ -1,0 +1,101 @@
+"""`shoal serve`: runs a server in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from service.cli.connect import ServerFlags, tell
+from service.cli.errors import CommandError, InputError, Status
+from service.cli.options import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.settings import ServerSettings
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
+
+
+@click.command()
+@click.option("--address", default=DEFAULT_ADDRESS, show_default=True, metavar="HOST:PORT", envvar="SHOAL_ADDRESS",
+              help="Where to listen; port 0 takes a free one.")  # fmt: skip
+@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR",
+              help="Where jobs, files and measured latencies are kept. Default: the user's data folder.")  # fmt: skip
+@click.option(
+    "--workers",
+    type=whole(1, 256),
+    default=1,
+    show_default=True,
+    help="Jobs that run at the same time.",
+)
+@click.option("--data-root", type=click.Path(exists=True, file_okay=False), multiple=True, metavar="DIR",
+              help="Folder that jobs may read data from; repeatable.")  # fmt: skip
+@click.option("--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder.")
+@click.option("--storage-url", metavar="URL", envvar="SHOAL_STORAGE_URL", help="Default: a folder in the state folder.")
+@click.option("--allow-remote", is_flag=True, help="Listen on more than this machine; there is no authentication yet.")
+@click.option("--embedded", is_flag=True, hidden=True, help="Stop when no command uses the server any more.")
+@click.option("--address-fd", type=int, hidden=True, help="Write the address to this file descriptor.")
+def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags: Any) -> int:
+    """Run a server until it is interrupted.
+
+    Commands of the same user on the same machine find it by themselves if it uses the default state folder.
+    """
+    state = ServerFlags(state_dir=state_dir).state
+    settings = _settings(state, flags)
+
+    def ready(listening: str) -> None:
+        from service.cli import embedded as machine_wide
+
+        address = reachable(listening)
+        machine_wide.announce(state, address)
+        tell(f"serving on {listening}, state in {state}")
+        if address_fd is not None:
+            with os.fdopen(address_fd, "w") as answer:
+                answer.write(f"{address}\n")
+        if embedded:
+            machine_wide.stop_when_unused_in_background(state, address)
+
+    _serve(settings, ready)
+    return Status.DONE
+
+
+def reachable(address: str) -> str:
+    """Returns where a client on the same machine finds a server that listens on `address`."""
+    host, _, port = address.rpartition(":")
+    return f"{_THIS_MACHINE[host]}:{port}" if host in _THIS_MACHINE else address
+
+
+def _settings(state: Path, flags: dict[str, Any]) -> ServerSettings:
+    from pydantic import ValidationError
+
+    from service.settings import ServerSettings
+
+    values = {name: value for name, value in flags.items() if value is not None and name != "data_root"}
+    try:
+        return ServerSettings(state_dir=state, data_roots=flags["data_root"], **values)
+    except ValidationError as exc:
+        raise InputError(*(_problem(each) for each in exc.errors())) from exc
+
+
+def _problem(error: Any) -> str:
+    where = "".join(f"--{str(part).replace('_', '-')}: " for part in error["loc"][:1])
+    return where + str(error["msg"]).removeprefix("Value error, ")
+
+
+def _serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
+    try:
+        from service.errors import ServiceError
+        from service.server import serve as run_server
+    except ModuleNotFoundError as exc:
+        raise CommandError(f"a server needs {exc.name}, which is not installed; install shoal[server]") from exc
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run_server(settings, ready)
+    except ServiceError as exc:
+        raise CommandError(str(exc)) from exc

@@ -1,0 +1,233 @@
+"""The database: tables, connections, transactions. SQLite by default, anything SQLAlchemy speaks by configuration."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from service.errors import DatabaseBusyError, DiskFullError, StateVersionError
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 15.0
+
+# SQLite numbers rows with a plain INTEGER key only.
+_RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+
+@final
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept as naive UTC because SQLite has no time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Aware to naive UTC."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Naive UTC to aware."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012 (SQLAlchemy wants it so)
+
+
+@final
+class SchemaRow(Base):
+    """One row: which version of these tables this is."""
+
+    __tablename__ = "schema_version"
+    version: Mapped[int] = mapped_column(primary_key=True)
+
+
+@final
+class JobRow(Base):
+    """One job. `row` counts up and orders the list."""
+
+    __tablename__ = "jobs"
+    row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(63), unique=True)
+    request_id: Mapped[str | None] = mapped_column(String(36), unique=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    spec: Mapped[dict[str, Any]]
+    display_name: Mapped[str] = mapped_column(String(256))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    failure: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    create_time: Mapped[datetime]
+    start_time: Mapped[datetime | None]
+    end_time: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    last_sequence: Mapped[int] = mapped_column(BigInteger, default=0)
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+
+@final
+class EventRow(Base):
+    """One event of a job: `snapshot` (a Job) or `progress` (a Progress)."""
+
+    __tablename__ = "events"
+    job_row: Mapped[int] = mapped_column(ForeignKey("jobs.row", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    time: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(16))
+    body: Mapped[dict[str, Any]]
+
+
+@final
+class ArtifactRow(Base):
+    """One stored file. Its bytes are under its SHA-256 in the store."""
+
+    __tablename__ = "artifacts"
+    row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    filename: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    create_time: Mapped[datetime]
+    __table_args__ = (
+        # The same upload is stored once. Results are not merged: every job has its own.
+        Index(
+            "ix_artifacts_content",
+            "sha256",
+            "kind",
+            unique=True,
+            sqlite_where=text("kind != 'RESULT'"),
+            postgresql_where=text("kind != 'RESULT'"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+
+@final
+class UploadRow(Base):
+    """One upload: what was announced, and how much of it is durable."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    filename: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    committed_size: Mapped[int] = mapped_column(BigInteger, default=0)
+    artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"))
+    update_time: Mapped[datetime]
+
+
+@final
+class Database:
+    """Connections to one database. Every method may be called from any thread."""
+
+    def __init__(self, url: str) -> None:
+        """Opens it, creating the tables if there are none.
+
+        Args:
+            url: SQLAlchemy URL.
+
+        Raises:
+            StateVersionError: The tables were made by another version.
+            DiskFullError: There is no room.
+        """
+        self._engine = create_engine(url, json_serializer=_compact_json)
+        if self._engine.dialect.name == "sqlite":
+            _tune_sqlite(self._engine)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        with self.write() as session:
+            Base.metadata.create_all(session.connection())
+            versions = session.query(SchemaRow).all()
+            if not versions:
+                session.add(SchemaRow(version=SCHEMA_VERSION))
+            elif versions[0].version != SCHEMA_VERSION:
+                raise StateVersionError(
+                    f"the database has schema version {versions[0].version} and this Shoal needs {SCHEMA_VERSION}; "
+                    "use the Shoal that wrote it, or another state folder"
+                )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent view."""
+        with translated_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that holds the write lock from its beginning; commits unless an exception leaves it."""
+        writing = self._engine.execution_options(shoal_write=True)
+        with translated_errors(), Session(writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turns a full disk and a lock that is not released into ours."""
+    try:
+        yield
+    except OperationalError as exc:
+        code = getattr(exc.orig, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFullError("the disk that holds the database is full; free some space and try again") from exc
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise DatabaseBusyError(f"the database was locked for {BUSY_SECONDS:.0f} s; try again") from exc
+        raise
+
+
+def _compact_json(value: object) -> str:
+    import json
+
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3's own BEGIN comes too late and is always deferred
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A read transaction that turns into a write one fails at once when somebody else wrote; so take the lock first.
+        writing = connection.get_execution_options().get("shoal_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,130 @@
+"""What a job works on: the model and the samples that its work order names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressors.errors import ModelError
+from compressors.graph import Graph
+from compressors.sources import ModelSource, load, preprocessing
+from service.data import (
+    TRAIN,
+    VALIDATION,
+    DataError,
+    Parts,
+    Split,
+    check_against,
+    check_same_classes,
+    open_split,
+    parts,
+    resolve,
+)
+from service.spec import DataSplit
+from service.work import WorkOrder
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and where it came from.
+
+    Attributes:
+        graph: The lifted model.
+        config: What its architecture says of preprocessing; empty for a `.pt2`.
+        source: The source in words, e.g. `timm:resnet18` or the file's name.
+        sha256: Of the file that was loaded, None where there was none.
+    """
+
+    graph: Graph
+    config: Mapping[str, Any]
+    source: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The job's samples, by use.
+
+    Attributes:
+        parts: Training samples: for fitting, for choices, for calibration.
+        validation: What the report's accuracy is measured on; None without.
+        total: Training samples before they were divided.
+    """
+
+    parts: Parts
+    validation: Split | None
+    total: int
+
+
+def load_model(order: WorkOrder) -> Model:
+    """Loads, checks and lifts the model that the order names.
+
+    Raises:
+        ModelError: It cannot be used; the message says why.
+    """
+    source = _engine_source(order)
+    file = source.path or source.weights
+    graph = load(source)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ModelError(
+            f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+            "this version optimises networks with one of each"
+        )
+    digest = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    return Model(graph, preprocessing(source) or {}, source.name or "a .pt2 file", digest)
+
+
+def _engine_source(order: WorkOrder) -> ModelSource:
+    asked = order.spec.model
+    shape = asked.sample_shape or None
+    if asked.named is None:
+        path = order.files[str(asked.pt2_artifact)]
+        return ModelSource(kind="pt2", path=path, sample_shape=shape)
+    weights = order.files.get(asked.named.weights_artifact or "")
+    return ModelSource(
+        kind="named",
+        name=asked.named.architecture,
+        weights=weights,
+        sample_shape=shape,
+        num_classes=asked.named.num_classes,
+        options={"random_weights": True} if order.task == "analyze" else {},
+    )
+
+
+def load_samples(order: WorkOrder, model: Model, outputs: int) -> Samples:
+    """Opens and divides the samples that the order names.
+
+    Args:
+        order: The work order.
+        model: The model that they are for.
+        outputs: Number of classes that it tells apart.
+
+    Raises:
+        DataError: They cannot be used, or there are none.
+    """
+    reference = order.spec.data
+    if reference.train is None:
+        raise DataError(
+            TRAIN,
+            f"the strategy {order.spec.strategy.name!r} fits its cuts on samples and got none; "
+            "give training samples, labelled or not (a few hundred are enough without fine-tuning)",
+        )
+    recipe = resolve(order.spec.preprocessing, model.config, model.graph.inputs[0].shape)
+    work = order.folder / "samples"
+    work.mkdir(exist_ok=True)
+    train = open_split(_path(order, reference.train), reference.train.format, recipe, work, TRAIN)
+    check_against(train, outputs)
+    validation = None
+    if reference.validation is not None:
+        asked = reference.validation
+        validation = open_split(_path(order, asked), asked.format, recipe, work, VALIDATION)
+        check_against(validation, outputs)
+        check_same_classes(train, validation)
+    return Samples(parts(train, order.spec.seed), validation, len(train))
+
+
+def _path(order: WorkOrder, split: DataSplit) -> Path:
+    return order.files[str(split.artifact or split.server_path)]

@@ -1,0 +1,305 @@
+"""Where jobs are kept. Every change is one transaction that checks the state it starts from and writes an event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from pydantic import TypeAdapter
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from service.artifacts import Artifact, add_artifact
+from service.database import Database, EventRow, JobRow, now
+from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
+from service.jobs.job import Event, Failure, Job, NewJob, Progress
+from service.jobs.states import TRANSITIONS, State
+
+QUEUE_RETRY_SECONDS = 30.0
+
+_PROGRESS: TypeAdapter[Progress | None] = TypeAdapter(Progress | None)
+_FAILURE: TypeAdapter[Failure | None] = TypeAdapter(Failure | None)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job is to end.
+
+    Attributes:
+        state: What it becomes if nobody asked for it to be cancelled meanwhile.
+        result: For SUCCEEDED.
+        failure: For FAILED and EXPIRED.
+        artifacts: Files to be recorded in the same transaction.
+    """
+
+    state: State
+    result: dict[str, Any] | None = None
+    failure: Failure | None = None
+    artifacts: Sequence[Artifact] = field(default=())
+
+
+@final
+class JobStore:
+    """Jobs and their events. Every method is one transaction, and may be called from any thread."""
+
+    def __init__(self, database: Database, listener: Callable[[str], None] = lambda _job_id: None) -> None:
+        """Works on an open database.
+
+        Args:
+            database: Where to keep things.
+            listener: Called with a job's id after each committed change, in the thread that made it.
+        """
+        self._database = database
+        self._listener = listener
+
+    def create(self, new: NewJob, queue_limit: int) -> Job:
+        """Stores a job as QUEUED, or returns the one that the same request created before.
+
+        Raises:
+            AlreadyExistsError: The request id or job id was used for something else.
+            QuotaError: `queue_limit` jobs wait already.
+        """
+        digest = _request_hash(new)
+        with self._database.write() as session:
+            if new.request_id and (row := session.scalar(select(JobRow).where(JobRow.request_id == new.request_id))):
+                return _same_request(row, digest, new)
+            if new.id and session.scalar(select(JobRow.row).where(JobRow.id == new.id)):
+                raise AlreadyExistsError(
+                    "job", f"optimizationJobs/{new.id}", f"there is a job {new.id!r} already; choose another id"
+                )
+            _check_queue(session, queue_limit)
+            row = JobRow(
+                id=new.id or f"job-{secrets.token_hex(6)}",
+                request_id=new.request_id or None,
+                request_hash=digest,
+                spec=new.spec.model_dump(mode="json"),
+                display_name=new.display_name,
+                state=State.QUEUED,
+                create_time=now(),
+                last_sequence=1,
+            )
+            session.add(row)
+            session.flush()
+            job = _append_snapshot(session, row)
+        self._listener(job.id)
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Returns one job.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with self._database.read() as session:
+            return _to_job(_existing(session, job_id))
+
+    def newest(self, limit: int, before: int | None = None) -> list[tuple[int, Job]]:
+        """Returns up to `limit` jobs, newest first, each with the number to go on `before`."""
+        query = select(JobRow).order_by(JobRow.row.desc()).limit(limit)
+        if before is not None:
+            query = query.where(JobRow.row < before)
+        with self._database.read() as session:
+            return [(row.row, _to_job(row)) for row in session.scalars(query)]
+
+    def in_state(self, *states: State) -> list[Job]:
+        """Returns the jobs in any of some states, oldest first."""
+        with self._database.read() as session:
+            query = select(JobRow).where(JobRow.state.in_(states)).order_by(JobRow.row)
+            return [_to_job(row) for row in session.scalars(query)]
+
+    def events(self, job_id: str, after: int, limit: int) -> list[Event]:
+        """Returns up to `limit` events with a number over `after`, in order."""
+        query = (
+            select(EventRow)
+            .join(JobRow, JobRow.row == EventRow.job_row)
+            .where(JobRow.id == job_id, EventRow.sequence > after)
+            .order_by(EventRow.sequence)
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            return [_to_event(row) for row in session.scalars(query)]
+
+    def claim(self) -> Job | None:
+        """Takes the oldest QUEUED job and makes it RUNNING; None if nothing waits."""
+        with self._database.write() as session:
+            query = select(JobRow.id).where(JobRow.state == State.QUEUED).order_by(JobRow.row).limit(1)
+            job_id = session.scalar(query)
+            if job_id is None:
+                return None
+            started = func.coalesce(JobRow.start_time, now())
+            values = {"attempts": JobRow.attempts + 1, "start_time": started, "progress": None}
+            job = _transition(session, job_id, State.QUEUED, State.RUNNING, values)
+        self._listener(job.id)
+        return job
+
+    def record_progress(self, job_id: str, progress: Progress) -> None:
+        """Appends a progress event to a RUNNING job; in any other state it comes too late and is dropped."""
+        body = progress.model_dump(mode="json")
+        with self._database.write() as session:
+            changed = (
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.state == State.RUNNING)
+                .values(progress=body, last_sequence=JobRow.last_sequence + 1)
+                .returning(JobRow.row, JobRow.last_sequence)
+            )
+            row = session.execute(changed).one_or_none()
+            if row is None:
+                return
+            session.add(EventRow(job_row=row[0], sequence=row[1], time=now(), kind="progress", body=body))
+        self._listener(job_id)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Makes a QUEUED job CANCELLED and a RUNNING one CANCELLING; returns the job, any other unchanged."""
+        with self._database.write() as session:
+            state = State(_existing(session, job_id).state)
+            if state is State.QUEUED:
+                job = _transition(session, job_id, state, State.CANCELLED, {"end_time": now()})
+            elif state is State.RUNNING:
+                job = _transition(session, job_id, state, State.CANCELLING, {})
+            else:
+                return _to_job(_existing(session, job_id))
+        self._listener(job_id)
+        return job
+
+    def finish(self, job_id: str, ending: Ending) -> Job:
+        """Ends a RUNNING job as asked; a CANCELLING one becomes CANCELLED whatever was asked.
+
+        Raises:
+            IllegalTransitionError: It is in neither state.
+        """
+        with self._database.write() as session:
+            state = State(_existing(session, job_id).state)
+            values: dict[str, Any] = {"end_time": now()}
+            target = State.CANCELLED if state is State.CANCELLING else ending.state
+            if target is not State.CANCELLED:
+                values["result"] = ending.result
+                values["failure"] = None if ending.failure is None else ending.failure.model_dump(mode="json")
+                for artifact in ending.artifacts:
+                    add_artifact(session, artifact)
+            job = _transition(session, job_id, state, target, values)
+        self._listener(job_id)
+        return job
+
+    def requeue(self, job_id: str) -> Job:
+        """Puts a RUNNING job back to QUEUED because the server stops; a CANCELLING one becomes CANCELLED.
+
+        Raises:
+            IllegalTransitionError: It is in neither state.
+        """
+        with self._database.write() as session:
+            state = State(_existing(session, job_id).state)
+            target = State.CANCELLED if state is State.CANCELLING else State.QUEUED
+            values = {"end_time": now()} if target is State.CANCELLED else {}
+            job = _transition(session, job_id, state, target, values)
+        self._listener(job_id)
+        return job
+
+    def recover(self, max_attempts: int) -> list[Job]:
+        """Sorts out what a server that died left behind; to be called before any worker runs.
+
+        RUNNING jobs go back to QUEUED, or to FAILED when this happened `max_attempts` times; CANCELLING ones become
+        CANCELLED.
+
+        Returns:
+            The jobs as they are now.
+        """
+        recovered = []
+        with self._database.write() as session:
+            query = select(JobRow).where(JobRow.state.in_([State.RUNNING, State.CANCELLING])).order_by(JobRow.row)
+            for row in session.scalars(query).all():
+                target, values = _recovery(row, max_attempts)
+                recovered.append(_transition(session, row.id, State(row.state), target, values))
+        for job in recovered:
+            self._listener(job.id)
+        return recovered
+
+
+def _recovery(row: JobRow, max_attempts: int) -> tuple[State, dict[str, Any]]:
+    if row.state == State.CANCELLING:
+        return State.CANCELLED, {"end_time": now()}
+    losses = row.losses + 1
+    if losses < max_attempts:
+        return State.QUEUED, {"losses": losses}
+    message = f"the server died {losses} times while this job ran, so it may be the cause; look at the server's log"
+    failure = Failure(reason="WORKER_LOST", message=message, blame="machine")
+    return State.FAILED, {"losses": losses, "end_time": now(), "failure": failure.model_dump(mode="json")}
+
+
+def _transition(session: Session, job_id: str, start: State, to: State, values: dict[str, Any]) -> Job:
+    if to not in TRANSITIONS[start]:
+        raise IllegalTransitionError(f"job {job_id} is {start} and cannot become {to}")
+    changed = (
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == start)
+        .values(state=to, last_sequence=JobRow.last_sequence + 1, **values)
+        .returning(JobRow)
+        .execution_options(populate_existing=True)
+    )
+    row = session.scalars(changed).one_or_none()
+    if row is None:
+        actual = _existing(session, job_id).state
+        raise IllegalTransitionError(f"job {job_id} became {actual} meanwhile and cannot go from {start} to {to}")
+    return _append_snapshot(session, row)
+
+
+def _append_snapshot(session: Session, row: JobRow) -> Job:
+    job = _to_job(row)
+    body = job.model_dump(mode="json")
+    session.add(EventRow(job_row=row.row, sequence=row.last_sequence, time=now(), kind="snapshot", body=body))
+    return job
+
+
+def _existing(session: Session, job_id: str) -> JobRow:
+    row = session.scalar(select(JobRow).where(JobRow.id == job_id))
+    if row is None:
+        raise NotFoundError("job", f"optimizationJobs/{job_id}")
+    return row
+
+
+def _check_queue(session: Session, limit: int) -> None:
+    waiting = session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state == State.QUEUED)) or 0
+    if waiting >= limit:
+        raise QuotaError(
+            "queued jobs", f"{waiting} jobs wait already, as many as this server takes", QUEUE_RETRY_SECONDS
+        )
+
+
+def _same_request(row: JobRow, digest: str, new: NewJob) -> Job:
+    if row.request_hash != digest:
+        raise AlreadyExistsError(
+            "job",
+            f"optimizationJobs/{row.id}",
+            f"request_id {new.request_id} created job {row.id} from another request; use a new UUID4",
+        )
+    return _to_job(row)
+
+
+def _request_hash(new: NewJob) -> str:
+    body = json.dumps([new.spec.model_dump(mode="json"), new.display_name, new.id], sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _to_job(row: JobRow) -> Job:
+    return Job(
+        id=row.id,
+        spec=row.spec,
+        display_name=row.display_name,
+        state=State(row.state),
+        progress=_PROGRESS.validate_python(row.progress),
+        result=row.result,
+        failure=_FAILURE.validate_python(row.failure),
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        attempts=row.attempts,
+        last_sequence=row.last_sequence,
+    )
+
+
+def _to_event(row: EventRow) -> Event:
+    body = Job.model_validate(row.body) if row.kind == "snapshot" else Progress.model_validate(row.body)
+    return Event(row.sequence, row.time, body)

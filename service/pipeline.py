@@ -1,0 +1,249 @@
+"""What a job does, on one screen: source -> graph -> plan -> graph' -> file -> measurement -> report.
+
+Runs in a worker process, never in the server's.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+
+from compressors.analysis import Analysis, Segment, analyse
+from compressors.graph import Graph
+from compressors.plan import Plan
+from compressors.problem import NO_SAMPLES, Candidate, Problem
+from compressors.strategies import find
+from compressors.surgery import fold_norms
+from compressors.tune import TuneConfig, Tuned, tune
+from deploy.measure.whole import measure
+from deploy.table import LatencyTable
+from service.data import Split
+from service.inputs import Model, Samples, load_model, load_samples
+from service.phases import Phases
+from service.phases import Report as ReportProgress
+from service.report.assemble import Ending, Facts, assemble
+from service.report.render import render
+from service.report.schema import Report
+from service.search import Found, Timing, Tools, search
+from service.shipping import Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
+from service.verdict import Evidence, judge, judge_without_candidate
+from service.work import AnalysisResult, FloorFacts, RefusalFacts, SegmentFacts, SiteFacts, WorkOrder
+
+WIND_UP_SECONDS = 60.0
+"""Kept back from the time limit for exporting, measuring and reporting."""
+
+TUNING_SHARE = 0.6
+"""Of the time that is left after planning, the part that fine-tuning may use of a job that has any."""
+
+QUICK_SECONDS = 4.0
+"""How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
+
+
+def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
+    """Does a job and returns its report; the files lie in `order.out`.
+
+    Raises:
+        EngineError: The model or the options cannot be used.
+        DataError: The samples cannot be used.
+        DeployError: Exporting or measuring failed.
+    """
+    phases = Phases(progress, order.deadline_seconds)
+    order.out.mkdir(parents=True, exist_ok=True)
+    with phases.phase("load", "Loading and checking the model"):
+        model = load_model(order)
+        samples = load_samples(order, model, outputs=math.prod(model.graph.outputs[0].shape))
+    with phases.phase("analyze", "Looking for what can be cut"):
+        analysis = analyse(model.graph)
+    with phases.phase("baseline", "Exporting and timing the original"):
+        baseline = ship(model.graph, order.out / "baseline.onnx", samples.parts.selection)
+        timer = _timer(order)
+        job = Job(order, phases, model, samples, baseline)
+        problem = job.problem(analysis, timer)
+        phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
+    found = job.find(problem)
+    return job.conclude(problem, found)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job under way: what every step of it needs to know."""
+
+    order: WorkOrder
+    phases: Phases
+    model: Model
+    samples: Samples
+    baseline: Shipped
+
+    def problem(self, analysis: Analysis, timer: LatencyTable) -> Problem:
+        """Returns the job as a strategy sees it."""
+        folded = self.baseline.graph
+        seconds = timer.networks([(folded.module, folded.inputs)])[0]
+        limit = engine_budget(self.order.spec)
+        return Problem(
+            graph=self.model.graph,
+            analysis=analysis,
+            budget_seconds=limit.of(seconds),
+            baseline_seconds=seconds,
+            calibration=self.samples.parts.calibration,
+            selection=self.samples.parts.selection,
+            timer=timer,
+            progress=self.phases,
+            seed=self.order.spec.seed,
+            seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS),
+        )
+
+    def find(self, problem: Problem) -> Found:
+        """Looks for the network to ship; none is needed when the original is within the budget already."""
+        if problem.baseline_seconds <= problem.budget_seconds:
+            return Found()
+        asked = self.order.spec.strategy
+        strategy = find(asked.name)
+        options = strategy.parse(asked.options)
+        tools = Tools(partial(self.time, problem), self.tune, problem.seconds_left)
+        with self.phases.phase("plan", "Planning cuts"):
+            floor = strategy.floor(problem, options)
+            self.phases.note(floor_ms=(floor.predicted_seconds or 0.0) * 1e3)
+            found = search(problem, strategy, options, tools, self.order.spec.accuracy_floor)
+        found.floor_seconds = floor.predicted_seconds
+        return found
+
+    def time(self, problem: Problem, graph: Graph, aim: float) -> Timing:
+        """Exports a candidate and times it beside the original, with the machine's drift taken out."""
+        shipped = ship(graph, self.order.folder / "candidate.onnx", self.samples.parts.selection)
+        settings = timing_settings(self.order.spec, QUICK_SECONDS)
+        quick = contest(self.baseline, shipped, self.order.spec, settings)
+        return Timing(problem.baseline_seconds / quick.ratio.speedup, aim)
+
+    def tune(self, candidate: Candidate) -> Tuned | None:
+        """Fine-tunes a candidate within the job's limits."""
+        asked = self.order.spec.fine_tuning
+        seconds = TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
+        if asked.disabled or asked.epochs == 0 or seconds <= 0:
+            return None
+        config = TuneConfig(epochs=asked.epochs, batch=asked.batch, max_seconds=seconds, seed=self.order.spec.seed)
+        if asked.learning_rate is not None:
+            config = replace(config, learning_rates=(asked.learning_rate,))
+        with self.phases.phase("tune", "Fine-tuning"):
+            parts = self.samples.parts
+            return tune(self.model.graph, candidate.graph, parts.fit, parts.selection, config, self.phases)
+
+    def conclude(self, problem: Problem, found: Found) -> Report:
+        """Ships the best network, measures it, and writes down everything that is known."""
+        out = self.order.out
+        with self.phases.phase("export", "Exporting the result"):
+            candidate = None if found.best is None else ship(found.best.graph, out / "model.onnx", self._selection)
+        with self.phases.phase("measure", "Timing original and result side by side"):
+            ending = self._measure(candidate)
+        with self.phases.phase("report", "Writing the report"):
+            if ending.result is self.baseline:
+                shutil.copyfile(self.baseline.artifact.path, out / "model.onnx")
+            plan = Plan(strategy=self.order.spec.strategy.name, steps=())
+            if found.best is not None and ending.result is not self.baseline:
+                plan = found.best.candidate.plan
+            (out / "plan.json").write_text(plan.to_json())
+            report = assemble(
+                Facts(
+                    self.order,
+                    self.model,
+                    self.samples,
+                    self.baseline,
+                    problem,
+                    found,
+                    ending,
+                    dict(self.phases.seconds),
+                    self.phases.elapsed,
+                )
+            )
+            (out / "report.json").write_text(report.model_dump_json(indent=2))
+            (out / "report.html").write_text(render(report))
+        self.phases(1.0, report.explanation)
+        return report
+
+    @property
+    def _selection(self) -> Split:
+        return self.samples.parts.selection
+
+    def _measure(self, candidate: Shipped | None) -> Ending:
+        """Times and scores what may ship, and decides what does."""
+        spec, validation = self.order.spec, self.samples.validation
+        reference = score(self.baseline, validation)
+        if candidate is None:
+            alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
+            verdict = judge_without_candidate(alone, engine_budget(spec), spec.accuracy_floor)
+            return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
+        timed = contest(self.baseline, candidate, spec, timing_settings(spec))
+        accuracy = score(candidate, validation)
+        verdict = judge(Evidence(timed.check, timed.ratio, accuracy, spec.accuracy_floor))
+        if verdict.outcome == "NO_IMPROVEMENT":
+            same = (timed.baseline, timed.baseline)
+            return Ending(verdict, self.baseline, same, None, (reference, reference))
+        return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, accuracy))
+
+
+def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
+    """Returns what could be cut from a model, and how fast it could get at best.
+
+    Raises:
+        EngineError: The model cannot be used.
+        DeployError: Timing failed.
+    """
+    phases = Phases(progress, order.deadline_seconds)
+    with phases.phase("load", "Loading and checking the model"):
+        model = load_model(order)
+    with phases.phase("analyze", "Looking for what can be cut"):
+        analysis = analyse(model.graph)
+    floor = None
+    if not order.skip_floor:
+        with phases.phase("baseline", "Timing the original and the floor"):
+            floor = _floor(order, phases, model, analysis)
+    return AnalysisResult(
+        parameters=sum(values.numel() for values in model.graph.module.parameters()),
+        sites=tuple(SiteFacts(node=s.node, kind=s.kind, module=s.target, shape=s.shape) for s in analysis.sites),
+        segments=tuple(_segment(segment) for segment in analysis.segments),
+        refusals=tuple(RefusalFacts(where=r.where, code=r.code, reason=r.reason) for r in analysis.refusals),
+        floor=floor,
+    )
+
+
+def _segment(segment: Segment) -> SegmentFacts:
+    kernels = ["regress linear" if not k else f"regress {'x'.join(map(str, k))}" for k in segment.kernels]
+    return SegmentFacts(
+        name=segment.name,
+        entry=segment.entry,
+        exit=segment.exit,
+        candidates=(*kernels, *(["remove"] if segment.removable else [])),
+        sites=segment.sites,
+        operators=len(segment.operators),
+    )
+
+
+def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -> FloorFacts:
+    started = phases.elapsed
+    timer = _timer(order)
+    folded = fold_norms(model.graph)
+    baseline = timer.networks([(folded.module, folded.inputs)])[0]
+    problem = Problem(
+        graph=model.graph,
+        analysis=analysis,
+        budget_seconds=baseline,
+        baseline_seconds=baseline,
+        calibration=NO_SAMPLES,
+        selection=NO_SAMPLES,
+        timer=timer,
+        progress=phases,
+        seed=order.spec.seed,
+    )
+    plan = find(order.spec.strategy.name).floor(problem)
+    return FloorFacts(
+        baseline_ms=baseline * 1e3,
+        floor_ms=min(baseline, plan.predicted_seconds or baseline) * 1e3,
+        elapsed_seconds=phases.elapsed - started,
+    )
+
+
+def _timer(order: WorkOrder) -> LatencyTable:
+    scratch = order.folder / "timing"
+    scratch.mkdir(exist_ok=True)
+    return LatencyTable(table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch)

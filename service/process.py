@@ -1,0 +1,298 @@
+"""One worker process, from its start to the last member of its process group.
+
+A worker is a program of its own, started with exec (never a fork of the gRPC process), in a session of its own. It gets
+one WorkOrder on stdin, writes one event a line on stdout, and its stderr goes to a log of limited size. What it writes
+is checked before anybody believes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.subprocess
+import os
+import resource
+import signal
+import site
+import sys
+from asyncio import FIRST_COMPLETED
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from pydantic import ValidationError
+
+import service
+from service.settings import ServerSettings
+from service.work import EVENT_ADAPTER, MAX_EVENT_BYTES, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
+
+TOKEN_VARIABLE = "SHOAL_WORKER"  # noqa: S105 (no secret: its value, the job's folder, marks the processes of one worker)
+
+# What a worker may know of the server's environment. No credentials, no proxies, nothing that steers Python.
+_PASSED = (
+    "CUDA_VISIBLE_DEVICES",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "PATH",
+    "TZ",
+    "VIRTUAL_ENV",
+)
+_PIPE_DRAIN_SECONDS = 2.0
+_EXIT_SECONDS = 20.0  # what a worker that has said its last word gets to shut down
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended.
+
+    Attributes:
+        result: The result that it announced.
+        error: The error that it announced.
+        returncode: Its exit status; negative for a signal.
+        stopped: It was stopped on request.
+        expired: It was killed because its time was over.
+        garbage: What was wrong with its output, if anything.
+    """
+
+    result: ResultEvent | None = None
+    error: ErrorEvent | None = None
+    returncode: int = 0
+    stopped: bool = False
+    expired: bool = False
+    garbage: str | None = None
+
+
+async def run_worker(
+    order: WorkOrder, settings: ServerSettings, on_progress: Callable[[ProgressEvent], None], stop: asyncio.Event
+) -> Exit:
+    """Runs a worker until it is gone, with all the processes that it started.
+
+    Args:
+        order: What it is to do. `order.folder` must exist.
+        settings: How to run it.
+        on_progress: Called with each progress event.
+        stop: When set, the worker is stopped: SIGTERM, then SIGKILL.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        OSError: It could not be started.
+    """
+    process = await _spawn(order, settings)
+    worker = _Worker(process, settings, order.folder / "log", on_progress)
+    try:
+        return await worker.supervise(order, stop)
+    finally:
+        # Also when this task is cancelled: nothing of a worker outlives its supervision.
+        _signal_group(process.pid, signal.SIGKILL)
+        process.transport.close()
+
+
+@final
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Streams, and the moment of the exit: `Process.wait` would wait for the pipes too, which others may hold open."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=MAX_EVENT_BYTES, loop=asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
+@dataclass(frozen=True)
+class _Process:
+    transport: asyncio.SubprocessTransport
+    protocol: _Protocol
+
+    @property
+    def pid(self) -> int:
+        return self.transport.get_pid()
+
+    async def wait(self) -> int:
+        await self.protocol.exited.wait()
+        returncode = self.transport.get_returncode()
+        assert returncode is not None
+        return returncode
+
+
+@final
+class _Worker:
+    def __init__(
+        self, process: _Process, settings: ServerSettings, log: Path, on_progress: Callable[[ProgressEvent], None]
+    ) -> None:
+        self._process = process
+        self._settings = settings
+        self._log = log
+        self._on_progress = on_progress
+        self._result: ResultEvent | None = None
+        self._error: ErrorEvent | None = None
+        self._garbage: str | None = None
+        self._announced = asyncio.Event()
+
+    async def supervise(self, order: WorkOrder, stop: asyncio.Event) -> Exit:
+        exiting = asyncio.create_task(self._process.wait())
+        stopping = asyncio.create_task(stop.wait())
+        reading = [asyncio.create_task(self._read_events()), asyncio.create_task(self._keep_log())]
+        handing = asyncio.create_task(self._hand_over(order))
+        try:
+            expired = await self._wait(exiting, stopping, order.deadline_seconds + self._settings.deadline_grace)
+            if not exiting.done():
+                await self._end(exiting)
+            returncode = await exiting
+            _signal_group(self._process.pid, signal.SIGKILL)
+            # A descendant that left the group may hold the pipes open; it will not be waited for.
+            await asyncio.wait(reading, timeout=_PIPE_DRAIN_SECONDS)
+            return Exit(self._result, self._error, returncode, stop.is_set(), expired, self._garbage)
+        finally:
+            for task in (*reading, exiting, stopping, handing):
+                task.cancel()
+
+    async def _wait(self, exiting: asyncio.Task[int], stopping: asyncio.Task[bool], limit: float) -> bool:
+        """Waits until the worker is gone or should go; returns whether its time ran out."""
+        announced = asyncio.create_task(self._announced.wait())
+        try:
+            done, _ = await asyncio.wait({exiting, stopping, announced}, timeout=limit, return_when=FIRST_COMPLETED)
+            if announced in done:
+                await asyncio.wait({exiting, stopping}, timeout=_EXIT_SECONDS, return_when=FIRST_COMPLETED)
+            return not done
+        finally:
+            announced.cancel()
+
+    async def _hand_over(self, order: WorkOrder) -> None:
+        stdin = self._process.protocol.stdin
+        assert stdin is not None
+        # A worker that is dead already is seen by its exit status.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(order.model_dump_json().encode() + b"\n")
+            await stdin.drain()
+        stdin.close()
+
+    async def _end(self, exiting: asyncio.Task[int]) -> None:
+        _signal_group(self._process.pid, signal.SIGTERM)
+        _, running = await asyncio.wait({exiting}, timeout=self._settings.cancel_grace)
+        if running:
+            _signal_group(self._process.pid, signal.SIGKILL)
+
+    async def _read_events(self) -> None:
+        stdout = self._process.protocol.stdout
+        assert stdout is not None
+        try:
+            while line := await stdout.readline():
+                self._take(line)
+        except (ValidationError, ValueError) as exc:
+            # ValueError: longer than the reader's limit.
+            what = (
+                exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else f"a line over {MAX_EVENT_BYTES} bytes"
+            )
+            self._garbage = f"the worker wrote something that is no event: {what}"
+            _signal_group(self._process.pid, signal.SIGKILL)
+
+    def _take(self, line: bytes) -> None:
+        event = EVENT_ADAPTER.validate_json(line)
+        match event:
+            case ProgressEvent():
+                self._on_progress(event)
+            case ResultEvent():
+                self._result = event
+                self._announced.set()
+            case ErrorEvent():
+                self._error = event
+                self._announced.set()
+
+    async def _keep_log(self) -> None:
+        stderr = self._process.protocol.stderr
+        assert stderr is not None
+        with BoundedLog(self._log, self._settings.worker_log_bytes) as log:
+            while data := await stderr.read(1 << 16):
+                log.write(data)
+
+
+@final
+class BoundedLog:
+    """A log file of limited size: `log` and, once that is half of it, the part before in `log.1`."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        """Starts an empty log of at most about `limit` bytes."""
+        self._path = path
+        self._half = limit // 2
+        self._file = path.open("wb")
+
+    def __enter__(self) -> BoundedLog:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes, forgetting the oldest if need be. A full disk loses log lines, nothing else."""
+        # ValueError: the file could not be opened again.
+        with suppress(OSError, ValueError):
+            if self._file.tell() + len(data) > self._half:
+                self._file.close()
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                self._file = self._path.open("wb")
+            self._file.write(data[-self._half :])
+            self._file.flush()
+
+
+async def _spawn(order: WorkOrder, settings: ServerSettings) -> _Process:
+    transport, protocol = await asyncio.get_running_loop().subprocess_exec(
+        _Protocol,
+        *settings.worker_command,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=order.folder,
+        env=worker_environment(order),
+        start_new_session=True,
+    )
+    process = _Process(transport, protocol)
+    # From outside and before the order is handed over: no code between fork and exec in a process with gRPC's threads.
+    if sys.platform == "linux":
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+            _lower(process.pid, resource.RLIMIT_NOFILE, settings.worker_open_files)
+            _lower(process.pid, resource.RLIMIT_FSIZE, settings.worker_file_bytes)
+    return process
+
+
+def _lower(pid: int, kind: int, limit: int) -> None:
+    _, hard = resource.prlimit(pid, kind)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.prlimit(pid, kind, (limit, limit))
+
+
+def worker_environment(order: WorkOrder) -> dict[str, str]:
+    """Returns the environment of a worker: home and temporary files in the job's folder, caches in the shared one."""
+    home, temporary = order.folder / "home", order.folder / "tmp"
+    for folder in (home, temporary, order.cache_folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    cache = order.cache_folder
+    return {name: os.environ[name] for name in _PASSED if name in os.environ} | {
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "XDG_CACHE_HOME": str(cache),
+        "HF_HOME": str(cache / "huggingface"),
+        # Written per job: what one job decoded from its data is nobody else's.
+        "HF_DATASETS_CACHE": str(order.folder / "tmp" / "datasets"),
+        "TORCH_HOME": str(cache / "torch"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(Path(service.__file__).resolve().parent.parent),
+        # HOME has moved, and packages may be installed under the old one.
+        "PYTHONUSERBASE": site.getuserbase() or "",
+        "PYTHONUNBUFFERED": "1",
+        TOKEN_VARIABLE: str(order.folder),
+    }
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

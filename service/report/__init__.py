@@ -1,0 +1,1 @@
+"""The report: one schema, one page."""

@@ -1,0 +1,300 @@
+"""Puts what a job found into the report's schema. Copies and converts; decides and measures nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from compressors.analysis.segments import Segment
+from compressors.problem import Problem
+from compressors.tune import Tuned
+from deploy.artifact import hash_model
+from deploy.evaluate import Accuracy
+from deploy.layers import Layer, summarise_network
+from deploy.measure.report import Measurement, Ratio
+from service.inputs import Model, Samples
+from service.report.schema import (
+    AccuracyReport,
+    AgreementReport,
+    ArtifactReport,
+    BudgetReport,
+    CandidateReport,
+    DataReport,
+    EpochReport,
+    LatencyReport,
+    LayerReport,
+    MachineReport,
+    NetworkReport,
+    RefusalReport,
+    Report,
+    SpeedupReport,
+    StepReport,
+    TuningReport,
+)
+from service.search import Found, Trial
+from service.shipping import Shipped
+from service.spec import JobSpec
+from service.verdict import Verdict
+from service.work import WorkOrder
+
+VERSIONED = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxscript", "numpy")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is shipped, and what was measured of it.
+
+    Attributes:
+        verdict: The outcome.
+        result: What ships; the baseline itself when nothing better was found.
+        times: Latency of baseline and result, timed interleaved.
+        ratio: Speed-up of the result; None when it is the baseline.
+        accuracies: Of baseline and result on the validation samples.
+    """
+
+    verdict: Verdict
+    result: Shipped
+    times: tuple[Measurement, Measurement]
+    ratio: Ratio | None
+    accuracies: tuple[Accuracy | None, Accuracy | None]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that goes into a report."""
+
+    order: WorkOrder
+    model: Model
+    samples: Samples
+    baseline: Shipped
+    problem: Problem
+    found: Found
+    ending: Ending
+    phase_seconds: dict[str, float]
+    seconds: float
+
+    @property
+    def spec(self) -> JobSpec:
+        """What was asked for."""
+        return self.order.spec
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The trial that ships; None when the original does."""
+        return None if self.ending.result is self.baseline else self.found.best
+
+
+def assemble(facts: Facts) -> Report:
+    """Returns the report of a finished job."""
+    ending, spec = facts.ending, facts.spec
+    before, after = ending.times
+    return Report(
+        shoal_version=version("shoal"),
+        job=facts.order.job,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model_name=facts.model.graph.name,
+        model_source=facts.model.source,
+        model_sha256=facts.model.sha256,
+        input_shape=facts.model.graph.inputs[0].shape,
+        outcome=ending.verdict.outcome,
+        explanation=ending.verdict.explanation,
+        budget=_budget(facts, before),
+        machine=_machine(facts, after),
+        baseline=_network(facts.baseline, "baseline.onnx", before, ending.accuracies[0]),
+        result=_network(ending.result, "model.onnx", after, ending.accuracies[1]),
+        speedup=_speedup(ending.ratio, before),
+        strategy=spec.strategy.name,
+        strategy_options=spec.strategy.options,
+        steps=_steps(facts),
+        candidates=tuple(_candidate(facts, trial) for trial in facts.found.trials),
+        refusals=tuple(
+            RefusalReport(where=r.where, code=r.code, reason=r.reason) for r in facts.problem.analysis.refusals
+        ),
+        tuning=None if facts.chosen is None or facts.chosen.tuned is None else _tuning(facts.chosen.tuned),
+        data=_data(facts),
+        accuracy_floor=spec.accuracy_floor,
+        seed=spec.seed,
+        seconds=facts.seconds,
+        phase_seconds=facts.phase_seconds,
+        versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        measure_command=_measure_command(spec),
+        artifacts=tuple(_artifact(path) for path in (facts.baseline.artifact.path, facts.order.out / "model.onnx")),
+    )
+
+
+def _budget(facts: Facts, before: Measurement) -> BudgetReport:
+    limit = facts.spec.budget
+    if limit.fraction is not None:
+        asked, milliseconds = f"{limit.fraction:g}x", limit.fraction * before.seconds * 1e3
+    else:
+        asked, milliseconds = f"{limit.latency_ms:g}ms", float(limit.latency_ms or 0)
+    floor = facts.found.floor_seconds
+    return BudgetReport(
+        asked=asked,
+        milliseconds=milliseconds,
+        percentile=limit.percentile,
+        batch=limit.batch,
+        floor_ms=None if floor is None else floor * 1e3,
+    )
+
+
+def _machine(facts: Facts, timed: Measurement) -> MachineReport:
+    return MachineReport(
+        device=facts.spec.target.device,
+        description=f"{timed.device.model}, {timed.device.cores} cores, {timed.device.system}",
+        runtime=timed.runtime.name,
+        runtime_version=timed.runtime.version,
+        threads=facts.spec.target.threads,
+        precision=facts.baseline.artifact.precision,
+        state_before=asdict(timed.conditions.before),
+        state_after=asdict(timed.conditions.after),
+        warnings=timed.warnings,
+    )
+
+
+def _network(shipped: Shipped, filename: str, timed: Measurement, accuracy: Accuracy | None) -> NetworkReport:
+    summary = summarise_network(shipped.artifact.path)
+    return NetworkReport(
+        filename=filename,
+        sha256=shipped.artifact.sha256,
+        size_bytes=shipped.artifact.size_bytes,
+        latency=_latency(timed),
+        accuracy=None if accuracy is None else _accuracy(accuracy),
+        agreement=tuple(
+            AgreementReport(
+                batch=entry.batch,
+                max_abs_error=entry.max_abs_error,
+                max_rel_error=entry.max_relative_error,
+                tolerance=entry.tolerance,
+                passed=entry.passed,
+            )
+            for entry in shipped.agreement.batches
+        ),
+        parameters=summary.parameters,
+        macs=summary.macs,
+        depth=summary.depth,
+        activations=summary.activations,
+        layers=tuple(_layer(layer) for layer in summary.layers),
+    )
+
+
+def _layer(layer: Layer) -> LayerReport:
+    return LayerReport(
+        name=layer.name,
+        op=layer.operator,
+        output_shape=tuple("?" if size is None else size for size in layer.output_shape),
+        parameters=layer.parameters,
+        macs=layer.macs,
+    )
+
+
+def _latency(timed: Measurement) -> LatencyReport:
+    times = timed.distribution
+    return LatencyReport(
+        p50=times.p50 * 1e3,
+        p90=times.p90 * 1e3,
+        p95=times.p95 * 1e3,
+        p99=times.p99 * 1e3,
+        mean=times.mean * 1e3,
+        min=times.min * 1e3,
+        count=times.n,
+        samples_ms=tuple(value * 1e3 for value in timed.samples),
+    )
+
+
+def _accuracy(accuracy: Accuracy) -> AccuracyReport:
+    return AccuracyReport(top1=accuracy.top1, low=accuracy.ci_low, high=accuracy.ci_high, count=accuracy.n)
+
+
+def _speedup(ratio: Ratio | None, before: Measurement) -> SpeedupReport:
+    if ratio is None:
+        return SpeedupReport(value=1.0, low=1.0, high=1.0, rounds=before.distribution.rounds)
+    return SpeedupReport(
+        value=ratio.speedup, low=ratio.ci_low, high=ratio.ci_high, confidence=ratio.confidence, rounds=ratio.rounds
+    )
+
+
+def _steps(facts: Facts) -> tuple[StepReport, ...]:
+    if facts.chosen is None:
+        return ()
+    segments: dict[tuple[str, str], Segment] = {(s.entry, s.exit): s for s in facts.problem.analysis.segments}
+    steps = []
+    for step in facts.chosen.candidate.plan.steps:
+        segment = segments[step.entry, step.exit]
+        steps.append(
+            StepReport(
+                kind=step.kind,
+                segment=segment.name,
+                label=step.label,
+                operators_before=len(segment.operators),
+                activations_before=len(segment.sites),
+            )
+        )
+    return tuple(steps)
+
+
+def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
+    plan = trial.candidate.plan
+    kinds = Counter({"regress": "regressed", "remove": "removed"}[step.kind] for step in plan.steps)
+    cuts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    seconds = trial.candidate.seconds
+    return CandidateReport(
+        label=f"{plan.strategy}: {cuts or 'nothing cut'}" + (", fine-tuned" if trial.tuned else ""),
+        steps=tuple(step.label for step in plan.steps),
+        predicted_ms=None if plan.predicted_seconds is None else plan.predicted_seconds * 1e3,
+        latency_ms=None if seconds is None else seconds * 1e3,
+        selection_accuracy=trial.score.accuracy,
+        selection_agreement=trial.score.agreement,
+        divergence=trial.score.divergence,
+        tuned=trial.tuned is not None,
+        chosen=trial is facts.chosen,
+    )
+
+
+def _tuning(tuned: Tuned) -> TuningReport:
+    return TuningReport(
+        epochs=tuned.history[-1].epoch,
+        learning_rate=tuned.learning_rate,
+        learning_rates_tried=tuple(tuned.trials),
+        precision=tuned.precision,
+        seconds=tuned.history[-1].seconds,
+        history=tuple(
+            EpochReport(
+                epoch=entry.epoch,
+                loss=entry.loss,
+                selection_accuracy=entry.score.accuracy,
+                divergence=entry.score.divergence,
+                kept=entry.score == tuned.after,
+            )
+            for entry in tuned.history
+        ),
+    )
+
+
+def _data(facts: Facts) -> DataReport:
+    samples, validation = facts.samples, facts.samples.validation
+    classes = samples.parts.fit.classes
+    return DataReport(
+        train=samples.total,
+        calibration=len(samples.parts.calibration),
+        selection=len(samples.parts.selection),
+        validation=0 if validation is None else len(validation),
+        labelled=samples.parts.fit.labelled,
+        classes=None if classes is None else len(classes),
+        broken=samples.parts.fit.broken + (0 if validation is None else validation.broken),
+        preprocessing=samples.parts.fit.preprocessing.described(),
+    )
+
+
+def _measure_command(spec: JobSpec) -> str:
+    options = f"--batch {spec.budget.batch} --threads {spec.target.threads} --percentile {spec.budget.percentile:g}"
+    return f"shoal measure model.onnx --baseline baseline.onnx {options}"
+
+
+def _artifact(path: Path) -> ArtifactReport:
+    sha256, size = hash_model(path)
+    return ArtifactReport(filename=path.name, sha256=sha256, size_bytes=size)

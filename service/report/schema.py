@@ -1,0 +1,219 @@
+"""What a job found, as data. `report.json` is this, and `report.html` is drawn from it alone.
+
+Times are milliseconds, sizes bytes, accuracies fractions. `schema_version` follows semantic versioning: readers may
+rely on every field of a major version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = "1.0"
+
+Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LatencyReport(_Part):
+    """A latency distribution."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    min: float
+    count: int
+    samples_ms: tuple[float, ...] = Field(description="Down-sampled, for plotting")
+
+
+class AccuracyReport(_Part):
+    """Top-1 of the exported file on the validation split, with its 95 % Wilson interval."""
+
+    top1: float
+    low: float
+    high: float
+    count: int
+
+
+class AgreementReport(_Part):
+    """The exported file against the torch network, at one batch size."""
+
+    batch: int
+    max_abs_error: float
+    max_rel_error: float
+    tolerance: float
+    passed: bool
+
+
+class LayerReport(_Part):
+    """One operator of the exported file."""
+
+    name: str
+    op: str
+    output_shape: tuple[int | str, ...]
+    parameters: int
+    macs: int
+
+
+class NetworkReport(_Part):
+    """One exported network as measured."""
+
+    filename: str
+    sha256: str
+    size_bytes: int
+    latency: LatencyReport
+    accuracy: AccuracyReport | None
+    agreement: tuple[AgreementReport, ...]
+    parameters: int
+    macs: int
+    depth: int
+    activations: int
+    layers: tuple[LayerReport, ...]
+
+
+class SpeedupReport(_Part):
+    """Baseline over result at the budget's percentile, timed interleaved; paired bootstrap over rounds."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    rounds: int
+
+
+class StepReport(_Part):
+    """One cut."""
+
+    kind: str
+    segment: str
+    label: str
+    operators_before: int
+    activations_before: int
+
+
+class CandidateReport(_Part):
+    """One network that was tried. Scores are on the selection samples, never on the validation split."""
+
+    label: str
+    steps: tuple[str, ...]
+    predicted_ms: float | None
+    latency_ms: float | None
+    selection_accuracy: float | None
+    selection_agreement: float | None
+    divergence: float | None
+    tuned: bool
+    chosen: bool
+
+
+class EpochReport(_Part):
+    """One evaluation during fine-tuning."""
+
+    epoch: float
+    loss: float
+    selection_accuracy: float | None
+    divergence: float
+    kept: bool
+
+
+class TuningReport(_Part):
+    """How the result was fine-tuned."""
+
+    epochs: float
+    learning_rate: float
+    learning_rates_tried: tuple[float, ...]
+    precision: str
+    seconds: float
+    history: tuple[EpochReport, ...]
+
+
+class RefusalReport(_Part):
+    """Something that could not be cut, and why."""
+
+    where: str
+    code: str
+    reason: str
+
+
+class DataReport(_Part):
+    """Which samples did what."""
+
+    train: int
+    calibration: int
+    selection: int
+    validation: int
+    labelled: bool
+    classes: int | None
+    broken: int
+    preprocessing: dict[str, Any]
+
+
+class MachineReport(_Part):
+    """Where it was measured, and in what state."""
+
+    device: str
+    description: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    precision: str
+    state_before: dict[str, Any]
+    state_after: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+class BudgetReport(_Part):
+    """What was asked for, and what it came to."""
+
+    asked: str
+    milliseconds: float
+    percentile: float
+    batch: int
+    floor_ms: float | None
+
+
+class ArtifactReport(_Part):
+    """A file that was shipped."""
+
+    filename: str
+    sha256: str
+    size_bytes: int
+
+
+class Report(_Part):
+    """Everything that a job found."""
+
+    schema_version: str = SCHEMA_VERSION
+    shoal_version: str
+    job: str
+    created: str
+    model_name: str
+    model_source: str
+    model_sha256: str | None
+    input_shape: tuple[int, ...]
+    outcome: Outcome
+    explanation: str
+    budget: BudgetReport
+    machine: MachineReport
+    baseline: NetworkReport
+    result: NetworkReport
+    speedup: SpeedupReport
+    strategy: str
+    strategy_options: dict[str, Any]
+    steps: tuple[StepReport, ...]
+    candidates: tuple[CandidateReport, ...]
+    refusals: tuple[RefusalReport, ...]
+    tuning: TuningReport | None
+    data: DataReport | None
+    accuracy_floor: float | None
+    seed: int
+    seconds: float
+    phase_seconds: dict[str, float]
+    versions: dict[str, str]
+    measure_command: str
+    artifacts: tuple[ArtifactReport, ...]

@@ -1,0 +1,89 @@
+"""Taking over what a worker made: nothing is believed that was not checked."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from service.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
+from service.errors import WorkerProtocolError
+from service.report.schema import Report
+from service.work import AnalysisResult, ResultEvent
+
+SHIPPED = ("model.onnx", "baseline.onnx", "report.json", "report.html", "plan.json")
+"""What may come out of a job."""
+
+_REQUIRED = frozenset({"model.onnx", "report.json"})
+_MAX_JSON = 64 << 20
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def take_report(folder: Path, event: ResultEvent, store: ArtifactStore) -> tuple[Report, list[Artifact]]:
+    """Checks a job's result and puts its files into the store.
+
+    Args:
+        folder: The job's folder. Nothing may write to it any more.
+        event: What the worker announced.
+        store: Where the files go; they are moved.
+
+    Returns:
+        The report, and the facts of the files, not recorded in the database yet.
+
+    Raises:
+        WorkerProtocolError: Files are missing, or are not what the report says.
+        DiskFullError: There is no room to store them.
+    """
+    report = _read(folder, event, Report)
+    files = {name: path for name in SHIPPED if (path := folder / "out" / name) and _is_plain(path)}
+    digests = {name: file_digest(path) for name, path in files.items()}
+    _check_claims(report, files, digests)
+    artifacts = [
+        new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name]) for name, path in files.items()
+    ]
+    for artifact in artifacts:
+        store.keep(files[artifact.filename], artifact.sha256)
+    return report, artifacts
+
+
+def take_analysis(folder: Path, event: ResultEvent) -> AnalysisResult:
+    """Returns a dry run's result.
+
+    Raises:
+        WorkerProtocolError: It is not there, or no analysis.
+    """
+    return _read(folder, event, AnalysisResult)
+
+
+def _check_claims(report: Report, files: dict[str, Path], digests: dict[str, str]) -> None:
+    if missing := _REQUIRED - files.keys():
+        raise WorkerProtocolError(f"the worker announced a result without {', '.join(sorted(missing))}")
+    claims = [(item.filename, item.sha256, item.size_bytes) for item in report.artifacts]
+    claims += [(item.filename, item.sha256, item.size_bytes) for item in (report.result, report.baseline)]
+    for name, sha256, size in claims:
+        if name not in files:
+            raise WorkerProtocolError(f"the report names {name}, which is not among the files {sorted(files)}")
+        if (digests[name], files[name].stat().st_size) != (sha256, size):
+            raise WorkerProtocolError(f"{name} is not the file that the report speaks of: size or SHA-256 differ")
+
+
+def _read(folder: Path, event: ResultEvent, model: type[_Model]) -> _Model:
+    path = folder / event.file
+    if path.parent != folder / "out" or not _is_plain(path) or path.stat().st_size > _MAX_JSON:
+        raise WorkerProtocolError(f"the worker announced a result that is no file of at most {_MAX_JSON} bytes in out/")
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise WorkerProtocolError(f"the worker's {path.name} is no {model.__name__}: {where}: {first['msg']}") from exc
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,183 @@
+"""One server: its parts, its start, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from asyncio import to_thread
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from protos.shoal.v1.model_optimizer_pb2_grpc import add_ModelOptimizerServicer_to_server
+from service.artifacts import ArtifactStore
+from service.database import Database
+from service.disk import disk_errors
+from service.errors import ListenError, StateInUseError
+from service.jobs.store import JobStore
+from service.server.hub import Hub
+from service.server.interceptor import ErrorInterceptor
+from service.server.servicer import Parts, Servicer
+from service.settings import ServerSettings
+from service.supervisor import Supervisor
+from service.uploads import Uploads
+
+SERVICE_NAME: str = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"].full_name
+MAX_MESSAGE = 4 << 20
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # Two servers on one port would share its calls at random.
+    ("grpc.so_reuseport", 0),
+    # Quiet watch streams are normal: let clients ping, and find out about clients that are gone.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@final
+class Server:
+    """A server that was created but not started yet, or is running, or was stopped. It cannot be started twice."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Opens nothing before `start`."""
+        self._settings = settings
+        self._opened = ExitStack()
+        self._grpc: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+        self._supervisor: Supervisor | None = None
+        self._hub: Hub | None = None
+
+    async def start(self) -> int:
+        """Opens the state folder, takes up what is left to do, and listens.
+
+        Returns:
+            The port, 0 for a Unix socket.
+
+        Raises:
+            StateInUseError: Another server uses the state folder.
+            StateVersionError: Another version of Shoal wrote it.
+            DiskFullError: There is no room.
+            ListenError: The address cannot be listened on.
+        """
+        try:
+            parts = await self._open()
+            self._grpc, port = self._bind(parts)
+            await parts.supervisor.start()
+            await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+            await self._grpc.start()
+        except BaseException:
+            await self.stop(0)
+            raise
+        _LOG.info("listening on %s, port %d", self._settings.address, port)
+        return port
+
+    async def _open(self) -> Parts:
+        settings = self._settings
+        with disk_errors("the state folder"):
+            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._opened.callback(_lock(settings.state_dir))
+        database = await to_thread(Database, settings.database)
+        self._opened.callback(database.close)
+        self._hub = Hub(asyncio.get_running_loop())
+        jobs = JobStore(database, self._hub.publish)
+        artifacts = await to_thread(ArtifactStore, database, settings.storage)
+        uploads = await to_thread(Uploads, database, artifacts, settings)
+        self._supervisor = Supervisor(settings, jobs, artifacts)
+        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub)
+
+    def _bind(self, parts: Parts) -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(interceptors=(ErrorInterceptor(SERVICE_NAME),), options=_OPTIONS)
+        add_ModelOptimizerServicer_to_server(Servicer(parts), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            port = server.add_insecure_port(self._settings.address)
+        except RuntimeError as exc:
+            raise ListenError(f"cannot listen on {self._settings.address}: is it in use, or not ours?") from exc
+        return server, port
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stops: health says NOT_SERVING, watchers are sent away, running jobs go back to the queue, calls end.
+
+        Args:
+            grace: Seconds that open calls get; default: the setting.
+        """
+        await self._health.enter_graceful_shutdown()
+        if self._hub is not None:
+            self._hub.close()
+        if self._supervisor is not None:
+            await self._supervisor.drain()
+        if self._grpc is not None:
+            await self._grpc.stop(self._settings.stop_grace if grace is None else grace)
+        self._opened.close()
+
+    async def wait(self) -> None:
+        """Waits until the server was stopped."""
+        if self._grpc is not None:
+            await self._grpc.wait_for_termination()
+
+
+def create(settings: ServerSettings) -> Server:
+    """Returns a server that is not started yet."""
+    return Server(settings)
+
+
+def serve(settings: ServerSettings, on_ready: Callable[[str], None] = lambda _address: None) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Blocks; to be called in the main thread.
+
+    Args:
+        settings: The configuration.
+        on_ready: Called once calls are answered, with the address to dial.
+
+    Raises:
+        ServiceError: See `Server.start`.
+    """
+    asyncio.run(_serve(settings, on_ready))
+
+
+async def _serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
+    server = create(settings)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    port = await server.start()
+    on_ready(_dialled(settings.address, port))
+    await asked.wait()
+    _LOG.info("stopping")
+    await server.stop()
+
+
+def _dialled(address: str, port: int) -> str:
+    if address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _lock(folder: Path) -> Callable[[], None]:
+    """Takes the state folder for this process; returns what lets go of it."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(handle)
+        raise StateInUseError(
+            f"another server uses the state folder {folder}; stop it, or give this one another folder"
+        ) from exc
+    return lambda: os.close(handle)

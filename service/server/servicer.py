@@ -1,0 +1,226 @@
+# ruff: noqa: N802, D102, ARG002 (method names, documentation and parameters are those of the proto)
+"""The RPCs of `shoal.v1.ModelOptimizer`. Each one reads its request, asks the service, and writes the answer.
+
+Errors are raised as the service's own exceptions; `interceptor` turns them into statuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from asyncio import to_thread
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import grpc
+
+from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from protos.shoal.v1 import optimization_job_pb2 as job_pb
+from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
+from service import convert
+from service.admission import check_references, check_strategy
+from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
+from service.database import now
+from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
+from service.jobs.job import JOB_PREFIX, Job, NewJob
+from service.jobs.store import JobStore
+from service.server.hub import Hub
+from service.server.paging import read_page_size, read_token, write_token
+from service.server.transfer import Receiver, send
+from service.settings import ServerSettings
+from service.supervisor import Supervisor
+from service.uploads import Uploads
+
+_JOB_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
+_MAX_DISPLAY_NAME = 256
+_EVENT_PAGE = 200
+_MAX_RESPONSE = 3 << 20  # clients receive 4 MiB at most
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the RPCs work on."""
+
+    settings: ServerSettings
+    jobs: JobStore
+    artifacts: ArtifactStore
+    uploads: Uploads
+    supervisor: Supervisor
+    hub: Hub
+
+
+@final
+class Servicer(ModelOptimizerServicer):
+    """All RPCs of the service."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Serves from the parts of one server."""
+        self._parts = parts
+        self._receiver = Receiver(parts.uploads)
+
+    async def CreateOptimizationJob(
+        self, request: service_pb.CreateOptimizationJobRequest, context: Context
+    ) -> job_pb.OptimizationJob:
+        self._check_open()
+        new = read_new_job(request)
+        settings = self._parts.settings
+        await to_thread(check_references, new.spec, self._parts.artifacts, settings.data_roots, "spec.")
+        await to_thread(check_strategy, new.spec.strategy, "spec.")
+        job = await to_thread(self._parts.jobs.create, new, settings.queue_limit)
+        self._parts.supervisor.wake()
+        return convert.write_job(job)
+
+    async def GetOptimizationJob(
+        self, request: service_pb.GetOptimizationJobRequest, context: Context
+    ) -> job_pb.OptimizationJob:
+        return convert.write_job(await to_thread(self._parts.jobs.get, read_name(request.name, JOB_PREFIX)))
+
+    async def ListOptimizationJobs(
+        self, request: service_pb.ListOptimizationJobsRequest, context: Context
+    ) -> service_pb.ListOptimizationJobsResponse:
+        size, before = read_page_size(request.page_size), read_token(request.page_token)
+        # One more than asked for, to know whether there is a next page.
+        found = await to_thread(self._parts.jobs.newest, size + 1, before)
+        response = service_pb.ListOptimizationJobsResponse()
+        room = _MAX_RESPONSE
+        for index, (_, job) in enumerate(found):
+            message = convert.write_job(job)
+            room -= message.ByteSize()
+            if index == size or (index and room < 0):
+                response.next_page_token = write_token(found[index - 1][0])
+                break
+            response.optimization_jobs.append(message)
+        return response
+
+    async def CancelOptimizationJob(
+        self, request: service_pb.CancelOptimizationJobRequest, context: Context
+    ) -> job_pb.OptimizationJob:
+        return convert.write_job(await self._parts.supervisor.cancel(read_name(request.name, JOB_PREFIX)))
+
+    async def WatchOptimizationJob(
+        self, request: service_pb.WatchOptimizationJobRequest, context: Context
+    ) -> AsyncIterator[service_pb.JobEvent]:
+        job_id = read_name(request.name, JOB_PREFIX)
+        with self._parts.hub.subscribe(job_id) as changed:
+            job = await to_thread(self._parts.jobs.get, job_id)
+            if not 0 <= request.resume_after <= job.last_sequence:
+                raise OffsetRangeError(
+                    f"resume_after is {request.resume_after}, and {job.name} has events up to {job.last_sequence}"
+                )
+            yield convert.write_opening(job, request.resume_after, now())
+            async for event in self._events(job, request.resume_after, changed):
+                yield event
+
+    async def _events(self, job: Job, sequence: int, changed: asyncio.Event) -> AsyncIterator[service_pb.JobEvent]:
+        while not (job.finished and sequence >= job.last_sequence):
+            changed.clear()
+            events = await to_thread(self._parts.jobs.events, job.id, sequence, _EVENT_PAGE)
+            for event in events:
+                yield convert.write_event(event)
+                sequence = event.sequence
+                if event.last:
+                    return
+            if not events and not await self._changed(changed):
+                yield convert.write_heartbeat(sequence, now())
+
+    async def _changed(self, changed: asyncio.Event) -> bool:
+        """Waits for news; False if there is none for as long as a stream may be silent."""
+        self._check_open()
+        try:
+            await asyncio.wait_for(changed.wait(), self._parts.settings.heartbeat_seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def UploadArtifact(
+        self, request_iterator: AsyncIterator[service_pb.UploadArtifactRequest], context: Context
+    ) -> service_pb.Artifact:
+        self._check_open()
+        return convert.write_artifact(await self._receiver.receive(request_iterator))
+
+    async def GetUploadStatus(
+        self, request: service_pb.GetUploadStatusRequest, context: Context
+    ) -> service_pb.UploadStatus:
+        return convert.write_upload_status(await to_thread(self._parts.uploads.status, request.upload_id))
+
+    async def DownloadArtifact(
+        self, request: service_pb.DownloadArtifactRequest, context: Context
+    ) -> AsyncIterator[service_pb.DownloadArtifactResponse]:
+        artifact = await to_thread(self._parts.artifacts.get, read_name(request.name, ARTIFACT_PREFIX))
+        chunk = self._parts.settings.download_chunk_bytes
+        async for message in send(self._parts.artifacts, artifact, request.offset, chunk):
+            yield message
+
+    async def ListStrategies(
+        self, request: service_pb.ListStrategiesRequest, context: Context
+    ) -> service_pb.ListStrategiesResponse:
+        return await to_thread(_strategies)
+
+    async def AnalyzeModel(
+        self, request: service_pb.AnalyzeModelRequest, context: Context
+    ) -> service_pb.AnalyzeModelResponse:
+        self._check_open()
+        spec = convert.read_analysis(request)
+        await to_thread(check_references, spec, self._parts.artifacts, self._parts.settings.data_roots, "")
+        return convert.write_analysis(await self._parts.supervisor.analyze(spec, skip_floor=request.skip_floor))
+
+    def _check_open(self) -> None:
+        if self._parts.hub.closed:
+            raise DrainingError("the server is stopping; try again later")
+
+
+def _strategies() -> service_pb.ListStrategiesResponse:
+    from compressors.strategies import STRATEGIES
+
+    return service_pb.ListStrategiesResponse(
+        strategies=[
+            convert.write_strategy(name, STRATEGIES[name].summary, STRATEGIES[name].schema())
+            for name in sorted(STRATEGIES)
+        ]
+    )
+
+
+def read_new_job(request: service_pb.CreateOptimizationJobRequest) -> NewJob:
+    """Returns what a caller wants, checked as far as it can be without looking anything up.
+
+    Raises:
+        InvalidRequestError: Fields break their rules; all violations at once.
+    """
+    asked = request.optimization_job
+    broken: list[Violation] = []
+    if request.optimization_job_id and not _JOB_ID.fullmatch(request.optimization_job_id):
+        broken.append(Violation("optimization_job_id", "must be 4 to 63 of [a-z0-9-], starting with a letter"))
+    if request.request_id and not _is_uuid4(request.request_id):
+        broken.append(Violation("request_id", "must be a UUID4"))
+    if len(asked.display_name) > _MAX_DISPLAY_NAME:
+        broken.append(Violation("display_name", f"must have at most {_MAX_DISPLAY_NAME} characters"))
+    try:
+        spec = convert.read_spec(asked.spec)
+    except InvalidRequestError as exc:
+        raise InvalidRequestError([*broken, *exc.violations]) from exc
+    if broken:
+        raise InvalidRequestError(broken)
+    return NewJob(spec, asked.display_name, request.optimization_job_id, request.request_id.lower())
+
+
+def _is_uuid4(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower() and uuid.UUID(text).version == 4
+    except ValueError:
+        return False
+
+
+def read_name(name: str, prefix: str) -> str:
+    """Returns the id in a resource name.
+
+    Raises:
+        InvalidRequestError: It is no such name.
+    """
+    resource_id = name.removeprefix(prefix)
+    if not name.startswith(prefix) or not resource_id or "/" in resource_id:
+        raise InvalidRequestError([Violation("name", f"must be {prefix}{{id}}")])
+    return resource_id

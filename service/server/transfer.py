@@ -1,0 +1,114 @@
+"""Files over the wire: chunks in, chunks out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from asyncio import to_thread
+from collections.abc import AsyncIterator
+from typing import final
+
+from crc32c import crc32c
+
+from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from service import convert
+from service.artifacts import Artifact, ArtifactStore
+from service.errors import ArtifactDamagedError, InvalidRequestError, UploadSupersededError, Violation
+from service.uploads import OpenUpload, Uploads
+
+Requests = AsyncIterator[service_pb.UploadArtifactRequest]
+
+
+@final
+class Receiver:
+    """Takes uploads. A second call for the same upload takes over from the first, whose client is most likely gone."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        """Stores through `uploads`."""
+        self._uploads = uploads
+        self._active: dict[str, asyncio.Task[Artifact]] = {}
+
+    async def receive(self, requests: Requests) -> Artifact:
+        """Takes one upload stream to its end.
+
+        Raises:
+            InvalidRequestError: The stream does not begin with metadata, or these break a rule.
+            ServiceError: See `Uploads.begin`, `OpenUpload.append` and `OpenUpload.finish`.
+            UploadSupersededError: Another call took over.
+        """
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "metadata":
+            raise InvalidRequestError([Violation("metadata", "must be the first message of the stream")])
+        upload_id = first.metadata.upload_id
+        await self._supersede(upload_id)
+        task = asyncio.create_task(self._receive(first.metadata, requests))
+        self._active[upload_id] = task
+        try:
+            await asyncio.wait({task})
+            if task.cancelled():
+                size = (await to_thread(self._uploads.status, upload_id)).committed_size
+                raise UploadSupersededError(f"another call took over upload {upload_id}", size)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+            if self._active.get(upload_id) is task:
+                del self._active[upload_id]
+
+    async def _supersede(self, upload_id: str) -> None:
+        while (before := self._active.get(upload_id)) is not None and not before.done():
+            before.cancel()
+            await asyncio.wait({before})
+
+    async def _receive(self, metadata: service_pb.UploadMetadata, requests: Requests) -> Artifact:
+        begun = await to_thread(self._uploads.begin, convert.read_announcement(metadata))
+        if isinstance(begun, Artifact):
+            return begun
+        try:
+            async for request in requests:
+                await to_thread(_append, begun, request)
+            return await to_thread(begun.finish)
+        finally:
+            await to_thread(begun.close)
+
+
+def _append(upload: OpenUpload, request: service_pb.UploadArtifactRequest) -> None:
+    if request.WhichOneof("message") != "chunk":
+        raise InvalidRequestError([Violation("chunk", "must follow the metadata, which may be sent only once")])
+    chunk = request.chunk
+    upload.append(chunk.offset, chunk.data, chunk.crc32c)
+
+
+async def send(
+    store: ArtifactStore, artifact: Artifact, offset: int, chunk_bytes: int
+) -> AsyncIterator[service_pb.DownloadArtifactResponse]:
+    """Yields the messages of a download.
+
+    Args:
+        store: Where the bytes are.
+        artifact: Which file.
+        offset: First byte wanted.
+        chunk_bytes: Size of a chunk.
+
+    Raises:
+        OffsetRangeError: The offset lies outside of the file.
+        ArtifactDamagedError: The stored bytes are not what was stored; known only at the end, and only from offset 0.
+    """
+    with store.open(artifact, offset) as stream:
+        yield service_pb.DownloadArtifactResponse(artifact=convert.write_artifact(artifact))
+        digest = hashlib.sha256()
+        position = offset
+        while data := await to_thread(stream.read, chunk_bytes):
+            checksum = await to_thread(_digest, data, digest)
+            chunk = service_pb.UploadChunk(offset=position, data=data, crc32c=checksum)
+            yield service_pb.DownloadArtifactResponse(chunk=chunk)
+            position += len(data)
+        if position != artifact.size_bytes or (offset == 0 and digest.hexdigest() != artifact.sha256):
+            raise ArtifactDamagedError(f"the stored bytes of {artifact.name} are damaged")
+        yield service_pb.DownloadArtifactResponse(sha256=artifact.sha256)
+
+
+def _digest(data: bytes, digest: hashlib._Hash) -> int:
+    digest.update(data)
+    return crc32c(data)

@@ -1,0 +1,127 @@
+"""What an operator can set. Sizes are bytes, times seconds."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+Seconds = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(gt=0)]
+
+
+class ServerSettings(BaseModel):
+    """One server's configuration.
+
+    Attributes:
+        address: Where to listen, `host:port` or `unix:PATH`; port 0 takes a free one.
+        allow_remote: Listen on more than this machine. There is no authentication yet, so this has to be said.
+        state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
+        database_url: SQLAlchemy URL. Default: SQLite in `state_dir`.
+        storage_url: fsspec URL of the artifact store. Default: a folder in `state_dir`.
+        data_roots: Folders on this machine that jobs may read data from.
+        workers: Jobs that run at the same time.
+        analyses: Dry runs that run at the same time.
+        analysis_queue_limit: Dry runs that may wait.
+        queue_limit: Jobs that may wait.
+        max_attempts: How often a job may lose its worker to a dead server before it is given up.
+        worker_command: The worker program; reads a WorkOrder on stdin.
+        worker_open_files: RLIMIT_NOFILE of a worker.
+        worker_file_bytes: RLIMIT_FSIZE of a worker.
+        worker_log_bytes: What is kept of a worker's stderr.
+        analysis_seconds: Longest dry run.
+        deadline_grace: What a worker gets beyond its time limit to hand in its best before it is killed.
+        cancel_grace: From SIGTERM to SIGKILL.
+        stop_grace: What open calls get when the server stops.
+        heartbeat_seconds: Longest silence on a watch stream.
+        progress_interval: Shortest time between two stored progress events of a job.
+        max_model_bytes: Largest model file.
+        max_weights_bytes: Largest weights file.
+        max_data_bytes: Largest data file.
+        min_free_bytes: What an upload must leave free on the disk.
+        download_chunk_bytes: Size of a download's chunks.
+        commit_bytes: An upload is made durable at least this often.
+        upload_retention: Seconds that an unfinished upload is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = "127.0.0.1:50051"
+    allow_remote: bool = False
+    state_dir: Path
+    database_url: str | None = None
+    storage_url: str | None = None
+    data_roots: tuple[Path, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    analyses: Annotated[int, Field(ge=1, le=256)] = 1
+    analysis_queue_limit: Annotated[int, Field(ge=0)] = 16
+    queue_limit: Annotated[int, Field(ge=0)] = 1000
+    max_attempts: Annotated[int, Field(ge=1)] = 2
+    # -P: the working directory is the job's folder, and nothing in there may be imported.
+    worker_command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-P", "-m", "service.worker")
+    worker_open_files: Annotated[int, Field(ge=64)] = 4096
+    worker_file_bytes: Size = 64 * _GIB
+    worker_log_bytes: Size = 8 * _MIB
+    analysis_seconds: Seconds = 600.0
+    deadline_grace: Seconds = 120.0
+    cancel_grace: Seconds = 3.0
+    stop_grace: Seconds = 5.0
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=15)] = 10.0
+    progress_interval: Annotated[float, Field(ge=0)] = 0.5
+    max_model_bytes: Size = 4 * _GIB
+    max_weights_bytes: Size = 4 * _GIB
+    max_data_bytes: Size = 64 * _GIB
+    min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
+    download_chunk_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 512 * 1024
+    commit_bytes: Size = 16 * _MIB
+    upload_retention: Seconds = 7 * 86400.0
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _existing_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in value:
+            if not root.is_dir():
+                raise ValueError(f"{root} is not a folder")
+        return tuple(root.resolve() for root in value)
+
+    @model_validator(mode="after")
+    def _local_unless_allowed(self) -> ServerSettings:
+        if not self.allow_remote and not _is_loopback(self.address):
+            raise ValueError(
+                f"address {self.address} can be reached from other machines, and there is no authentication; "
+                "listen on 127.0.0.1, or set allow_remote if the network is trusted"
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'shoal.db'}"
+
+    @property
+    def storage(self) -> str:
+        """The fsspec URL of the artifact store."""
+        return self.storage_url or f"file://{self.state_dir / 'artifacts'}"
+
+
+def _is_loopback(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,134 @@
+"""From a fitted graph to a file that was checked, timed and scored: what the report may speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compressors.errors import SurgeryError
+from compressors.graph import Graph
+from compressors.surgery import fold_norms
+from deploy.agree import Agreement, agree
+from deploy.artifact import Artifact
+from deploy.evaluate import Accuracy, evaluate
+from deploy.export import export_onnx
+from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, compare, meets
+from deploy.measure.settings import TimingSettings
+from deploy.measure.whole import measure
+from deploy.table import TableSettings
+from service.data import Split
+from service.spec import JobSpec
+
+AGREEMENT_BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """An exported network that computes what its graph computes.
+
+    Attributes:
+        graph: What was exported, norms folded.
+        artifact: The file.
+        agreement: The file against the graph.
+    """
+
+    graph: Graph
+    artifact: Artifact
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Original and result, timed interleaved in one fresh process.
+
+    Attributes:
+        baseline: The original's times.
+        result: The result's times.
+        ratio: Speed-up with its confidence interval.
+        check: Whether the budget holds.
+    """
+
+    baseline: Measurement
+    result: Measurement
+    ratio: Ratio
+    check: BudgetCheck
+
+
+def ship(graph: Graph, path: Path, samples: Split | None = None) -> Shipped:
+    """Folds norms, exports, and checks the file against the graph at several batch sizes.
+
+    Args:
+        graph: A fitted graph.
+        path: Where the ONNX file goes.
+        samples: Real inputs to check on; random ones without.
+
+    Raises:
+        ExportError: The graph cannot be written as ONNX.
+        SurgeryError: The file does not compute what the graph computes.
+    """
+    folded = fold_norms(graph)
+    artifact = export_onnx(folded.module, folded.inputs, [spec.name for spec in folded.outputs], path)
+    feeds = None if samples is None else _first(samples, max(AGREEMENT_BATCHES))
+    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds)
+    if not agreement.passed:
+        worst = max(entry.max_relative_error for entry in agreement.batches)
+        raise SurgeryError(
+            f"{path.name} differs from the network that it was exported from by {worst:.1e} of the largest output "
+            f"(allowed: {agreement.batches[0].tolerance:.0e}); it is not shipped"
+        )
+    return Shipped(folded, artifact, agreement)
+
+
+def _first(samples: Split, count: int) -> list[np.ndarray]:
+    inputs, _ = samples.batch(range(min(count, len(samples))))
+    return [values.numpy() for values in inputs]
+
+
+def contest(baseline: Shipped, result: Shipped, spec: JobSpec, settings: TimingSettings) -> Contest:
+    """Times both files interleaved in a fresh process and holds the result against the budget.
+
+    Raises:
+        MeasureError: The timing process died or hung.
+    """
+    original, candidate = measure([baseline.artifact.path, result.artifact.path], settings)
+    check = meets(engine_budget(spec), original, candidate)
+    return Contest(original, candidate, compare(original, candidate), check)
+
+
+def engine_budget(spec: JobSpec) -> Budget:
+    """Returns the job's budget in seconds or as a fraction."""
+    limit = spec.budget
+    return Budget(None if limit.latency_ms is None else limit.latency_ms / 1e3, limit.fraction)
+
+
+def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettings:
+    """Returns how the job's networks are timed; for at least `seconds` where given, else as reports are."""
+    settings = TimingSettings(
+        batch=spec.budget.batch,
+        percentile=f"p{spec.budget.percentile:g}",
+        threads=spec.target.threads,
+        runtime=spec.target.runtime,
+        seed=spec.seed,
+    )
+    return settings if seconds is None else replace(settings, min_seconds=seconds)
+
+
+def table_settings(spec: JobSpec) -> TableSettings:
+    """Returns how the job's operators are timed."""
+    settings = timing_settings(spec)
+    return TableSettings(
+        batch=settings.batch,
+        percentile=settings.percentile,
+        threads=settings.threads,
+        runtime=settings.runtime,
+        seed=spec.seed,
+    )
+
+
+def score(shipped: Shipped, validation: Split | None) -> Accuracy | None:
+    """Returns the file's accuracy on the validation samples; None where there is nothing to score it on."""
+    if validation is None or not validation.labelled:
+        return None
+    return evaluate(shipped.artifact.path, validation.numpy_batches(64))

@@ -1,0 +1,327 @@
+"""Which job runs when, and what becomes of it.
+
+A worker that dies makes its job FAILED (reason WORKER_DIED), without another try: the same input would most likely kill
+the next one too, and hours may have gone into it. Only a server that dies or is stopped puts its jobs back into the
+queue, because then the jobs are not the cause; up to `max_attempts` deaths, in case that they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar, final
+
+import psutil
+
+from service.admission import local_files
+from service.artifacts import ArtifactStore
+from service.convert import result_fields
+from service.errors import (
+    DatabaseBusyError,
+    DiskFullError,
+    DrainingError,
+    QuotaError,
+    TimeLimitError,
+    WorkerError,
+)
+from service.faults import TIME_LIMIT, UNEXPECTED, WORKER_DIED, WORKER_PROTOCOL, classify
+from service.jobs.job import Failure, Job
+from service.jobs.states import State
+from service.jobs.store import Ending, JobStore
+from service.process import TOKEN_VARIABLE, Exit, run_worker
+from service.progress import ProgressWriter
+from service.results import take_analysis, take_report
+from service.settings import ServerSettings
+from service.spec import JobSpec
+from service.work import AnalysisResult, WorkOrder
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
+_ANALYSIS_RETRY_SECONDS = 10.0
+
+_T = TypeVar("_T")
+
+
+@final
+class Supervisor:
+    """Runs workers for queued jobs and for dry runs. Belongs to one event loop."""
+
+    def __init__(self, settings: ServerSettings, jobs: JobStore, artifacts: ArtifactStore) -> None:
+        """Runs nothing before `start`."""
+        self._settings = settings
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._folder = settings.state_dir / "jobs"
+        self._analysis_folder = settings.state_dir / "analyses"
+        self._wake = asyncio.Event()
+        self._stops: dict[str, asyncio.Event] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._scheduler: asyncio.Task[None] | None = None
+        self._draining = asyncio.Event()
+        self._analyses = asyncio.Semaphore(settings.analyses)
+        self._analyses_waiting = 0
+
+    async def start(self) -> None:
+        """Sorts out what a dead server left behind, then starts to work."""
+        await asyncio.to_thread(self._clear_leftovers)
+        for job in await asyncio.to_thread(self._jobs.recover, self._settings.max_attempts):
+            _LOG.warning("job %s was left behind by a server that died; it is %s now", job.id, job.state)
+            if job.finished:
+                await asyncio.to_thread(self._clear, job.id)
+        self._scheduler = asyncio.create_task(self._schedule())
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Says that there may be a new job."""
+        self._wake.set()
+
+    async def cancel(self, job_id: str) -> Job:
+        """Asks for a job to be stopped and returns it as it is then.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        job = await asyncio.to_thread(self._jobs.request_cancel, job_id)
+        if job.state is State.CANCELLING:
+            self._stop_event(job_id).set()
+        return job
+
+    async def drain(self) -> None:
+        """Stops all workers and puts their jobs back into the queue. Nothing starts after this."""
+        self._draining.set()
+        self._wake.set()
+        if self._scheduler is not None:
+            await self._scheduler
+        for stop in self._stops.values():
+            stop.set()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def analyze(self, spec: JobSpec, *, skip_floor: bool) -> AnalysisResult:
+        """Runs a dry run in a worker; cancelling this call kills the worker.
+
+        Raises:
+            QuotaError: Too many wait already.
+            WorkerError: The worker could not do it, or died.
+            TimeLimitError: It took too long.
+            DrainingError: The server is stopping.
+        """
+        if self._analyses_waiting >= self._settings.analysis_queue_limit + self._settings.analyses:
+            raise QuotaError("dry runs", "too many dry runs wait already", _ANALYSIS_RETRY_SECONDS)
+        self._analyses_waiting += 1
+        try:
+            async with self._analyses:
+                return await self._analyze(spec, skip_floor)
+        finally:
+            self._analyses_waiting -= 1
+
+    async def _analyze(self, spec: JobSpec, skip_floor: bool) -> AnalysisResult:
+        folder = self._analysis_folder / secrets.token_hex(8)
+        try:
+            order = await asyncio.to_thread(self._analysis_order, spec, skip_floor, folder)
+            ended = await run_worker(order, self._settings, lambda _event: None, self._draining)
+            if ended.stopped:
+                raise DrainingError("the server is stopping; try again later")
+            if ended.result is not None:
+                return await asyncio.to_thread(take_analysis, folder, ended.result)
+            failure = failure_of(ended, self._settings.analysis_seconds)
+            if failure.reason == TIME_LIMIT.reason:
+                raise TimeLimitError(failure.message)
+            raise WorkerError(failure.reason, failure.message, failure.blame)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _analysis_order(self, spec: JobSpec, skip_floor: bool, folder: Path) -> WorkOrder:
+        return self._order(
+            WorkOrder(
+                job=f"analyses/{folder.name}",
+                task="analyze",
+                spec=spec,
+                skip_floor=skip_floor,
+                folder=folder,
+                cache_folder=self._settings.state_dir / "cache",
+                deadline_seconds=self._settings.analysis_seconds,
+            )
+        )
+
+    def _job_order(self, job: Job) -> WorkOrder:
+        return self._order(
+            WorkOrder(
+                job=job.name,
+                task="optimize",
+                spec=job.spec,
+                folder=self._folder / job.id,
+                cache_folder=self._settings.state_dir / "cache",
+                deadline_seconds=job.spec.time_limit.total_seconds(),
+            )
+        )
+
+    def _order(self, order: WorkOrder) -> WorkOrder:
+        """Makes the folder, brings everything that the spec names within reach, and fills in the rest."""
+        roots = self._settings.data_roots
+        order.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(order.out, ignore_errors=True)
+        order.out.mkdir()
+        files = local_files(order.spec, self._artifacts, roots, order.folder / "in")
+        return order.model_copy(update={"files": files, "data_roots": roots, "server_pid": os.getpid()})
+
+    async def _schedule(self) -> None:
+        while not self._draining.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._fill()
+            except Exception:  # noqa: BLE001 (the queue must not stand still because of one row)
+                _LOG.exception("cannot take the next job from the queue, trying again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._wake.set()
+
+    async def _fill(self) -> None:
+        while len(self._running) < self._settings.workers and not self._draining.is_set():
+            job = await self._persist(self._jobs.claim)
+            if job is None:
+                return
+            self._launch(job)
+
+    def _launch(self, job: Job) -> None:
+        task = asyncio.create_task(self._run(job, self._stop_event(job.id)))
+        self._running.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("a job's supervision failed; the next start of the server sorts it out", exc_info=error)
+
+    def _stop_event(self, job_id: str) -> asyncio.Event:
+        return self._stops.setdefault(job_id, asyncio.Event())
+
+    async def _run(self, job: Job, stop: asyncio.Event) -> None:
+        _LOG.info("job %s starts, attempt %d", job.id, job.attempts)
+        try:
+            ending = await self._work(job, stop)
+            if ending is None and self._draining.is_set():
+                job = await self._persist(lambda: self._jobs.requeue(job.id))
+            else:
+                ending = ending or Ending(State.CANCELLED)
+                job = await self._persist(lambda: self._jobs.finish(job.id, ending))
+        finally:
+            self._stops.pop(job.id, None)
+        _LOG.info("job %s is %s", job.id, job.state)
+        if job.finished:
+            await asyncio.to_thread(self._clear, job.id)
+
+    async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
+        """Runs the worker; returns how the job ends, or None if it was stopped."""
+        try:
+            order = await asyncio.to_thread(self._job_order, job)
+            writer = ProgressWriter(
+                lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
+            )
+            try:
+                ended = await run_worker(order, self._settings, writer.offer, stop)
+            finally:
+                await writer.close()
+            if ended.result is not None:
+                return await asyncio.to_thread(self._take_over, order, ended)
+            if ended.stopped:
+                return None
+            return _failed(failure_of(ended, order.deadline_seconds))
+        except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
+            return _failed(_failure_from(exc))
+
+    def _take_over(self, order: WorkOrder, ended: Exit) -> Ending:
+        assert ended.result is not None
+        report, artifacts = take_report(order.folder, ended.result, self._artifacts)
+        return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
+
+    async def _persist(self, call: Callable[[], _T]) -> _T:
+        """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except (DiskFullError, DatabaseBusyError) as exc:
+                if self._draining.is_set():
+                    raise
+                _LOG.error("cannot store a job's state, trying again: %s", exc)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _clear(self, job_id: str) -> None:
+        """Removes a finished job's working files; its log stays."""
+        folder = self._folder / job_id
+        for path in folder.glob("*"):
+            if path.name in {"log", "log.1"}:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _clear_leftovers(self) -> None:
+        """Kills what outlived the server that started it: workers die with it, but their own children may not."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                folder = process.environ().get(TOKEN_VARIABLE, "")
+                if Path(folder).parent in {self._folder, self._analysis_folder}:
+                    process.send_signal(signal.SIGKILL)
+        shutil.rmtree(self._analysis_folder, ignore_errors=True)
+
+
+def _failed(failure: Failure) -> Ending:
+    state = State.EXPIRED if failure.reason == TIME_LIMIT.reason else State.FAILED
+    return Ending(state, failure=failure)
+
+
+def _failure_from(error: Exception) -> Failure:
+    fault = classify(error)
+    if fault is not UNEXPECTED:
+        return Failure(reason=fault.reason, message=str(error), blame=fault.blame)
+    error_id = secrets.token_hex(8)
+    _LOG.error("unexpected error %s", error_id, exc_info=error)
+    message = f"internal error {error_id}; the server's log says more under this id"
+    return Failure(reason=fault.reason, message=message, blame=fault.blame)
+
+
+def failure_of(ended: Exit, seconds: float) -> Failure:
+    """Returns why a worker that was not stopped has no result.
+
+    Args:
+        ended: How it ended.
+        seconds: Its time limit.
+    """
+    if ended.error is not None:
+        return Failure(reason=ended.error.reason, message=ended.error.message, blame=ended.error.blame)
+    if ended.garbage is not None:
+        return Failure(reason=WORKER_PROTOCOL.reason, message=ended.garbage, blame=WORKER_PROTOCOL.blame)
+    if ended.expired:
+        message = f"the time limit of {seconds:g} s ended before there was anything to return; allow more time"
+        return Failure(reason=TIME_LIMIT.reason, message=message, blame=TIME_LIMIT.blame)
+    return Failure(reason=WORKER_DIED.reason, message=_death(ended.returncode), blame=WORKER_DIED.blame)
+
+
+_HINTS = {
+    signal.SIGKILL: "most likely the machine ran out of memory; use a smaller batch, or fewer workers",
+    signal.SIGSEGV: "a native library crashed; if the same job dies again, please report it with the model",
+    signal.SIGABRT: "a native library gave up; if the same job dies again, please report it with the model",
+    signal.SIGILL: "a native library was built for another processor",
+    signal.SIGTERM: "something outside of the server stopped it",
+}
+
+
+def _death(returncode: int) -> str:
+    if returncode >= 0:
+        return f"the worker exited with status {returncode} without a result; the job's log on the server says more"
+    try:
+        number = signal.Signals(-returncode)
+    except ValueError:
+        return f"the worker was killed by signal {-returncode}; the job's log on the server says more"
+    hint = _HINTS.get(number, "the job's log on the server says more")
+    return f"the worker was killed by {number.name}: {hint}"

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from tests.service.server_harness import running, settings_for
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where there is one: every change of a job is synced to the disk, and tests make thousands."""
+    root = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with TemporaryDirectory(dir=root, prefix="shoal-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+async def stub(tmp_path: Path) -> AsyncIterator[ModelOptimizerStub]:
+    """Talks to a server whose workers finish at once."""
+    async with running(settings_for(tmp_path)) as stub:
+        yield stub

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import sqlite3
+from itertools import pairwise
+from pathlib import Path
+
+import grpc
+import pytest
+
+from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from protos.shoal.v1 import optimization_job_pb2 as job_pb
+from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.process import Exit
+from service.supervisor import failure_of
+from service.work import ErrorEvent
+from tests.service.server_harness import (
+    eventually,
+    finished,
+    follow,
+    reached,
+    refusal,
+    running,
+    settings_for,
+    start_job,
+    worker_command,
+)
+
+State = job_pb.OptimizationJob.State
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "reason", "words"),
+    [
+        (("die", "9"), State.STATE_FAILED, "WORKER_DIED", "SIGKILL"),
+        (("die", "6"), State.STATE_FAILED, "WORKER_DIED", "SIGABRT"),
+        (("die", "50"), State.STATE_FAILED, "WORKER_DIED", "signal 50"),
+        (("die", "exit", "3"), State.STATE_FAILED, "WORKER_DIED", "status 3"),
+        (("die", "exit", "0"), State.STATE_FAILED, "WORKER_DIED", "without a result"),
+        (("garbage", "text"), State.STATE_FAILED, "WORKER_PROTOCOL", "no event"),
+        (("garbage", "result"), State.STATE_FAILED, "WORKER_PROTOCOL", "announced a result"),
+        (("finish", "forged"), State.STATE_FAILED, "WORKER_PROTOCOL", "model.onnx is not the file"),
+        (("error", "UNSAFE_MODEL", "caller"), State.STATE_FAILED, "UNSAFE_MODEL", "it cannot"),
+        (("error", "TIME_LIMIT", "caller"), State.STATE_EXPIRED, "TIME_LIMIT", "it cannot"),
+    ],
+)
+async def test_a_job_without_a_result_says_why(
+    tmp_path: Path, command: tuple[str, ...], state: State.ValueType, reason: str, words: str
+) -> None:
+    async with running(settings_for(tmp_path, worker_command=worker_command(*command))) as stub:
+        job = await finished(stub, (await start_job(stub)).name)
+
+    assert (job.state, job.error.reason) == (state, reason)
+    assert words in job.error.message
+    assert str(tmp_path) not in job.error.message
+    assert not job.HasField("result")
+    assert job.HasField("end_time")
+
+
+async def test_a_worker_that_cannot_be_started_fails_the_job(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path, worker_command=("/nonexistent",))) as stub:
+        job = await finished(stub, (await start_job(stub)).name)
+
+    assert (job.state, job.error.reason, job.error.blame) == (State.STATE_FAILED, "INTERNAL", "shoal")
+    assert "nonexistent" not in job.error.message
+
+
+async def test_a_job_whose_model_is_gone_fails(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path, worker_command=worker_command("sleep"))) as stub:
+        await start_job(stub)
+        waiting = await start_job(stub)
+    for blob in (tmp_path / "state/artifacts").rglob("*"):
+        if blob.is_file():
+            blob.unlink()
+    async with running(settings_for(tmp_path)) as stub:
+        job = await finished(stub, waiting.name)
+
+    assert (job.state, job.error.reason) == (State.STATE_FAILED, "ARTIFACT_DAMAGED")
+
+
+async def test_jobs_run_one_after_the_other_in_order(stub: ModelOptimizerStub) -> None:
+    names = [(await start_job(stub)).name for _ in range(3)]
+    jobs = [await finished(stub, name) for name in names]
+
+    for earlier, later in pairwise(jobs):
+        assert earlier.end_time.ToNanoseconds() <= later.start_time.ToNanoseconds()
+
+
+async def test_a_finished_job_keeps_its_log_only(stub: ModelOptimizerStub, tmp_path: Path) -> None:
+    job = await start_job(stub)
+    await follow(stub, job.name)
+    folder = tmp_path / "state/jobs" / job.name.rpartition("/")[2]
+    await eventually(lambda: [path.name for path in folder.iterdir()] == ["log"])
+
+
+def test_an_announced_error_counts_more_than_the_exit_status() -> None:
+    error = ErrorEvent(reason="BAD_MODEL", message="no", blame="caller")
+
+    assert failure_of(Exit(error=error, returncode=1), 5).reason == "BAD_MODEL"
+
+
+def test_an_expired_job_says_how_long_it_had() -> None:
+    failure = failure_of(Exit(returncode=-9, expired=True), 3600)
+
+    assert failure.reason == "TIME_LIMIT"
+    assert "3600 s" in failure.message
+
+
+async def test_a_damaged_row_stops_neither_the_server_nor_its_secrets(stub: ModelOptimizerStub, tmp_path: Path) -> None:
+    good = await start_job(stub)
+    await finished(stub, good.name)
+    with sqlite3.connect(tmp_path / "state/shoal.db") as database:
+        damaged = "update jobs set spec = '{\"model\": {}}'"
+        database.execute(damaged)
+    database.close()
+    request = service_pb.GetOptimizationJobRequest(name=good.name)
+    refused = await refusal(stub.GetOptimizationJob(request))
+
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert refused.info.metadata["error_id"] in refused.message
+    assert "pydantic" not in refused.message
+    assert str(tmp_path) not in refused.message
+    assert (await finished(stub, (await start_job(stub)).name)).state == State.STATE_SUCCEEDED
+
+
+async def test_the_queue_goes_on_once_the_database_is_repaired(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rename(before: str, after: str) -> None:
+        with sqlite3.connect(tmp_path / "state/shoal.db") as database:
+            database.execute(f"alter table events rename column {before} to {after}")
+        database.close()
+
+    async with running(settings_for(tmp_path, worker_command=worker_command("sleep"))) as stub:
+        first, second = await start_job(stub), await start_job(stub)
+        await reached(stub, first.name, lambda job: job.progress.phase == "tune")
+    rename("body", "hidden")
+    async with running(settings_for(tmp_path)) as stub:
+        await eventually(lambda: "cannot take the next job" in caplog.text)
+        rename("hidden", "body")
+        job = await finished(stub, second.name)
+
+    assert job.state == State.STATE_SUCCEEDED
