@@ -84,6 +84,18 @@ class Score:
     samples: int
 
 
+class Search(Protocol):
+    """One strategy at work on one problem. It keeps what it has learnt, so asking again is cheap."""
+
+    def floor(self) -> Plan:
+        """Returns the fastest plan there is; its measured `predicted_seconds` prove that less cannot be reached."""
+        ...
+
+    def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
+        """Returns networks fitted for a budget, best first: within it by divergence, then the others by latency."""
+        ...
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One network that was tried.

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-SIZE = 24
+SIZE = 16
 MEAN, STD = 0.3, 0.35
 EPOCHS, BATCH, SEED = 8, 128, 0
 
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
 
 
 def build_network() -> nn.Module:
-    """Returns an untrained network for (N, 1, 24, 24) images of ten classes: stem, nine blocks, classifier."""
+    """Returns an untrained network for (N, 1, 16, 16) images of ten classes: stem, nine blocks, classifier."""
     layers: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     channels = 16
     for stage, width in enumerate((16, 32, 64)):
@@ -55,7 +55,7 @@ def build_network() -> nn.Module:
 
 
 def write_digits(folder: Path) -> None:
-    """Writes `train.npz` (1,437 images) and `validation.npz` (360), uint8, 24 x 24."""
+    """Writes `train.npz` (1,437 images) and `validation.npz` (360), uint8, 16 x 16."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

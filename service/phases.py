@@ -29,6 +29,7 @@ class Phases:
         """Starts the clock; `seconds` is how long the job may take."""
         self._report = report
         self._started = time.monotonic()
+        self._since = self._started
         self._limit = seconds
         self._fraction = 0.0
         self._phase = next(iter(SHARES))
@@ -46,24 +47,42 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, message: str) -> Iterator[None]:
-        """Names what is going on inside the `with`, and adds up how long it took."""
-        self._phase = name
+        """Names what is going on inside the `with`, and adds up how long it took, phases within it not counted."""
+        outer = self._switch(name)
         self(0.0, message)
-        started = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self._switch(outer)
+
+    def _switch(self, name: str) -> str:
+        """Books the time since the last switch on the present phase, makes `name` present, and returns what was."""
+        now, outer = time.monotonic(), self._phase
+        self.seconds[outer] = self.seconds.get(outer, 0.0) + now - self._since
+        self._phase, self._since = name, now
+        return outer
 
     def note(self, **metrics: float) -> None:
         """Adds numbers that every later report carries."""
         self._metrics.update(metrics)
 
     def __call__(self, fraction: float, message: str, metrics: Mapping[str, float] | None = None) -> None:
-        """Reports progress inside the current phase, `fraction` of it in [0, 1]."""
-        self._metrics.update(metrics or {})
+        """Reports progress inside the current phase, `fraction` of it in [0, 1].
+
+        A metric `seconds_left` is the phase's own estimate; what is reported includes the phases that follow.
+        """
+        told = dict(metrics or {})
+        left = told.pop("seconds_left", None)
+        self._metrics.update(told)
         names = list(SHARES)
         before = sum(SHARES[name] for name in names[: names.index(self._phase)])
         now = before + SHARES[self._phase] * min(1.0, max(0.0, fraction))
         self._fraction = max(self._fraction, min(1.0, now))
-        self._report(self._phase, self._fraction, message, dict(self._metrics))
+        estimate = {} if left is None else {"seconds_left": left + self._seconds_after()}
+        self._report(self._phase, self._fraction, message, self._metrics | estimate)
+
+    def _seconds_after(self) -> float:
+        """Returns how long the phases after this one may take: they export and time, as the baseline's phase did."""
+        names = list(SHARES)
+        following = sum(SHARES[name] for name in names[names.index(self._phase) + 1 :])
+        return self.seconds.get("baseline", 0.0) * following / SHARES["baseline"]

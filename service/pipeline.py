@@ -26,7 +26,7 @@ from service.phases import Report as ReportProgress
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
-from service.search import Found, Timing, Tools, search
+from service.search import Found, Tools, search
 from service.shipping import Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
 from service.work import AnalysisResult, FloorFacts, RefusalFacts, SegmentFacts, SiteFacts, WorkOrder
@@ -100,21 +100,21 @@ class Job:
             return Found()
         asked = self.order.spec.strategy
         strategy = find(asked.name)
-        options = strategy.parse(asked.options)
         tools = Tools(partial(self.time, problem), self.tune, problem.seconds_left)
         with self.phases.phase("plan", "Planning cuts"):
-            floor = strategy.floor(problem, options)
+            started = strategy.start(problem, strategy.parse(asked.options))
+            floor = started.floor()
             self.phases.note(floor_ms=(floor.predicted_seconds or 0.0) * 1e3)
-            found = search(problem, strategy, options, tools, self.order.spec.accuracy_floor)
+            found = search(problem, started, tools, self.order.spec.accuracy_floor)
         found.floor_seconds = floor.predicted_seconds
         return found
 
-    def time(self, problem: Problem, graph: Graph, aim: float) -> Timing:
-        """Exports a candidate and times it beside the original, with the machine's drift taken out."""
+    def time(self, problem: Problem, graph: Graph) -> float:
+        """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
         shipped = ship(graph, self.order.folder / "candidate.onnx", self.samples.parts.selection)
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
         quick = contest(self.baseline, shipped, self.order.spec, settings)
-        return Timing(problem.baseline_seconds / quick.ratio.speedup, aim)
+        return problem.baseline_seconds / quick.ratio.speedup
 
     def tune(self, candidate: Candidate) -> Tuned | None:
         """Fine-tunes a candidate within the job's limits."""
@@ -158,7 +158,7 @@ class Job:
             )
             (out / "report.json").write_text(report.model_dump_json(indent=2))
             (out / "report.html").write_text(render(report))
-        self.phases(1.0, report.explanation)
+            self.phases(1.0, report.explanation)
         return report
 
     @property
@@ -235,7 +235,7 @@ def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -
         progress=phases,
         seed=order.spec.seed,
     )
-    plan = find(order.spec.strategy.name).floor(problem)
+    plan = find(order.spec.strategy.name).start(problem).floor()
     return FloorFacts(
         baseline_ms=baseline * 1e3,
         floor_ms=min(baseline, plan.predicted_seconds or baseline) * 1e3,

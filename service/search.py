@@ -6,30 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressors.graph import Graph
-from compressors.problem import Candidate, Problem, Score
-from compressors.strategies import Strategy
-from compressors.strategies.options import Options
+from compressors.problem import Candidate, Problem, Score, Search
 from compressors.tune import Tuned
 
 AIM_ROUNDS = 3
-"""How often the aim is tightened when the exported network misses what its structure promised."""
+"""How often an exported network is timed, and the aim tightened when it misses what its structure promised."""
 
-AIM_MARGIN = 0.985
+SAFE = 0.99
+"""Share of the budget that an exported network has to keep here, so that the final measurement agrees."""
+
+TIGHTEN = 0.985
 RELAXATIONS = (1 / 3, 2 / 3)
 """How far between budget and original to go when nothing within the budget holds the accuracy floor."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How an exported candidate did: its own seconds, and the most that were allowed."""
-
-    seconds: float
-    limit_seconds: float
-
-    @property
-    def met(self) -> bool:
-        """Whether it is fast enough."""
-        return self.seconds <= self.limit_seconds
 
 
 @dataclass(frozen=True)
@@ -38,14 +26,16 @@ class Trial:
 
     Attributes:
         candidate: How it was made and how it scored before fine-tuning.
-        graph: What may be shipped: the fine-tuned graph where there was fine-tuning.
+        graph: What may be shipped: the fine-tuned graph where that is better.
         score: Of `graph`, on the selection samples.
-        tuned: What fine-tuning did, None without.
+        seconds: Of the exported file; None where only the structure was timed.
+        tuned: What fine-tuning did, None without; its `improved` says whether `graph` is from there.
     """
 
     candidate: Candidate
     graph: Graph
     score: Score
+    seconds: float | None = None
     tuned: Tuned | None = None
 
 
@@ -54,12 +44,12 @@ class Tools:
     """What the search calls on; each takes its part of the job from the pipeline.
 
     Attributes:
-        time: Exports a graph and times it beside the original in a fresh process, against an aim in seconds.
+        time: Exports a graph, times it beside the original in a fresh process, and returns its seconds.
         tune: Fine-tunes a candidate, or returns None where fine-tuning is off or the time is up.
         seconds_left: Until the job must wind up.
     """
 
-    time: Callable[[Graph, float], Timing]
+    time: Callable[[Graph], float]
     tune: Callable[[Candidate], Tuned | None]
     seconds_left: Callable[[], float]
 
@@ -72,8 +62,22 @@ class Found:
     best: Trial | None = None
     floor_seconds: float | None = None
 
+    def add(self, candidates: Sequence[Candidate]) -> None:
+        """Notes candidates that were not seen before."""
+        known = {trial.candidate.plan.steps for trial in self.trials}
+        self.trials += [Trial(c, c.graph, c.score) for c in candidates if c.plan.steps not in known]
 
-def search(problem: Problem, strategy: Strategy, options: Options, tools: Tools, floor: float | None) -> Found:
+    def update(self, candidate: Candidate, seconds: float | None = None, tuned: Tuned | None = None) -> Trial:
+        """Adds what was found out about a candidate that is noted already, and returns its trial."""
+        steps = candidate.plan.steps
+        index = next(i for i, trial in enumerate(self.trials) if trial.candidate.plan.steps == steps)
+        old = self.trials[index]
+        new = replace(old, seconds=old.seconds if seconds is None else seconds, tuned=tuned or old.tuned)
+        self.trials[index] = new
+        return new
+
+
+def search(problem: Problem, strategy: Search, tools: Tools, floor: float | None) -> Found:
     """Returns every network tried and the one to ship.
 
     Without an accuracy floor that is the best one within the budget, or the fastest there is. With one, it is the
@@ -81,8 +85,7 @@ def search(problem: Problem, strategy: Strategy, options: Options, tools: Tools,
 
     Args:
         problem: The job as the strategy sees it.
-        strategy: Who plans.
-        options: The strategy's own, already parsed.
+        strategy: Who plans: a strategy's search on the same problem.
         tools: What the search calls on.
         floor: Lowest acceptable accuracy on labelled selection samples, in (0, 1]; None for any.
     """
@@ -92,7 +95,7 @@ def search(problem: Problem, strategy: Strategy, options: Options, tools: Tools,
     if floor is not None and gap > 0:
         aims += [problem.budget_seconds + share * gap for share in RELAXATIONS]
     for aim in aims:
-        trial = _aim(replace(problem, budget_seconds=aim), strategy, options, tools, found)
+        trial = _aim(aim, strategy, tools, found)
         if trial is not None and _holds(trial.score, floor):
             found.best = trial
             return found
@@ -101,34 +104,45 @@ def search(problem: Problem, strategy: Strategy, options: Options, tools: Tools,
     return found
 
 
-def _aim(problem: Problem, strategy: Strategy, options: Options, tools: Tools, found: Found) -> Trial | None:
-    candidate = _confirmed(problem, strategy, options, tools, found)
-    if candidate is None:
+def _aim(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
+    trial = _confirmed(aim, strategy, tools, found)
+    if trial is None:
         return None
-    tuned = tools.tune(candidate)
+    tuned = tools.tune(trial.candidate)
     if tuned is None:
-        return next(trial for trial in reversed(found.trials) if trial.candidate is candidate)
-    trial = Trial(candidate, tuned.graph, tuned.after, tuned)
-    found.trials.append(trial)
-    return trial
+        return trial
+    if not tuned.improved:
+        return found.update(trial.candidate, tuned=tuned)
+    better = Trial(trial.candidate, tuned.graph, tuned.after, trial.seconds, tuned)
+    found.trials.append(better)
+    return better
 
 
-def _confirmed(problem: Problem, strategy: Strategy, options: Options, tools: Tools, found: Found) -> Candidate | None:
-    """Returns a candidate whose exported file keeps the budget, or the closest when the aim cannot be tightened."""
-    candidate = None
+def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
+    """Returns a candidate whose exported file keeps the aim, or the closest when the aim cannot be tightened."""
+    timed: list[Trial] = []
+    tightened = aim
     for _ in range(AIM_ROUNDS):
-        candidates = [c for c in strategy.search(problem, options) if c.plan.steps]
-        found.trials += [Trial(c, c.graph, c.score) for c in candidates]
+        candidates = [c for c in strategy.candidates(tightened) if c.plan.steps]
         if not candidates:
-            return candidate
-        candidate = choose(candidates, problem.budget_seconds)
-        timing = tools.time(candidate.graph, problem.budget_seconds)
-        reached_floor = candidate.seconds is not None and candidate.seconds > problem.budget_seconds
-        if timing.met or reached_floor or tools.seconds_left() <= 0:
             break
-        tighter = problem.budget_seconds * min(1.0, timing.limit_seconds / timing.seconds) * AIM_MARGIN
-        problem = replace(problem, budget_seconds=tighter)
-    return candidate
+        found.add(candidates)
+        candidate = choose(candidates, tightened)
+        seconds = tools.time(candidate.graph)
+        timed.append(found.update(candidate, seconds=seconds))
+        out_of_reach = candidate.seconds is not None and candidate.seconds > tightened
+        if seconds <= SAFE * aim or out_of_reach or tools.seconds_left() <= 0:
+            break
+        # The file takes `seconds` where its structure took `promised`: aim for a structure that much faster.
+        promised = min(candidate.seconds or tightened, tightened)
+        tightened = promised * min(1.0, aim / seconds) * TIGHTEN
+    return min(timed, key=lambda trial: _distance(trial, aim), default=None)
+
+
+def _distance(trial: Trial, aim: float) -> tuple[float, float]:
+    """Orders timed trials: safely within the aim before just within it before the least above it; then by score."""
+    over = max(0.0, (trial.seconds or 0.0) / aim - 1)
+    return over or (0.0 if (trial.seconds or 0.0) <= SAFE * aim else 1e-9), trial.score.divergence
 
 
 def choose(candidates: Sequence[Candidate], budget_seconds: float) -> Candidate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from compressors.errors import OptionError
-from compressors.plan import Plan
-from compressors.problem import Candidate, Problem
+from compressors.problem import Problem, Search
 from compressors.strategies import layerfit
 from compressors.strategies.options import Options
 
@@ -24,15 +23,13 @@ class Strategy:
         name: What users write.
         summary: One sentence for users.
         options: What may be set; every field has a description, bounds and a default.
-        run: Searches: the problem and checked options in, candidates out, best first.
-        reach: Returns the fastest plan that there is, its `predicted_seconds` measured, nothing fitted.
+        begin: Starts a search from a problem and checked options; measures what it needs, fits nothing yet.
     """
 
     name: str
     summary: str
     options: type[Options]
-    run: Callable[[Problem, Any], Sequence[Candidate]]
-    reach: Callable[[Problem, Any], Plan]
+    begin: Callable[[Problem, Any], Search]
 
     def parse(self, given: Mapping[str, object]) -> Options:
         """Returns checked options.
@@ -49,20 +46,14 @@ class Strategy:
         """Returns the options as JSON schema: names, types, bounds, defaults and descriptions."""
         return self.options.model_json_schema()
 
-    def search(self, problem: Problem, options: Options | None = None) -> Sequence[Candidate]:
-        """Returns the candidates that were tried, best first; those within the budget come before the others."""
-        return self.run(problem, options or self.options())
-
-    def floor(self, problem: Problem, options: Options | None = None) -> Plan:
-        """Returns the fastest plan that there is; its measured latency proves that a lower budget cannot be met."""
-        return self.reach(problem, options or self.options())
+    def start(self, problem: Problem, options: Options | None = None) -> Search:
+        """Returns a search on the problem; options are the defaults where none are given."""
+        return self.begin(problem, options or self.options())
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
-        "layerfit": Strategy(
-            "layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.search, layerfit.floor_plan
-        ),
+        "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.LayerfitSearch),
     }
 )
 

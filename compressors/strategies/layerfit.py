@@ -70,25 +70,9 @@ class LayerfitOptions(Options):
     plans: int = Field(default=3, ge=1, le=32)
     """How many plans are fitted in full and compared."""
     refinements: int = Field(default=8, ge=0, le=512)
-    """At most this many cuts are judged again with refitting."""
+    """At most this many cuts are judged again with refitting, for each budget that is tried."""
     margin: float = Field(default=0.02, ge=0, lt=1)
     """Share of the budget that is kept free, so that noise does not break it."""
-
-
-def search(problem: Problem, options: LayerfitOptions) -> Sequence[Candidate]:
-    """Returns every plan that was fitted, best first: within the budget by divergence, then the others by latency."""
-    return _Search(problem, options).run()
-
-
-def floor_plan(problem: Problem, options: LayerfitOptions | None = None) -> Plan:
-    """Returns the fastest plan there is, all that can go gone, with its measured latency; nothing is fitted.
-
-    Its `predicted_seconds` prove that a lower budget cannot be met.
-    """
-    search_ = _Search(problem, options or LayerfitOptions())
-    choice = search_.chooser.fastest()
-    search_.measure([choice])
-    return search_.plan(choice)
 
 
 @dataclass(frozen=True)
@@ -98,26 +82,37 @@ class _Measured:
 
 
 @final
-class _Search:
-    """One search, from the table on."""
+class LayerfitSearch:
+    """One search (`compressors.problem.Search`). Table, measured networks, harms and fits are kept between budgets."""
 
     def __init__(self, problem: Problem, options: LayerfitOptions) -> None:
+        """Times the network's stretches and everything that could replace them."""
         self._problem, self._options = problem, options
         self._done = 0.0
         self._report(0.0, "timing the network's stretches and what could replace them")
         table = measure_table(problem, problem.analysis.segments)
         allowed = tuple(alternative for alternative in table.alternatives if self._allowed(alternative))
         self._table = Table(table.kept, allowed)
-        self.chooser = Chooser(problem.graph, problem.analysis, self._table)
+        self._chooser = Chooser(problem.graph, problem.analysis, self._table)
         self._line = Line()
-        self._measured: dict[tuple[Step, ...], _Measured] = {}
         self._target = problem.budget_seconds * (1 - options.margin)
+        self._measured: dict[tuple[Step, ...], _Measured] = {}
+        self._screened: dict[Step, float] = {}
+        self._refitted: dict[Step, float] = {}
+        self._fitted: dict[tuple[Step, ...], Candidate] = {}
 
-    def run(self) -> Sequence[Candidate]:
-        """Returns the candidates, best first."""
-        floor = self.chooser.fastest()
+    def floor(self) -> Plan:
+        """Returns the plan with everything gone that can go, its latency measured; nothing is fitted."""
+        choice = self._chooser.fastest()
         self._report(0.1, "measuring how far latency can go down")
-        self.measure([floor])
+        self._measure([choice])
+        return self._plan(choice)
+
+    def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
+        """Returns the plans that were fitted for a budget, best first."""
+        self._target = budget_seconds * (1 - self._options.margin)
+        floor = self._chooser.fastest()
+        self._measure([floor])
         if self._measured[floor.steps].seconds >= self._target:
             return [self._candidate(floor, self._reference())]
         harms = self._harms(self._reference(_JUDGED_ON))
@@ -125,15 +120,16 @@ class _Search:
             self._report(0.5 + 0.05 * round_, "measuring plans")
             if not self._propose(harms):
                 break
-        return self._fit_best(self._reference(), floor)
+        fitted = self._fit_best(self._reference(), floor)
+        return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
 
-    def plan(self, choice: Choice) -> Plan:
+    def _plan(self, choice: Choice) -> Plan:
         """Returns the choice as a plan; its seconds are measured where they were."""
         known = self._measured.get(choice.steps)
         seconds = known.seconds if known else self._line.actual(choice.seconds)
         return Plan(NAME, choice.steps, self._options.refit != "none", seconds, choice.harm)
 
-    def measure(self, choices: Sequence[Choice]) -> None:
+    def _measure(self, choices: Sequence[Choice]) -> None:
         """Measures whole networks that were not measured yet, interleaved with the original, and learns from them."""
         new = {choice.steps: choice for choice in choices if choice.steps not in self._measured}
         if not new:
@@ -143,7 +139,7 @@ class _Search:
         original, *seconds = problem.timer.networks([(graph.module, graph.inputs) for graph in graphs])
         # Machines drift: what counts is the ratio to the original at the same moment.
         drift = problem.baseline_seconds / original
-        self._line.add(self.chooser.whole, problem.baseline_seconds)
+        self._line.add(self._chooser.whole, problem.baseline_seconds)
         for choice, value in zip(new.values(), seconds, strict=True):
             self._measured[choice.steps] = _Measured(choice, value * drift)
             self._line.add(choice.seconds, value * drift)
@@ -160,34 +156,32 @@ class _Search:
 
     def _harms(self, reference: Reference) -> dict[Step, float]:
         """Returns the harm of each cut after refitting: found out where it matters, guessed elsewhere."""
-        problem = self._problem
-        config = ScreenConfig(seed=problem.seed)
-        screened = screen(
-            problem.graph,
-            self._table.alternatives,
-            problem.calibration,
-            reference,
-            config,
-            lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
-        )
-        known = {step: score.divergence for step, score in screened.items()}
-        if self._options.refit == "none":
-            return known
-        return self._refined(known, reference)
+        if not self._screened:
+            problem = self._problem
+            scores = screen(
+                problem.graph,
+                self._table.alternatives,
+                problem.calibration,
+                reference,
+                ScreenConfig(seed=problem.seed),
+                lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
+            )
+            self._screened = {step: score.divergence for step, score in scores.items()}
+        return self._screened if self._options.refit == "none" else self._refined(reference)
 
-    def _refined(self, screened: dict[Step, float], reference: Reference) -> dict[Step, float]:
-        found: dict[Step, float] = {}
+    def _refined(self, reference: Reference) -> dict[Step, float]:
+        screened, found = self._screened, self._refitted
         harms = _guess(screened, found)
         config = self._fit_config(quick=True)
-        while len(found) < self._options.refinements and self._time_left():
+        before, most = len(found), self._options.refinements
+        while len(found) - before < most and self._time_left():
             on_path = {step for choice in self._choices(harms) for step in choice.steps}
             # The most doubtful first: what was guessed from the largest screened harm.
             unknown = sorted(on_path - set(found), key=lambda step: (-screened[step], step.exit))
             if not unknown:
                 break
-            for step in unknown[: self._options.refinements - len(found)]:
-                done = len(found) / self._options.refinements
-                self._report(0.3 + 0.2 * done, f"judging with refitting: {step.label}")
+            for step in unknown[: most - (len(found) - before)]:
+                self._report(0.3 + 0.2 * (len(found) - before) / most, f"judging with refitting: {step.label}")
                 score = refitted(self._problem.graph, step, self._problem.calibration, reference, config)
                 found[step] = min(score.divergence, screened[step])
             harms = _guess(screened, found)
@@ -204,7 +198,7 @@ class _Search:
         seconds = self._table_budget()
         found: dict[tuple[Step, ...], Choice] = {}
         for transform in _TRANSFORMS:
-            choice = self.chooser.least_harm({step: transform(harm) for step, harm in harms.items()}, seconds)
+            choice = self._chooser.least_harm({step: transform(harm) for step, harm in harms.items()}, seconds)
             if choice is not None:
                 found.setdefault(choice.steps, _with_harm(choice, harms))
         return list(found.values())
@@ -213,7 +207,7 @@ class _Search:
         """Measures the best choices of the present line; returns whether there were new ones."""
         choices = [choice for choice in self._choices(harms) if choice.steps not in self._measured]
         choices += self._neighbours(harms, choices[0]) if choices else []
-        self.measure(choices)
+        self._measure(choices)
         return bool(choices)
 
     def _neighbours(self, harms: Mapping[Step, float], choice: Choice) -> list[Choice]:
@@ -222,13 +216,14 @@ class _Search:
         roots = {step: math.sqrt(harm) for step, harm in harms.items()}
         found: dict[tuple[Step, ...], Choice] = {}
         for step in choice.steps:
-            other = self.chooser.least_harm({key: root for key, root in roots.items() if key != step}, seconds)
+            other = self._chooser.least_harm({key: root for key, root in roots.items() if key != step}, seconds)
             if other is not None and other.steps not in self._measured:
                 found[other.steps] = _with_harm(other, harms)
         return sorted(found.values(), key=lambda other: other.harm)[: self._options.plans - 1]
 
     def _fit_best(self, reference: Reference, floor: Choice) -> list[Candidate]:
-        within = [one for one in self._measured.values() if one.seconds <= self._target and one.choice is not floor]
+        measured = self._measured.values()
+        within = [one for one in measured if one.seconds <= self._target and one.choice.steps != floor.steps]
         within.sort(key=lambda one: one.choice.harm)
         chosen = within[: self._options.plans] or [self._measured[floor.steps]]
         candidates: list[Candidate] = []
@@ -237,19 +232,18 @@ class _Search:
                 break
             self._report(0.7 + 0.3 * done / len(chosen), f"fitting plan {done + 1} of {len(chosen)}")
             candidates.append(self._candidate(one.choice, reference))
-        return sorted(candidates, key=self._rank)
-
-    def _rank(self, candidate: Candidate) -> tuple[bool, float]:
-        over = candidate.seconds is None or candidate.seconds > self._problem.budget_seconds
-        return over, candidate.score.divergence
+        return candidates
 
     def _candidate(self, choice: Choice, reference: Reference) -> Candidate:
         """Returns the choice fitted in full and scored."""
-        problem = self._problem
-        cut = apply(problem.graph, choice.steps)
-        result = fit(problem.graph, cut, choice.steps, problem.calibration, self._fit_config(quick=False))
-        score = reference.score(result.graph.module)
-        return Candidate(self.plan(choice), result.graph, score, self._measured[choice.steps].seconds)
+        if choice.steps not in self._fitted:
+            problem = self._problem
+            cut = apply(problem.graph, choice.steps)
+            result = fit(problem.graph, cut, choice.steps, problem.calibration, self._fit_config(quick=False))
+            score = reference.score(result.graph.module)
+            seconds = self._measured[choice.steps].seconds
+            self._fitted[choice.steps] = Candidate(self._plan(choice), result.graph, score, seconds)
+        return self._fitted[choice.steps]
 
     def _fit_config(self, *, quick: bool) -> FitConfig:
         seed = self._problem.seed
@@ -266,6 +260,11 @@ class _Search:
     def _report(self, fraction: float, message: str) -> None:
         self._done = max(self._done, fraction)
         self._problem.progress(self._done, message)
+
+
+def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:
+    over = candidate.seconds is None or candidate.seconds > budget_seconds
+    return over, candidate.score.divergence
 
 
 def _with_harm(choice: Choice, harms: Mapping[Step, float]) -> Choice:

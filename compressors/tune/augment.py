@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 _IMAGE_CHANNELS = (1, 3)
-_SMALL = 64
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -15,24 +14,26 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def default_shift(shape: tuple[int, ...]) -> int:
-    """Returns how far to shift an image: 4 pixels when it is small, an eighth of its width otherwise."""
-    return 4 if shape[-1] <= _SMALL else shape[-1] // 8
+    """Returns how far to shift an image: an eighth of its width (4 pixels of CIFAR's 32)."""
+    return shape[-1] // 8
 
 
 def shift_and_flip(images: torch.Tensor, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Returns each image moved by up to `shift` pixels on both axes, zeros moving in, and mirrored with chance 1/2.
+    """Returns images moved by up to `shift` pixels on both axes, zeros moving in; colour ones mirrored half the time.
+
+    Images of one channel are scans and writing as often as not, and a mirrored digit is another digit.
 
     Args:
         images: (batch, channels, height, width).
         shift: Pixels, >= 0.
         generator: Source of randomness.
     """
-    batch, _, height, width = images.shape
+    batch, channels, height, width = images.shape
     padded = F.pad(images, [shift] * 4)
     top, left = torch.randint(0, 2 * shift + 1, (2, batch, 1), generator=generator)
     rows = top + torch.arange(height)  # (batch, height)
     columns = left + torch.arange(width)  # (batch, width)
-    mirrored = torch.rand(batch, 1, generator=generator) < 0.5
+    mirrored = torch.rand(batch, 1, generator=generator) < (0.5 if channels > 1 else 0.0)
     columns = torch.where(mirrored, columns.flip(1), columns)
     each = torch.arange(batch)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]  # (batch, height, width, channels)

@@ -25,8 +25,8 @@ class TuneConfig:
         weight_decay: On weights of two or more dimensions; never on norms and biases.
         warmup: Share of the steps in which the rate rises to its peak.
         schedule: How the rate falls afterwards.
-        augment: Random horizontal flip, and shift after padding by `shift` pixels, for image inputs.
-        shift: Pixels; None is 4 up to 64 pixels wide, and an eighth of the width beyond.
+        augment: Random shift after padding by `shift` pixels, for image inputs; colour images are mirrored too.
+        shift: Pixels; None is an eighth of the width.
         evaluations: Least number of times that the held-back samples are scored.
         holdout_samples: At most this many held-back samples per scoring.
         device: Where to train.
@@ -37,7 +37,7 @@ class TuneConfig:
     epochs: float = 2.0
     max_seconds: float = float("inf")
     batch: int = 128
-    learning_rates: tuple[float, ...] = (0.03, 0.01, 0.003)
+    learning_rates: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
     trial_steps: int = 40
     trial_samples: int = 1000
     temperature: float = 4.0

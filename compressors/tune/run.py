@@ -64,6 +64,11 @@ class Tuned:
     trials: dict[float, float]
     precision: str
 
+    @property
+    def improved(self) -> bool:
+        """Whether training found anything better than the start; if not, `graph` is the start."""
+        return better(self.after, self.before)
+
 
 def tune(
     original: Graph, candidate: Graph, train: Samples, holdout: Samples, config: TuneConfig, progress: Progress

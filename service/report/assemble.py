@@ -82,6 +82,13 @@ class Facts:
         """What was asked for."""
         return self.order.spec
 
+    def in_final_seconds(self, seconds: float | None) -> float | None:
+        """Returns a latency taken while planning at the speed that the machine had in the final measurement.
+
+        Both times the original ran beside what was timed, so the ratio of its two latencies is the machine's drift.
+        """
+        return None if seconds is None else seconds * self.ending.times[0].seconds / self.problem.baseline_seconds
+
     @property
     def chosen(self) -> Trial | None:
         """The trial that ships; None when the original does."""
@@ -132,7 +139,7 @@ def _budget(facts: Facts, before: Measurement) -> BudgetReport:
         asked, milliseconds = f"{limit.fraction:g}x", limit.fraction * before.seconds * 1e3
     else:
         asked, milliseconds = f"{limit.latency_ms:g}ms", float(limit.latency_ms or 0)
-    floor = facts.found.floor_seconds
+    floor = facts.in_final_seconds(facts.found.floor_seconds)
     return BudgetReport(
         asked=asked,
         milliseconds=milliseconds,
@@ -241,16 +248,18 @@ def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
     plan = trial.candidate.plan
     kinds = Counter({"regress": "regressed", "remove": "removed"}[step.kind] for step in plan.steps)
     cuts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    seconds = trial.candidate.seconds
+    predicted = facts.in_final_seconds(plan.predicted_seconds)
+    seconds = facts.in_final_seconds(trial.candidate.seconds if trial.seconds is None else trial.seconds)
+    improved = trial.tuned is not None and trial.tuned.improved
     return CandidateReport(
-        label=f"{plan.strategy}: {cuts or 'nothing cut'}" + (", fine-tuned" if trial.tuned else ""),
+        label=f"{plan.strategy}: {cuts or 'nothing cut'}" + (", fine-tuned" if improved else ""),
         steps=tuple(step.label for step in plan.steps),
-        predicted_ms=None if plan.predicted_seconds is None else plan.predicted_seconds * 1e3,
+        predicted_ms=None if predicted is None else predicted * 1e3,
         latency_ms=None if seconds is None else seconds * 1e3,
         selection_accuracy=trial.score.accuracy,
         selection_agreement=trial.score.agreement,
         divergence=trial.score.divergence,
-        tuned=trial.tuned is not None,
+        tuned=improved,
         chosen=trial is facts.chosen,
     )
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from compressors.analysis import analyse
 from compressors.choose import Chooser
 from compressors.errors import OptionError
 from compressors.graph import Graph
@@ -13,36 +12,15 @@ from compressors.line import Line
 from compressors.plan import Plan
 from compressors.problem import Problem
 from compressors.strategies import STRATEGIES, find
-from compressors.strategies.layerfit import floor_plan
 from compressors.surgery import apply
 from compressors.table import measure_table, structure
 from tests.compressors.networks import NETWORKS, graph_of, randomise
-from tests.compressors.samples import CountingTimer, Recorder, random_samples
-
-QUICK = {"calibration_samples": 64, "selection_samples": 32, "refinements": 2, "plans": 2, "max_kernel": 3}
-
-
-def problem_of(name: str, share: float, timer: CountingTimer | None = None, **changes) -> Problem:
-    graph = graph_of(name)
-    timer = timer or CountingTimer()
-    (baseline,) = timer.networks([(structure(graph, ()).module, graph.inputs)])
-    fields = {
-        "graph": graph,
-        "analysis": analyse(graph),
-        "budget_seconds": baseline * share,
-        "baseline_seconds": baseline,
-        "calibration": random_samples(graph, 64, 1),
-        "selection": random_samples(graph, 32, 2),
-        "timer": timer,
-        "progress": Recorder(),
-        "seed": 0,
-    }
-    return Problem(**(fields | changes))
+from tests.compressors.problems import problem_of, started
+from tests.compressors.samples import CountingTimer, Recorder
 
 
 def search(problem: Problem, **options):
-    strategy = find("layerfit")
-    return strategy.search(problem, strategy.parse(QUICK | options))
+    return started(problem, **options).candidates(problem.budget_seconds)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +68,12 @@ def test_impossible_budget_is_answered_with_the_floor() -> None:
     (only,) = search(problem)
     assert only.seconds is not None
     assert only.seconds > problem.budget_seconds
-    assert only.plan.steps == floor_plan(problem).steps
+    assert only.plan.steps == started(problem).floor().steps
 
 
 def test_floor_is_as_fast_as_any_plan(searched) -> None:
     problem, candidates = searched
-    floor = floor_plan(problem)
+    floor = started(problem).floor()
     assert floor.predicted_seconds is not None
     for candidate in candidates:
         assert candidate.seconds is not None
@@ -134,6 +112,19 @@ def test_progress_goes_up_and_may_stop_the_search() -> None:
 
     with pytest.raises(InterruptedError):
         search(problem_of("resnet-a", 0.8, progress=stop))
+
+
+def test_another_budget_repeats_nothing_that_is_known() -> None:
+    timer, recorder = CountingTimer(), Recorder()
+    problem = problem_of("resnet-b", 0.8, timer, progress=recorder)
+    one = started(problem)
+    one.candidates(problem.budget_seconds)
+    operators, told = len(timer.timed), len(recorder.calls)
+    tighter = one.candidates(problem.budget_seconds * 0.9)[0]
+    assert "judging each cut alone" not in [message for _, message, _ in recorder.calls[told:]]
+    assert tighter.seconds is not None
+    assert tighter.seconds <= problem.budget_seconds * 0.9
+    assert len(timer.timed) == operators
 
 
 def test_original_is_not_changed(searched) -> None:

@@ -172,6 +172,15 @@ def test_shift_and_flip_moves_whole_images() -> None:
         assert any(torch.equal(image, window) or torch.equal(image, window.flip(2)) for window in windows)
 
 
+def test_images_of_one_channel_are_never_mirrored() -> None:
+    images = torch.rand(32, 1, 8, 6) + 1
+    moved = shift_and_flip(images, 1, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images, [1] * 4)
+    for image, source in zip(moved, padded, strict=True):
+        windows = [source[:, top : top + 8, left : left + 6] for top in range(3) for left in range(3)]
+        assert any(torch.equal(image, window) for window in windows)
+
+
 def test_images_are_recognised_by_shape() -> None:
     assert is_image((3, 32, 32))
     assert is_image((1, 8, 8))

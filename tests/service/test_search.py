@@ -1,0 +1,119 @@
+"""What is tried and what is shipped, with real searches on a device whose clock is arithmetic."""
+
+import math
+
+import pytest
+
+from compressors.graph import Graph
+from compressors.problem import Candidate, Problem, Score
+from compressors.surgery import fold_norms
+from compressors.tune import Tuned
+from service.search import AIM_ROUNDS, SAFE, Found, Tools, search
+from tests.compressors.problems import problem_of, started
+from tests.compressors.samples import random_samples
+
+
+class Device:
+    """Times exported graphs: as the problem's timer does, times `slower` each."""
+
+    def __init__(self, problem: Problem, *slower: float) -> None:
+        self.problem, self.slower, self.times = problem, list(slower), []
+
+    def __call__(self, graph: Graph) -> float:
+        factor = self.slower.pop(0) if self.slower else 1.0
+        (seconds,) = self.problem.timer.networks([(fold_norms(graph).module, graph.inputs)])
+        self.times.append(seconds * factor)
+        return self.times[-1]
+
+
+def run(problem: Problem, *slower: float, tune=lambda _: None, floor=None, left=math.inf) -> tuple[Found, Device]:
+    device = Device(problem, *slower)
+    tools = Tools(device, tune, lambda: left)
+    return search(problem, started(problem), tools, floor), device
+
+
+def tuned(candidate: Candidate, accuracy: float) -> Tuned:
+    after = Score(candidate.score.divergence, candidate.score.agreement, accuracy, candidate.score.samples)
+    return Tuned(candidate.graph.copied(), candidate.score, after, (), 0.01, {}, "float32")
+
+
+def test_the_first_network_within_the_budget_is_kept_with_its_own_time() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    found, device = run(problem)
+    assert found.best is not None
+    assert found.best.seconds == pytest.approx(device.times[0])
+    assert found.best.seconds <= SAFE * problem.budget_seconds
+    assert len(device.times) == 1
+    assert found.best in found.trials
+
+
+def test_a_file_slower_than_its_structure_promised_tightens_the_aim() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    found, device = run(problem, 1.2)
+    assert len(device.times) == 2
+    assert found.best is not None
+    assert found.best.seconds == pytest.approx(device.times[1])
+    assert found.best.seconds <= SAFE * problem.budget_seconds
+
+
+def test_a_budget_out_of_reach_returns_the_fastest_after_one_look() -> None:
+    problem = problem_of("resnet-a", 0.01)
+    found, device = run(problem)
+    assert len(device.times) == 1
+    assert found.best is not None
+    assert found.best.candidate.plan.steps == started(problem).floor().steps
+
+
+def test_files_that_never_keep_the_aim_end_with_the_closest_one() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    found, device = run(problem, *[3.0] * AIM_ROUNDS)
+    assert len(device.times) <= AIM_ROUNDS
+    assert found.best is not None
+    assert found.best.seconds == pytest.approx(min(device.times))
+
+
+def test_no_network_is_listed_twice() -> None:
+    found, _ = run(problem_of("resnet-b", 0.8), 1.05, 1.05)
+    plans = [trial.candidate.plan.steps for trial in found.trials]
+    assert len(plans) == len(set(plans))
+
+
+def test_training_that_found_nothing_better_adds_no_network() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    found, _ = run(problem, tune=lambda one: Tuned(one.graph, one.score, one.score, (), 0.01, {}, "float32"))
+    assert found.best is not None
+    assert found.best.graph is found.best.candidate.graph
+    assert found.best.tuned is not None
+    assert not found.best.tuned.improved
+    assert len(found.trials) == len({trial.candidate.plan.steps for trial in found.trials})
+
+
+def labelled(share: float) -> Problem:
+    samples = random_samples(problem_of("resnet-b", share).graph, 32, 2, labelled=True)
+    return problem_of("resnet-b", share, selection=samples)
+
+
+def test_with_an_accuracy_floor_the_aim_is_relaxed_until_it_holds() -> None:
+    seen = []
+
+    def tune(candidate: Candidate) -> Tuned | None:
+        seen.append(candidate)
+        return None if len(seen) == 1 else tuned(candidate, 1.01)
+
+    found, _ = run(labelled(0.7), tune=tune, floor=1.01)
+    assert len(seen) == 2
+    assert found.best is not None
+    assert found.best.score.accuracy == 1.01
+
+
+def test_a_floor_that_nothing_holds_ships_nothing_and_keeps_what_was_tried() -> None:
+    found, device = run(labelled(0.7), floor=1.01)
+    assert found.best is None
+    assert found.trials
+    assert len(device.times) >= 3
+
+
+def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
+    found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
+    assert len(device.times) == 1
+    assert found.best is None
