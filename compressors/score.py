@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,17 +61,22 @@ class Reference:
             return self.compare(torch.cat([logits(module(*part.inputs)) for part in batches]))
 
     def compare(self, scores: torch.Tensor) -> Score:
-        """Returns how class scores, (n, classes, ...), compare; same samples, same order."""
+        """Returns how class scores, (n, classes, ...), compare; same samples, same order.
+
+        A score that is not finite agrees with nothing: its decision is wrong and the divergence infinite.
+        """
         mine = F.log_softmax(scores.float(), dim=1)
         divergence = (self.log_probabilities.exp() * (self.log_probabilities - mine)).sum(1)
         decided, original = mine.argmax(1), self.log_probabilities.argmax(1)
+        decided = decided.where(scores.isfinite().all(1), torch.full_like(decided, -2))
         known = self.labels >= 0
         accuracy = None
         if bool(known.any()) and decided.dim() == 1:
             accuracy = float((decided == self.labels)[known].float().mean())
         agreement = float((decided == original).float().mean())
+        mean = float(divergence.mean())
         # Rounding can make the mean of an identical network a hair negative.
-        return Score(max(0.0, float(divergence.mean())), agreement, accuracy, len(self.labels))
+        return Score(max(mean, 0.0) if math.isfinite(mean) else math.inf, agreement, accuracy, len(self.labels))
 
 
 def score(

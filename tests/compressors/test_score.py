@@ -52,3 +52,15 @@ def test_without_labels_there_is_no_accuracy() -> None:
 def test_limit_takes_the_first_samples() -> None:
     graph = graph_of("resnet-a")
     assert score(graph, graph, random_samples(graph, 10, 1), limit=3).samples == 3
+
+
+def test_scores_that_are_not_finite_agree_with_nothing() -> None:
+    graph = graph_of("resnet-a")
+    samples = random_samples(graph, 8, 1, labelled=True)
+    reference = Reference.of(graph, samples)
+    with torch.no_grad():
+        scores = graph.module(samples.inputs)
+    scores[0], scores[1, 0] = float("nan"), float("inf")
+    found = reference.compare(scores)
+    assert found.divergence == float("inf")
+    assert found.agreement == found.accuracy == 6 / 8
