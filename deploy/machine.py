@@ -11,6 +11,8 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _SYS = Path("/sys")
+_KINDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""What the first line of /proc/stat counts, in clock ticks."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ClockState:
         load_average: Runnable processes over the last one, five and fifteen minutes.
         temperature_celsius: Hottest thermal zone.
         steal_seconds: Processor time that the hypervisor gave to others, since boot, all processors together.
+        others_seconds: Processor time of everything but this process, since boot, all processors together.
         waited_seconds: Time that this thread was ready to run but had no processor, since it began.
         monotonic_seconds: When.
     """
@@ -58,6 +61,7 @@ class ClockState:
     load_average: tuple[float, float, float] | None
     temperature_celsius: float | None
     steal_seconds: float | None
+    others_seconds: float | None
     waited_seconds: float | None
     monotonic_seconds: float
 
@@ -88,7 +92,8 @@ def read_clock_state() -> ClockState:
         governor=_read(_SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
         temperature_celsius=_temperature(),
-        steal_seconds=_steal(),
+        steal_seconds=_processor_seconds("steal"),
+        others_seconds=_others(),
         waited_seconds=_waited(),
         monotonic_seconds=time.monotonic(),
     )
@@ -130,12 +135,18 @@ def _temperature() -> float | None:
     return max(degrees, default=None)
 
 
-def _steal() -> float | None:
-    # /proc/stat: "cpu user nice system idle iowait irq softirq steal ...", in clock ticks.
+def _processor_seconds(*kinds: str) -> float | None:
+    """Returns how long all processors together did these kinds of work since boot."""
     fields = (_read(_PROC / "stat") or "").split("\n", 1)[0].split()
-    if len(fields) < 9 or fields[0] != "cpu":
+    if len(fields) <= len(_KINDS) or fields[0] != "cpu":
         return None
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    ticks = dict(zip(_KINDS, map(int, fields[1:]), strict=False))
+    return sum(ticks[kind] for kind in kinds) / os.sysconf("SC_CLK_TCK")
+
+
+def _others() -> float | None:
+    busy = _processor_seconds("user", "nice", "system", "irq", "softirq")
+    return None if busy is None else busy - time.process_time()
 
 
 def _waited() -> float | None:

@@ -13,7 +13,7 @@ from deploy.measure.distribution import Distribution, Rounds, bootstrap_percenti
 from deploy.measure.settings import TimingSettings, check_percentile
 from deploy.runtimes.base import RuntimeInfo
 
-_BUSY = 0.5
+_BUSY = 0.1
 _DRIFT = 0.05
 _WAITING = 0.02
 _TAIL_SAMPLES = 5
@@ -27,12 +27,14 @@ class Conditions:
         before: Its state just before the first timed round.
         after: Its state just after the last one.
         steal_fraction: Share of the machine's processor time that the hypervisor gave to others meanwhile.
+        others_fraction: Share of the machine's processor time that other programs used meanwhile.
         waiting_fraction: Share of the time that the timing thread was ready but had no processor.
     """
 
     before: ClockState
     after: ClockState
     steal_fraction: float | None
+    others_fraction: float | None
     waiting_fraction: float | None
 
 
@@ -235,9 +237,9 @@ def judge(distribution: Distribution, rounds: Rounds, percentile: str) -> list[s
 def judge_conditions(conditions: Conditions, device: Device) -> list[str]:
     """Returns what in the state of the machine makes times less sure."""
     warnings = []
-    load = conditions.before.load_average
-    if load is not None and load[0] > _BUSY * device.cores:
-        warnings.append(f"the machine was busy: load average {load[0]:.1f} on {device.cores} cores")
+    others = conditions.others_fraction
+    if others is not None and others > _BUSY:
+        warnings.append(f"other programs used {others:.0%} of the machine's {device.cores} processors")
     if conditions.waiting_fraction is not None and conditions.waiting_fraction > _WAITING:
         warnings.append(f"other programs held the processor {conditions.waiting_fraction:.0%} of the time")
     if conditions.steal_fraction is not None and conditions.steal_fraction > _WAITING:

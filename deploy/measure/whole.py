@@ -83,6 +83,7 @@ def _conditions(values: dict[str, Any]) -> Conditions:
         before=_state(values["before"]),
         after=_state(values["after"]),
         steal_fraction=values["steal_fraction"],
+        others_fraction=values["others_fraction"],
         waiting_fraction=values["waiting_fraction"],
     )
 

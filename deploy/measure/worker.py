@@ -68,10 +68,12 @@ def _bind(session: Session, settings: TimingSettings) -> Any:
 
 def _conditions(before: ClockState, after: ClockState) -> dict[str, Any]:
     elapsed = after.monotonic_seconds - before.monotonic_seconds
+    machine = elapsed * (os.cpu_count() or 1)
     return {
         "before": asdict(before),
         "after": asdict(after),
-        "steal_fraction": _share(before.steal_seconds, after.steal_seconds, elapsed * (os.cpu_count() or 1)),
+        "steal_fraction": _share(before.steal_seconds, after.steal_seconds, machine),
+        "others_fraction": _share(before.others_seconds, after.others_seconds, machine),
         "waiting_fraction": _share(before.waited_seconds, after.waited_seconds, elapsed),
     }
 

@@ -13,8 +13,8 @@ from deploy.measure.report import Budget, Conditions, Measurement, compare, judg
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes import RuntimeInfo
 
-QUIET = ClockState((2500.0, 2500.0), "performance", (0.1, 0.1, 0.1), 40.0, 0.0, 0.0, 0.0)
-CONDITIONS = Conditions(QUIET, QUIET, 0.0, 0.0)
+QUIET = ClockState((2500.0, 2500.0), "performance", (0.1, 0.1, 0.1), 40.0, 0.0, 0.0, 0.0, 0.0)
+CONDITIONS = Conditions(QUIET, QUIET, 0.0, 0.0, 0.0)
 DEVICE = Device("cpu", "x86_64", 2, 2**30, "Linux", "host")
 
 
@@ -123,7 +123,7 @@ def test_too_few_runs_for_a_tail_are_told() -> None:
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        (replace(CONDITIONS, before=replace(QUIET, load_average=(1.5, 0, 0))), "busy: load average 1.5 on 2 cores"),
+        (replace(CONDITIONS, others_fraction=0.5), "other programs used 50% of the machine's 2 processors"),
         (replace(CONDITIONS, waiting_fraction=0.2), "other programs held the processor 20% of the time"),
         (replace(CONDITIONS, steal_fraction=0.3), "the hypervisor took 30% of the processor time"),
         (replace(CONDITIONS, after=replace(QUIET, mhz=(1250.0, 1250.0))), "changed from 2500 to 1250 MHz"),
@@ -135,6 +135,6 @@ def test_conditions_that_spoil_a_measurement_are_told(conditions: Conditions, me
 
 
 def test_a_quiet_or_silent_machine_gives_no_warning() -> None:
-    silent = ClockState((), None, None, None, None, None, 0.0)
+    silent = ClockState((), None, None, None, None, None, None, 0.0)
     assert judge_conditions(CONDITIONS, DEVICE) == []
-    assert judge_conditions(Conditions(silent, silent, None, None), DEVICE) == []
+    assert judge_conditions(Conditions(silent, silent, None, None, None), DEVICE) == []
