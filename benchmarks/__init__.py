@@ -1,0 +1,1 @@
+"""Measurements of whole jobs: one file each, `python -m benchmarks.NAME --help`."""

@@ -67,9 +67,9 @@ class LayerfitOptions(Options):
     """At most this many unlabelled samples for the final fits."""
     selection_samples: int = Field(default=1024, ge=1)
     """At most this many held-back samples for the choices."""
-    plans: int = Field(default=3, ge=1, le=32)
+    plans: int = Field(default=4, ge=1, le=32)
     """How many plans are fitted in full and compared."""
-    refinements: int = Field(default=8, ge=0, le=512)
+    refinements: int = Field(default=32, ge=0, le=512)
     """At most this many cuts are judged again with refitting, for each budget that is tried."""
     margin: float = Field(default=0.02, ge=0, lt=1)
     """Share of the budget that is kept free, so that noise does not break it."""

@@ -21,6 +21,7 @@ class TuneConfig:
         trial_samples: Held-back samples that a trial is judged on.
         temperature: Softens both distributions of the distillation loss.
         distillation: Weight of the distillation loss; the rest is cross entropy, on samples that have labels.
+        features: Weight of the relative squared difference of the tensors between the cuts; 0 leaves it out.
         momentum: Nesterov momentum.
         weight_decay: On weights of two or more dimensions; never on norms and biases.
         warmup: Share of the steps in which the rate rises to its peak.
@@ -42,6 +43,7 @@ class TuneConfig:
     trial_samples: int = 1000
     temperature: float = 4.0
     distillation: float = 0.9
+    features: float = 2.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.15
@@ -61,5 +63,7 @@ class TuneConfig:
         for name in ("distillation", "momentum", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(name, f"Fine-tuning: {name} has to lie in 0..1; got {getattr(self, name)}.")
+        if self.features < 0:
+            raise OptionError("features", f"Fine-tuning: features has to be at least 0; got {self.features}.")
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise OptionError("learning_rates", f"Fine-tuning: rates have to be > 0; got {self.learning_rates}.")

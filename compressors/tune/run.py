@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _SEARCH_SHARE = 0.15
 """Of the whole time limit, at most this much goes into the choice of the rate."""
+_LONG = 4
+"""A training of this many trials' steps has time to gain from a rate that a trial cannot."""
+_HARMLESS = 1.1
+"""A trial that leaves at most this many times the start's divergence has not destroyed the start."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Tuned:
         after: Score of `graph`; never worse than `before`.
         history: Every scoring, in order.
         learning_rate: Peak rate that was chosen.
-        trials: Held-back divergence after a short trial of each rate.
+        trials: Held-back divergence after a short trial of each rate that was tried.
         precision: What products were computed in, `float32` or `bfloat16`.
     """
 
@@ -112,6 +116,8 @@ class _Run:
         self._trial_reference = Reference.of(original, holdout, config.trial_samples)
         self._per_epoch = steps_per_epoch(train, config)
         self._steps = max(1, round(config.epochs * self._per_epoch))
+        self._long = self._steps >= _LONG * config.trial_steps
+        self._harmless = _HARMLESS * self._trial_reference.score(candidate.module).divergence
         self._before = self._reference.score(candidate.module)
         self._best = self._before
         self._best_weights = deepcopy(candidate.module.state_dict())
@@ -120,7 +126,7 @@ class _Run:
 
     def result(self) -> Tuned:
         trials = self._trials()
-        peak = min(trials, key=lambda value: trials[value]) if trials else self._config.learning_rates[0]
+        peak = self._chosen(trials) if trials else self._config.learning_rates[0]
         student = self._candidate.copied()
         training = Training(student.module, self._original, self._train, self._config)
         left = max(self._config.max_seconds - (time.monotonic() - self._started), 1e-3)
@@ -130,9 +136,22 @@ class _Run:
         precision = Precision.choose(self._config.device, self._config.reduced_precision).name
         return Tuned(student, self._before, self._best, tuple(self._history), peak, trials, precision)
 
+    def _chosen(self, trials: dict[float, float]) -> float:
+        """Returns the rate of the least divergence; in a long training, the first that has done no harm.
+
+        A low rate looks best after a few steps and falls behind later: on a ResNet-20 with three cuts, 40 steps at 0.01
+        left the divergence where it was and lower rates lowered it, but two epochs at 0.01 gave 90.5 % on the test
+        images, at 0.003 90.0 %, and at 0.03, which more than doubled the divergence in the trial, 90.3 %.
+        """
+        if self._long:
+            for peak in sorted(trials, reverse=True):
+                if trials[peak] <= self._harmless:
+                    return peak
+        return min(trials, key=lambda peak: trials[peak])
+
     def _trials(self) -> dict[float, float]:
-        """Returns the held-back divergence that a few steps at each rate lead to."""
-        rates = self._config.learning_rates
+        """Returns the held-back divergence that a few steps at each rate lead to, from the highest rate down."""
+        rates = sorted(self._config.learning_rates, reverse=True)
         if len(rates) == 1:
             return {}
         seconds = self._config.max_seconds * _SEARCH_SHARE / len(rates)
@@ -145,7 +164,9 @@ class _Run:
             training.run(Stretch(min(self._config.trial_steps, self._steps), seconds, peak), self._during_trial)
             bring_back(student.module)
             score = self._trial_reference.score(student.module)
-            found[peak] = score.divergence if score.divergence == score.divergence else float("inf")
+            found[peak] = score.divergence
+            if self._long and score.divergence <= self._harmless:
+                break
         return found
 
     def _during_trial(self, moment: Moment) -> None:

@@ -11,6 +11,7 @@ import torch
 from compressors.batches import count, fetch
 from compressors.score import logits
 from compressors.tune.augment import default_shift, is_image, shift_and_flip
+from compressors.tune.features import difference, shared_positions, with_features
 from compressors.tune.loss import mixed
 from compressors.tune.precision import Precision
 
@@ -85,6 +86,10 @@ class Training:
         self._teacher = original.copied().module
         for module in (self._student, self._teacher):
             self._precision.place_module(module)
+        names = shared_positions(original, student) if config.features > 0 else ()
+        self._student_features = with_features(self._student, names)
+        self._teacher_features = with_features(self._teacher, names)
+        self._has_features = bool(names)
         self._samples = samples
         self._shape = original.inputs[0].shape
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -110,9 +115,11 @@ class Training:
         inputs, labels = self._prepare(batch)
         with self._precision.autocast():
             with torch.no_grad():
-                wanted = logits(self._teacher(*inputs))
-            scores = logits(self._student(*inputs))
-        loss = mixed(scores, wanted, labels, self._config.temperature, self._config.distillation)
+                wanted, targets = self._teacher_features(*inputs)
+            scores, features = self._student_features(*inputs)
+        loss = mixed(logits(scores), logits(wanted), labels, self._config.temperature, self._config.distillation)
+        if self._has_features:
+            loss = loss + self._config.features * difference(features, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
