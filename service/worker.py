@@ -53,7 +53,7 @@ def main() -> int:
     """
     channel = _take_stdout()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _die_with_parent()
+    die_with_parent()
     line = sys.stdin.buffer.readline()
     if not line:
         return 1
@@ -109,7 +109,8 @@ def _take_stdout() -> Channel:
     return Channel(stream)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Has the system end this process when the one that started it is gone, however that ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,10 @@ def _run(
     job = client.create(spec, display_name=request.model.label[:256])
     if request.detach:
         return job, None
+    if ahead := _ahead(client, job):
+        display.say(
+            f"waiting for {ahead} unfinished job{'s' * (ahead > 1)} of this server; `shoal jobs list` shows them"
+        )
     display.note(", ".join([request.model.label, *(path.name for path in (found.train, found.validation) if path)]))
     job = _await(client, job, display)
     if not job.HasField("result"):
@@ -151,6 +156,11 @@ def _run(
     from service.cli.fetch import fetch_artifacts
 
     return job, fetch_artifacts(client, job, Path(request.out or Path("shoal-out") / outcome.job_id(job)))
+
+
+def _ahead(client: Client, job: job_pb.OptimizationJob) -> int:
+    """Returns how many unfinished jobs were created before this one, of the newest hundred."""
+    return sum(not other.HasField("end_time") for other in islice(client.list(), 100) if other.name != job.name)
 
 
 def _upload(client: Client, request: Request, found: splits.Splits, display: Display) -> Uploaded:

@@ -183,3 +183,13 @@ def test_the_second_interrupt_leaves(server: ServerProcess, model: Path) -> None
     status, stdout, stderr = command.end()
     assert (status, stdout) == (1, "")
     assert re.search(r"shoal: error: left; `shoal jobs watch \S+` follows the job", stderr)
+
+
+def test_a_job_that_has_to_wait_says_for_how_many(model: Path, tmp_path: Path) -> None:
+    flags = ["optimize", model, "--budget", "0.5x"]
+    with ServerProcess(tmp_path / "state", workers=1) as server:
+        shoal(*flags, "--seed", str(Told.STEPS), "--detach", "--server", server.address, folder=tmp_path)
+        done = shoal(*flags, "--server", server.address, folder=tmp_path)
+        assert "waiting for 1 unfinished job of this server" in done.stderr
+        again = shoal(*flags, "--server", server.address, folder=tmp_path)
+        assert "waiting" not in again.stderr

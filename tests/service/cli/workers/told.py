@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.work import WorkOrder
+from service.worker import die_with_parent
 
 WORKERS = Path(__file__).parents[2] / "workers"
 PHASES = ("load", "analyze", "baseline", "plan", "tune", "export", "measure", "report")
@@ -46,6 +47,7 @@ def take_steps(order: WorkOrder, pause: float) -> None:
     say({"type": "result", "file": "out/report.json"})
 
 
+die_with_parent()
 line = sys.stdin.readline()
 order = WorkOrder.model_validate_json(line)
 sys.path.insert(0, str(WORKERS))
