@@ -39,8 +39,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
-    # Quiet watch streams are normal: let clients ping, and find out about clients that are gone.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # Quiet calls are normal (an analysis that waits): let clients ping, and find out about those that are gone.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -113,3 +113,17 @@ async def test_watchers_are_sent_away_when_the_server_stops(tmp_path: Path) -> N
 
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert "RetryInfo" in refused.details
+
+
+async def test_a_quiet_call_with_keepalive_pings_stays_open(tmp_path: Path) -> None:
+    server = create(settings_for(tmp_path, worker_command=worker_command("sleep"), heartbeat_seconds=15))
+    port = await server.start()
+    options = [("grpc.keepalive_time_ms", 1_100), ("grpc.http2.max_pings_without_data", 0)]
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            stub = ModelOptimizerStub(channel)
+            name = (await start_job(stub)).name
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(follow(stub, name), 8)
+    finally:
+        await server.stop()
