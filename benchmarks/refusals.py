@@ -39,7 +39,7 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 
 MODEL, DATA = pb.ARTIFACT_KIND_MODEL, pb.ARTIFACT_KIND_DATA
-FINAL = (job_pb.JOB_STATE_SUCCEEDED, job_pb.JOB_STATE_FAILED, job_pb.JOB_STATE_CANCELLED, job_pb.JOB_STATE_EXPIRED)
+State = job_pb.OptimizationJob.State
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,10 @@ class Server:
         command = [sys.executable, "-m", "service.cli", "serve", "--address", "127.0.0.1:0", "--state-dir", str(state)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
-        first = self.process.stdout.readline()
-        found = re.search(r"127\.0\.0\.1:\d+", first)
+        found = next(filter(None, (re.search(r"serving on (\S+),", line) for line in self.process.stdout)), None)
         if found is None:
-            raise SystemExit(f"the server did not start: {first}")
-        self.channel = grpc.insecure_channel(found.group())
+            raise SystemExit("the server did not start")
+        self.channel = grpc.insecure_channel(found.group(1))
         self.stub = ModelOptimizerStub(self.channel)
 
     def alive(self) -> bool:
@@ -91,7 +90,7 @@ class Server:
                 chunk = pb.UploadChunk(offset=offset, data=part, crc32c=crc32c(part) ^ flip)
                 yield pb.UploadArtifactRequest(chunk=chunk)
 
-        artifact: pb.Artifact = self.stub.UploadArtifact(messages(), timeout=60).artifact
+        artifact: pb.Artifact = self.stub.UploadArtifact(messages(), timeout=60)
         return artifact
 
     def job(self, model: job_pb.ModelSource, data: job_pb.DataReference | None = None, fraction: float = 0.5) -> str:
@@ -112,8 +111,8 @@ class Server:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             job = self.stub.GetOptimizationJob(pb.GetOptimizationJobRequest(name=name), timeout=30)
-            if job.state in FINAL:
-                state = job_pb.JobState.Name(job.state).removeprefix("JOB_STATE_")
+            if job.HasField("end_time"):
+                state = State.Name(job.state).removeprefix("STATE_")
                 return Answer(f"job {state}", job.error.reason, job.error.message)
             time.sleep(0.2)
         return Answer("job still at work", "", "")
@@ -160,8 +159,9 @@ def with_pickle(pt2: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(pt2)) as source, zipfile.ZipFile(out, "w") as target:
         for entry in source.infolist():
             data = source.read(entry)
-            if "weights" in entry.filename and not entry.filename.endswith(".json"):
-                data = pickle.dumps(Command())
+            if "weights" in entry.filename:
+                told = data.replace(b'"use_pickle": false', b'"use_pickle": true')
+                data = told if entry.filename.endswith(".json") else pickle.dumps(Command())
             target.writestr(entry.filename, data)
     return out.getvalue()
 
