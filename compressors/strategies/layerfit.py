@@ -63,6 +63,8 @@ class LayerfitOptions(Options):
     """Whether stretches may be removed without replacement."""
     max_kernel: int = Field(default=5, ge=1, le=15)
     """Largest kernel of a fitted convolution."""
+    max_unknowns: int = Field(default=5000, ge=1, le=50_000)
+    """Operators with more weights per output are not fitted: memory grows with the square, time with the cube."""
     calibration_samples: int = Field(default=2048, ge=1)
     """At most this many unlabelled samples for the final fits."""
     selection_samples: int = Field(default=1024, ge=1)
@@ -148,7 +150,11 @@ class LayerfitSearch:
         step, options = alternative.step, self._options
         if step.kind == "remove":
             return options.remove
-        return options.regress and max(step.kernel, default=1) <= options.max_kernel
+        shape = alternative.segment.input_shape
+        unknowns = shape[0] * math.prod(step.kernel) if step.kernel else shape[-1]
+        return (
+            options.regress and max(step.kernel, default=1) <= options.max_kernel and unknowns <= options.max_unknowns
+        )
 
     def _reference(self, most: int | None = None) -> Reference:
         limit = self._options.selection_samples if most is None else min(most, self._options.selection_samples)

@@ -94,6 +94,12 @@ def test_options_narrow_what_is_done() -> None:
     assert not only_regressions.plan.refit
 
 
+def test_operators_with_too_many_unknowns_are_not_fitted() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    assert "regress" in {step.kind for step in started(problem).floor().steps}
+    assert {step.kind for step in started(problem, max_unknowns=2).floor().steps} == {"remove"}
+
+
 def test_stops_early_with_a_result_when_time_is_up() -> None:
     problem = problem_of("resnet-a", 0.8, seconds_left=lambda: 0.0)
     assert len(search(problem, plans=8, refinements=100)) == 1
