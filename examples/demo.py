@@ -1,4 +1,4 @@
-"""The main job on real input, in about two minutes: `python -m examples.demo --out demo-output`.
+"""The main job on real input, in two to three minutes on two cores: `python -m examples.demo --out demo-output`.
 
 Trains a 20-layer residual network on scikit-learn's scans of handwritten digits, saves it as a user would, and asks
 Shoal, through the command line and the real server, for half its latency. Nothing is downloaded.
