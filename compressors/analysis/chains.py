@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import final
 
 from torch import fx
 
+from compressors.analysis.dominators import Links, find_links
 from compressors.analysis.flow import Region
 from compressors.analysis.kinds import Kind, kind_of, module_of
 from compressors.analysis.names import common_path
@@ -35,51 +36,69 @@ class ChainRegion:
 
 
 def find_chains(region: Region, shapes: Shapes) -> list[ChainRegion]:
-    """Returns the main chain first, then the chains inside its parallel regions, each before those inside it."""
-    finder = _Finder(shapes)
-    finder.follow(region, "main", None, None)
+    """Returns the main chain (it ends at the outputs) first, then the others, each before those inside it.
+
+    A chain's first position is the tensor that its first node reads, where that is a single one: other branches may
+    read it too.
+    """
+    links = find_links(region)
+    finder = _Finder(region, shapes, links)
+    runs = links.chains(region.nodes)
+    for run in sorted(runs, key=lambda run: (finder.depth(run[0]), run[-1].op != "output", region.index[run[0]])):
+        finder.follow(run)
     return finder.found
 
 
 @final
 class _Finder:
-    """Walks down into parallel regions; each branch is visited once."""
+    """Turns runs of links into chains of positions, outermost first."""
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, region: Region, shapes: Shapes, links: Links) -> None:
+        self.region = region
         self.shapes = shapes
+        self.links = links
         self.found: list[ChainRegion] = []
-        self.visited: set[tuple[fx.Node, fx.Node]] = set()
         self.names: set[str] = set()
+        self.chain_of: dict[fx.Node, ChainRegion] = {}
+        self.depths: dict[fx.Node, int] = {}
 
-    def follow(self, region: Region, name: str, parent: tuple[str, int, int] | None, join: fx.Node | None) -> None:
-        """Adds the chain through `region`, then the chains inside it."""
-        pending = [(region, name, parent, join)]
-        while pending:
-            region, name, parent, join = pending.pop(0)
-            cuts = [node for node in region.cuts() if node.op != "output"]
-            positions = _positions(cuts, self.shapes)
-            if len(positions) < 2:
-                continue
-            self.names.add(name)
-            chain = Chain(name, tuple(positions), parent)
-            self.found.append(ChainRegion(chain, region, join))
-            for start, end in pairwise(cuts):
-                pending.extend(self._branches(region, chain, start, end))
+    def depth(self, node: fx.Node) -> int:
+        """Returns how many links a node lies inside."""
+        outer = self.links.around(node, self.region.index)
+        if outer is None:
+            return 0
+        start = outer[0]
+        if start not in self.depths:
+            self.depths[start] = self.depth(start) + 1
+        return self.depths[start]
 
-    def _branches(
-        self, region: Region, chain: Chain, start: fx.Node, end: fx.Node
-    ) -> list[tuple[Region, str, tuple[str, int, int], fx.Node]]:
-        """Returns the branches between two neighbouring cuts that have not been visited."""
-        branches = []
-        for operand in end.all_input_nodes:
-            key = (start, operand)
-            if operand is start or operand not in region.index or key in self.visited:
-                continue
-            self.visited.add(key)
-            branch = region.between(start, operand)
-            name = self._free_name(common_path(branch.nodes[1:]) or operand.name)
-            branches.append((branch, name, (chain.name, *_around(chain, region, start, end)), end))
-        return branches
+    def follow(self, run: Sequence[fx.Node]) -> None:
+        """Adds the chain along a run of links, if it has two positions."""
+        cuts = [*self._entry(run[0]), *(node for node in run if node.op != "output")]
+        positions = _positions(cuts, self.shapes)
+        if len(positions) < 2:
+            return
+        region = self.region.between(cuts[0], cuts[-1])
+        outer = self._outer(run[0])
+        name = self._free_name("main" if run[-1].op == "output" else common_path(region.nodes[1:]) or cuts[-1].name)
+        parent = None if outer is None else (outer[0].chain.name, *_around(outer[0], outer[1]))
+        readers = [user for user in cuts[-1].users if user in self.region.index]
+        join = readers[0] if outer is not None and len(readers) == 1 else None
+        found = ChainRegion(Chain(name, tuple(positions), parent), region, join)
+        self.found.append(found)
+        self.chain_of.update(dict.fromkeys(run, found))
+
+    def _entry(self, first: fx.Node) -> list[fx.Node]:
+        """Returns the one tensor that a run's first node reads, if there is one."""
+        sources = [source for source in first.all_input_nodes if source in self.region.index]
+        return sources if len(sources) == 1 else []
+
+    def _outer(self, first: fx.Node) -> tuple[ChainRegion, tuple[fx.Node, fx.Node]] | None:
+        """Returns the innermost chain around a run, and the link of it that the run lies inside."""
+        link = self.links.around(first, self.region.index)
+        while link is not None and link[0] not in self.chain_of:
+            link = self.links.around(link[0], self.region.index)
+        return None if link is None else (self.chain_of[link[0]], link)
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1
@@ -90,13 +109,13 @@ class _Finder:
         return name
 
 
-def _around(chain: Chain, region: Region, start: fx.Node, end: fx.Node) -> tuple[int, int]:
-    """Returns the indices of the last position at or before `start` and the first at or after `end`."""
-    names = {node.name: i for node, i in region.index.items()}
-    before = [i for i, p in enumerate(chain.positions) if names[p.output] <= region.index[start]]
-    after = [i for i, p in enumerate(chain.positions) if names[p.target] >= region.index[end]]
-    last = len(chain.positions) - 1
-    return (before[-1] if before else 0), (after[0] if after else last)
+def _around(outer: ChainRegion, link: tuple[fx.Node, fx.Node]) -> tuple[int, int]:
+    """Returns the last position at or before a link's start and the first at or after its end."""
+    index, positions = outer.region.index, outer.chain.positions
+    names = {node.name: place for node, place in index.items()}
+    before = [i for i, p in enumerate(positions) if names[p.output] <= index[link[0]]]
+    after = [i for i, p in enumerate(positions) if names[p.target] >= index.get(link[1], len(index))]
+    return (before[-1] if before else 0), (after[0] if after else len(positions) - 1)
 
 
 def _positions(cuts: list[fx.Node], shapes: Shapes) -> list[Position]:
