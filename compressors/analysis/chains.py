@@ -38,12 +38,12 @@ class ChainRegion:
 def find_chains(region: Region, shapes: Shapes) -> list[ChainRegion]:
     """Returns the main chain (it ends at the outputs) first, then the others, each before those inside it.
 
-    A chain's first position is the tensor that its first node reads, where that is a single one: other branches may
-    read it too.
+    A chain's first position is the tensor before its first node, where there is a single one: other branches may read
+    it too.
     """
     links = find_links(region)
     finder = _Finder(region, shapes, links)
-    runs = links.chains(region.nodes)
+    runs = links.chains()
     for run in sorted(runs, key=lambda run: (finder.depth(run[0]), run[-1].op != "output", region.index[run[0]])):
         finder.follow(run)
     return finder.found
@@ -64,17 +64,18 @@ class _Finder:
 
     def depth(self, node: fx.Node) -> int:
         """Returns how many links a node lies inside."""
-        outer = self.links.around(node, self.region.index)
+        outer = self.links.around(node)
         if outer is None:
             return 0
-        start = outer[0]
-        if start not in self.depths:
-            self.depths[start] = self.depth(start) + 1
-        return self.depths[start]
+        end = outer[1]
+        if end not in self.depths:
+            self.depths[end] = self.depth(end) + 1
+        return self.depths[end]
 
     def follow(self, run: Sequence[fx.Node]) -> None:
         """Adds the chain along a run of links, if it has two positions."""
-        cuts = [*self._entry(run[0]), *(node for node in run if node.op != "output")]
+        entry = self.links.entries.get(run[0])
+        cuts = [*([entry] if entry else []), *(node for node in run if node.op != "output")]
         positions = _positions(cuts, self.shapes)
         if len(positions) < 2:
             return
@@ -88,17 +89,12 @@ class _Finder:
         self.found.append(found)
         self.chain_of.update(dict.fromkeys(run, found))
 
-    def _entry(self, first: fx.Node) -> list[fx.Node]:
-        """Returns the one tensor that a run's first node reads, if there is one."""
-        sources = [source for source in first.all_input_nodes if source in self.region.index]
-        return sources if len(sources) == 1 else []
-
     def _outer(self, first: fx.Node) -> tuple[ChainRegion, tuple[fx.Node, fx.Node]] | None:
         """Returns the innermost chain around a run, and the link of it that the run lies inside."""
-        link = self.links.around(first, self.region.index)
-        while link is not None and link[0] not in self.chain_of:
-            link = self.links.around(link[0], self.region.index)
-        return None if link is None else (self.chain_of[link[0]], link)
+        link = self.links.around(first)
+        while link is not None and link[1] not in self.chain_of:
+            link = self.links.around(link[0])
+        return None if link is None else (self.chain_of[link[1]], link)
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1

@@ -5,6 +5,9 @@ goes through v. Where v is the immediate post-dominator of u and u the immediate
 them can be entered through u and left through v only: a link. Every node starts at most one link and ends at most one,
 so the links form chains, and the chains nest. (Immediate dominators as in Cooper, Harvey and Kennedy, "A simple, fast
 dominance algorithm", 2001; a graph without cycles needs one pass.)
+
+A chain may begin in a join, say of a block whose input a long skip connection reads too. Then the join's immediate
+dominator is an entry: nothing between the two is read elsewhere, only the entry itself is.
 """
 
 from __future__ import annotations
@@ -24,33 +27,38 @@ class Links:
     Attributes:
         next: Node to the end of the link that it starts.
         dominator: Node to its immediate dominator; nodes that only the source of the whole region dominates are absent.
+        index: Place of every node in topological order.
+        entries: First node of a chain to the tensor before it, as far as there is one.
+        joins: Node to the pairs of entry and join that it lies between.
     """
 
     next: dict[fx.Node, fx.Node]
     dominator: dict[fx.Node, fx.Node]
+    index: dict[fx.Node, int]
+    entries: dict[fx.Node, fx.Node]
+    joins: dict[fx.Node, list[tuple[fx.Node, fx.Node]]]
 
-    def chains(self, nodes: Sequence[fx.Node]) -> list[tuple[fx.Node, ...]]:
+    def chains(self) -> list[tuple[fx.Node, ...]]:
         """Returns the maximal runs of links, by first node; nodes without any link are runs of their own."""
-        ends = set(self.next.values())
-        runs = []
-        for node in nodes:
-            if node in ends:
-                continue
-            run = [node]
-            while run[-1] in self.next:
-                run.append(self.next[run[-1]])
-            runs.append(tuple(run))
-        return runs
+        return [self._run(node) for node in _heads(self.index, self.next)]
 
-    def around(self, node: fx.Node, index: dict[fx.Node, int]) -> tuple[fx.Node, fx.Node] | None:
-        """Returns the innermost link that `node` lies strictly inside, None for the outermost level."""
+    def _run(self, first: fx.Node) -> tuple[fx.Node, ...]:
+        run = [first]
+        while run[-1] in self.next:
+            run.append(self.next[run[-1]])
+        return tuple(run)
+
+    def around(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+        """Returns the innermost link, or entry and join, that `node` lies strictly inside; None for the outermost."""
+        found = list(self.joins.get(node, ()))
         start = self.dominator.get(node)
         while start is not None:
             end = self.next.get(start)
-            if end is not None and index[end] > index[node]:
-                return start, end
+            if end is not None and self.index[end] > self.index[node]:
+                found.append((start, end))
+                break
             start = self.dominator.get(start)
-        return None
+        return max(found, key=lambda pair: (self.index[pair[0]], -self.index[pair[1]]), default=None)
 
 
 def find_links(region: Region) -> Links:
@@ -61,7 +69,39 @@ def find_links(region: Region) -> Links:
     dominator = _immediate(nodes, before)
     post = _immediate(tuple(reversed(nodes)), after)
     links = {node: end for node, end in post.items() if dominator.get(end) is node}
-    return Links(links, dominator)
+    entries: dict[fx.Node, fx.Node] = {}
+    joins: dict[fx.Node, list[tuple[fx.Node, fx.Node]]] = {}
+    for head in _heads(index, links):
+        between = _between(head, dominator.get(head), before, after)
+        if between is not None:
+            entry = entries[head] = dominator[head]
+            for node in between:
+                joins.setdefault(node, []).append((entry, head))
+    return Links(links, dominator, index, entries, joins)
+
+
+def _heads(nodes: Iterable[fx.Node], links: dict[fx.Node, fx.Node]) -> list[fx.Node]:
+    ends = set(links.values())
+    return [node for node in nodes if node not in ends]
+
+
+def _between(
+    join: fx.Node, entry: fx.Node | None, before: dict[fx.Node, list[fx.Node]], after: dict[fx.Node, list[fx.Node]]
+) -> set[fx.Node] | None:
+    """Returns the nodes strictly between an entry and a join, None where one of them is read elsewhere."""
+    if entry is None:
+        return None
+    found: set[fx.Node] = set()
+    pending = [join]
+    while pending:
+        node = pending.pop()
+        for source in before[node]:
+            if source is entry or source in found:
+                continue
+            found.add(source)
+            pending.append(source)
+    inside = found | {join}
+    return found if all(user in inside for node in found for user in after[node]) else None
 
 
 def _immediate(nodes: Sequence[fx.Node], before: dict[fx.Node, list[fx.Node]]) -> dict[fx.Node, fx.Node]:

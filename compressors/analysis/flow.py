@@ -57,9 +57,10 @@ class Region:
 def main_region(module: fx.GraphModule, shapes: Shapes) -> Region:
     """Returns everything that carries data from the main input to the outputs; sizes and weights are no data.
 
-    The main input is the largest one (of equals, the one that alone decides the most operators). What another input alone decides belongs to the region
-    only if it joins in one place, as a second image or a token type does; what is read in several places (an attention
-    mask, a time step) is a side input: data for the tensors that read it, but not a way through the network.
+    The main input is the largest one (of equals, the one that alone decides the most operators). What another input
+    alone decides belongs to the region only if it joins in one place, as a second image or a token type does; what is
+    read in several places (an attention mask, a time step) is a side input: data for the tensors that read it, but not
+    a way through the network.
     """
     return _ways(module, shapes)[0]
 
