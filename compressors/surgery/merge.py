@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from compressors import affine
+from compressors import algebra
 from compressors.analysis.kinds import module_of
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
@@ -92,7 +92,7 @@ def _fold(module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Verificatio
     assert isinstance(operator, OPERATORS)
     assert isinstance(norm, BATCH_NORMS)
     exact = deepcopy(operator).double()
-    _scale(exact, *affine.norm_scale(norm))
+    _scale(exact, *algebra.norm_scale(norm))
     proof = Verification(f"{source.target} + {node.target}", _error(operator, norm, exact), _TOLERANCE)
     if not proof.passed:
         raise SurgeryError(f"folding {proof.name} is off by {proof.error:.3g} (relative), more than {_TOLERANCE}")
@@ -108,7 +108,7 @@ def _scale(operator: nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> Non
     if isinstance(operator, TRANSPOSED):
         weight, bias = _scaled_transposed(operator, scale)
     else:
-        scaled = affine.scale_outputs(affine.of_module(operator), scale, shift)
+        scaled = algebra.scale_outputs(algebra.of_module(operator), scale, shift)
         weight, bias = scaled.weight, scaled.bias
     operator.weight = nn.Parameter(weight)
     operator.bias = nn.Parameter(bias if not isinstance(operator, TRANSPOSED) else bias + shift)

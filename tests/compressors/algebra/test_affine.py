@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressors import affine
-from compressors.affine import Affine, Exactness
+from compressors import algebra
+from compressors.algebra import Affine, Exactness
 
 TOLERANCE = 1e-12
 slow = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +41,7 @@ def run(maps, values):
     ],
 )
 def test_composed_taps_of_oracle_1(first, second, wanted):
-    composed = affine.compose(line([1, 2, 3], **first), line([1, 0, -1], **second))
+    composed = algebra.compose(line([1, 2, 3], **first), line([1, 0, -1], **second))
     dense = torch.zeros(1, 1, (len(taps(composed)) - 1) * composed.dilation[0] + 1, dtype=torch.float64)
     dense[..., :: composed.dilation[0]] = composed.weight
     assert dense.flatten().tolist() == wanted
@@ -51,21 +51,21 @@ def test_padding_between_two_convolutions_differs_at_the_ends_only_oracle_2():
     pair = (line([1, 2, 3], pad=1), line([1, 0, -1], pad=1))
     values = [1, 2, 3, 4, 5]
     assert run(pair, values) == [-14, -12, -12, 6, 26]
-    assert run([affine.compose(*pair)], values) == [-11, -12, -12, 6, 21]
-    assert run(affine.pad_first(*pair), values) == [-11, -12, -12, 6, 21]
+    assert run([algebra.compose(*pair)], values) == [-11, -12, -12, 6, 21]
+    assert run(algebra.pad_first(*pair), values) == [-11, -12, -12, 6, 21]
     biased = (line([1, 2, 3], bias=10, pad=1), pair[1])
     assert run(biased, values) == [-24, -12, -12, 6, 36]
-    assert run([affine.compose(*biased)], values) == [-11, -12, -12, 6, 21]
+    assert run([algebra.compose(*biased)], values) == [-11, -12, -12, 6, 21]
 
 
 def test_bias_map_repairs_a_pointwise_first_oracle_3():
     pair = (line([2], bias=10), line([1, 2, 3], pad=1))
     values = [1, 2, 3, 4, 5]
     assert run(pair, values) == [66, 88, 100, 112, 58]
-    composed = affine.compose(*pair)
+    composed = algebra.compose(*pair)
     assert run([composed], values) == [76, 88, 100, 112, 88]
-    assert affine.exactness(*pair, (5,)) is Exactness.BIAS_MAP
-    biases = affine.bias_map(*pair, (5,)).flatten()
+    assert algebra.exactness(*pair, (5,)) is Exactness.BIAS_MAP
+    biases = algebra.bias_map(*pair, (5,)).flatten()
     assert biases.tolist() == [50, 60, 60, 60, 30]
     without = Affine(composed.weight, torch.zeros(1, dtype=torch.float64), *_geometry(composed))
     repaired = torch.tensor(run([without], values), dtype=torch.float64) + biases
@@ -83,7 +83,7 @@ def test_batch_norm_after_oracle_4():
     with torch.no_grad():
         norm.weight.fill_(2)
         norm.bias.fill_(1)
-    folded = affine.scale_outputs(line([1, 2, 3], bias=5), *affine.norm_scale(norm))
+    folded = algebra.scale_outputs(line([1, 2, 3], bias=5), *algebra.norm_scale(norm))
     assert taps(folded) == [1, 2, 3]
     assert folded.bias.tolist() == [3]
 
@@ -91,33 +91,33 @@ def test_batch_norm_after_oracle_4():
 def test_linear_after_linear_oracle_5():
     first = Affine(torch.tensor([[1.0, 2], [3, 4], [5, 6]]).double(), torch.tensor([1.0, 0, -1]).double())
     second = Affine(torch.tensor([[1.0, 0, 2], [0, 1, -1]]).double(), torch.tensor([10.0, 20]).double())
-    composed = affine.compose(first, second)
+    composed = algebra.compose(first, second)
     assert composed.weight.tolist() == [[11, 14], [-2, -2]]
     assert composed.bias.tolist() == [9, 21]
 
 
 def test_residual_is_one_more_tap_oracle_6():
-    assert taps(affine.add(line([1, 2, 3], pad=1), affine.identity(1, 1))) == [1, 3, 3]
+    assert taps(algebra.add(line([1, 2, 3], pad=1), algebra.identity(1, 1))) == [1, 3, 3]
 
 
 def test_sizes_of_oracle_10():
-    pair = affine.compose(line([1] * 3, stride=2, pad=1), line([1] * 3, pad=1))
+    pair = algebra.compose(line([1] * 3, stride=2, pad=1), line([1] * 3, pad=1))
     assert (pair.kernel, pair.stride, pair.before, pair.after) == ((7,), (2,), (3,), (3,))
-    three = affine.compose(line([1] * 3, stride=2, pad=1), line([1] * 3))
-    chain = affine.compose(three, line([1] * 3, stride=2))
+    three = algebra.compose(line([1] * 3, stride=2, pad=1), line([1] * 3))
+    chain = algebra.compose(three, line([1] * 3, stride=2))
     assert (chain.kernel, chain.stride, chain.before) == ((11,), (4,), (1,))
 
 
 @pytest.mark.parametrize(("first", "second", "wanted"), [(4, 6, 2), (3, 4, 1), (12, 12, 12)])
 def test_groups_of_oracle_10(first, second, wanted):
     maps = [random_map(torch.Generator().manual_seed(0), 12, 12, 1, groups=g) for g in (first, second)]
-    assert affine.compose(*maps).groups == wanted
+    assert algebra.compose(*maps).groups == wanted
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(17, Exactness.CONSTANT), (16, Exactness.INEXACT)])
 def test_strided_first_is_exact_for_odd_sizes_only_oracle_11(size, wanted):
     first, second = line([1, 2, 3], stride=2, pad=1), line([1, 2, 3], pad=1)
-    assert affine.exactness(first, second, (size,)) is wanted
+    assert algebra.exactness(first, second, (size,)) is wanted
 
 
 def random_map(
@@ -161,19 +161,19 @@ def error(left: torch.Tensor, right: torch.Tensor) -> float:
 @given(axes=st.integers(1, 2), one=maps, two=maps, size=st.integers(5, 9))
 def test_composition_of_a_pair_padded_first_is_exact(axes, one, two, size):
     first, second, x = build_pair(axes, one, two, size)
-    first, second = affine.pad_first(first, second)
-    assert error(second(first(x)), affine.compose(first, second)(x)) < TOLERANCE
+    first, second = algebra.pad_first(first, second)
+    assert error(second(first(x)), algebra.compose(first, second)(x)) < TOLERANCE
 
 
 @slow
 @given(axes=st.integers(1, 2), one=maps, two=maps, size=st.integers(5, 9))
 def test_exactness_says_exactly_where_composition_is_exact(axes, one, two, size):
     first, second, x = build_pair(axes, one, two, size)
-    pair, composed = second(first(x)), affine.compose(first, second)
-    verdict = affine.exactness(first, second, x.shape[2:])
+    pair, composed = second(first(x)), algebra.compose(first, second)
+    verdict = algebra.exactness(first, second, x.shape[2:])
     if verdict is Exactness.BIAS_MAP:
         without = Affine(composed.weight, torch.zeros_like(composed.bias), *_geometry(composed))
-        repaired = without(x) + affine.bias_map(first, second, x.shape[2:])
+        repaired = without(x) + algebra.bias_map(first, second, x.shape[2:])
         assert error(pair, repaired) < TOLERANCE
         assert error(pair, composed(x)) > TOLERANCE
     else:
@@ -196,30 +196,30 @@ def test_sum_of_parallel_maps_is_one_map(left, right, stride, dilation):
     assume(two_pad >= 0)
     two = random_map(generator, 4, 4, 2, kernel=right[0], pad=two_pad, groups=right[1], stride=stride)
     x = torch.randn(2, 4, 9, 9, generator=generator, dtype=torch.float64)
-    assert error(one(x) + two(x), affine.add(one, two)(x)) < TOLERANCE
+    assert error(one(x) + two(x), algebra.add(one, two)(x)) < TOLERANCE
 
 
 def test_residual_around_a_grouped_dilated_convolution():
     one = random_map(torch.Generator().manual_seed(1), 4, 4, 2, groups=2, dilation=2, pad=2)
     x = torch.randn(1, 4, 7, 7, dtype=torch.float64)
-    total = affine.add(one, affine.identity(4, 2))
+    total = algebra.add(one, algebra.identity(4, 2))
     assert total.groups == 2
     assert error(one(x) + x, total(x)) < TOLERANCE
 
 
 def test_sum_of_different_strides_is_refused():
     with pytest.raises(ValueError, match="stride"):
-        affine.add(line([1, 2, 3], stride=2, pad=1), line([1]))
+        algebra.add(line([1, 2, 3], stride=2, pad=1), line([1]))
 
 
 def test_sum_of_different_sizes_is_refused():
     with pytest.raises(ValueError, match="sizes"):
-        affine.add(line([1, 2, 3]), line([1]))
+        algebra.add(line([1, 2, 3]), line([1]))
 
 
 def test_composition_of_channels_that_do_not_meet_is_refused():
     with pytest.raises(ValueError, match="outputs"):
-        affine.compose(affine.identity(3, 1), affine.identity(4, 1))
+        algebra.compose(algebra.identity(3, 1), algebra.identity(4, 1))
 
 
 def test_norm_before_is_exact_without_padding():
@@ -228,7 +228,7 @@ def test_norm_before_is_exact_without_padding():
     scale, shift = (torch.randn(4, generator=generator, dtype=torch.float64) for _ in range(2))
     x = torch.randn(2, 4, 6, 6, generator=generator, dtype=torch.float64)
     wanted = one(x * scale.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1))
-    assert error(wanted, affine.scale_inputs(one, scale, shift)(x)) < TOLERANCE
+    assert error(wanted, algebra.scale_inputs(one, scale, shift)(x)) < TOLERANCE
 
 
 def test_norm_after_a_linear():
@@ -237,19 +237,19 @@ def test_norm_after_a_linear():
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
     x = torch.randn(7, 5, dtype=torch.float64)
-    folded = affine.scale_outputs(affine.of_module(linear), *affine.norm_scale(norm))
+    folded = algebra.scale_outputs(algebra.of_module(linear), *algebra.norm_scale(norm))
     assert error(norm(linear(x)), folded(x)) < TOLERANCE
 
 
 def test_norm_without_statistics_is_refused():
     with pytest.raises(ValueError, match="running statistics"):
-        affine.norm_scale(nn.BatchNorm2d(3, track_running_stats=False))
+        algebra.norm_scale(nn.BatchNorm2d(3, track_running_stats=False))
 
 
 def test_average_pool_is_a_map():
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     wanted = nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=True)
-    assert error(wanted, affine.average_pool(3, (3, 3), (2, 2), (1, 1))(x)) < TOLERANCE
+    assert error(wanted, algebra.average_pool(3, (3, 3), (2, 2), (1, 1))(x)) < TOLERANCE
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -268,35 +268,35 @@ def test_module_to_map_and_back(module):
     module = module.double()
     axes = 0 if isinstance(module, nn.Linear) else module.weight.dim() - 2
     x = torch.randn(2, 6, *(9,) * axes, dtype=torch.float64)
-    value = affine.of_module(module)
+    value = algebra.of_module(module)
     assert error(module(x), value(x)) < TOLERANCE
-    assert error(module(x), affine.to_module(value, torch.float64)(x)) < TOLERANCE
+    assert error(module(x), algebra.to_module(value, torch.float64)(x)) < TOLERANCE
 
 
 @pytest.mark.parametrize("module", [nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")], ids=repr)
 def test_module_that_is_no_map_is_refused(module):
-    with pytest.raises(ValueError, match="no zero-padded"):
-        affine.of_module(module)
+    with pytest.raises(ValueError, match="no zero-padded or circular"):
+        algebra.of_module(module)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_regrouping_keeps_the_function(groups):
     one = random_map(torch.Generator().manual_seed(0), 8, 4, 2, groups=4)
     x = torch.randn(1, 8, 5, 5, dtype=torch.float64)
-    dense = affine.regroup(one, groups)
+    dense = algebra.regroup(one, groups)
     assert dense.groups == groups
     assert error(one(x), dense(x)) < TOLERANCE
 
 
 def test_regrouping_to_a_number_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="groups"):
-        affine.regroup(random_map(torch.Generator(), 4, 4, 1, groups=2), 4)
+        algebra.regroup(random_map(torch.Generator(), 4, 4, 1, groups=2), 4)
 
 
 def test_composition_is_associative():
     generator = torch.Generator().manual_seed(0)
     a, b, c = (random_map(generator, 3, 3, 1, stride=2, pad=1) for _ in range(3))
-    left, right = affine.compose(affine.compose(a, b), c), affine.compose(a, affine.compose(b, c))
+    left, right = algebra.compose(algebra.compose(a, b), c), algebra.compose(a, algebra.compose(b, c))
     assert _geometry(left) == _geometry(right)
     assert error(left.weight, right.weight) < TOLERANCE
     assert math.isclose(float(left.bias.sum()), float(right.bias.sum()), rel_tol=1e-10)
