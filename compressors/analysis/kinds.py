@@ -19,6 +19,7 @@ class Kind(StrEnum):
     OPERATOR = "operator"
     RESIZE = "resize"
     NORM = "norm"
+    LINE = "line"
     ACTIVATION = "activation"
     ADD = "add"
     MULTIPLY = "multiply"
