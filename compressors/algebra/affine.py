@@ -21,6 +21,7 @@ from torch.nn import functional as F
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _PADS = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d}
 _CIRCULAR_PADS = {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MODULES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
@@ -94,8 +95,8 @@ class Affine:
         """Returns the map's value; x has shape (batch, in, *sizes), or (..., in) for a linear."""
         if not self.axes:
             return F.linear(x, self.weight, self.bias)
-        convolve = _CONVOLVE[self.axes]
-        return convolve(self.surround(x), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        x = self.surround(x)
+        return _CONVOLVE[self.axes](x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def surround(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the input as the kernel reads it: padded and cropped, shape (batch, in, *sizes)."""
@@ -138,8 +139,7 @@ def of_module(module: nn.Module) -> Affine:
     if isinstance(module, nn.Linear):
         weight = module.weight.detach().double()
         return Affine(weight, _bias(module.bias, weight))
-    known = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    if not known or module.padding_mode not in {"zeros", "circular"}:
+    if not isinstance(module, _CONVOLUTIONS) or module.padding_mode not in {"zeros", "circular"}:
         raise ValueError(f"{type(module).__name__} is no zero-padded or circular convolution and no linear")
     weight = module.weight.detach().double()
     before, after = _paddings(module)
@@ -184,7 +184,8 @@ def to_module(affine: Affine, dtype: torch.dtype) -> nn.Module:
 
 
 def _choose(affine: Affine) -> tuple[Any, nn.Module]:
-    pads = _pad_list(affine.before, affine.after)
+    """Returns the kind of convolution and the padding that a map needs."""
+    pads: Any = _pad_list(affine.before, affine.after)
     pad = _CIRCULAR_PADS[affine.axes](pads) if affine.circular else _PADS[affine.axes](pads, 0.0)
     return _MODULES[affine.axes], pad
 

@@ -106,23 +106,12 @@ def _scale(operator: nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> Non
     """Scales and shifts the outputs of an operator that is ours alone."""
     assert isinstance(operator, OPERATORS)
     if isinstance(operator, TRANSPOSED):
-        weight, bias = _scaled_transposed(operator, scale)
+        weight, bias = algebra.scale_transposed_outputs(operator.weight, operator.bias, operator.groups, scale, shift)
     else:
         scaled = algebra.scale_outputs(algebra.of_module(operator), scale, shift)
         weight, bias = scaled.weight, scaled.bias
     operator.weight = nn.Parameter(weight)
-    operator.bias = nn.Parameter(bias if not isinstance(operator, TRANSPOSED) else bias + shift)
-
-
-def _scaled_transposed(operator: nn.Module, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weight and bias; a transposed convolution keeps its outputs in dimension 1, group by group."""
-    assert isinstance(operator, TRANSPOSED)
-    weight = operator.weight.detach()
-    inputs, outputs = weight.shape[0] // operator.groups, weight.shape[1]
-    factors = scale.reshape(operator.groups, 1, outputs).expand(-1, inputs, -1)
-    weight = weight * factors.reshape(weight.shape[0], outputs, *(1,) * (weight.dim() - 2))
-    bias = scale.new_zeros(scale.shape) if operator.bias is None else operator.bias.detach() * scale
-    return weight, bias
+    operator.bias = nn.Parameter(bias)
 
 
 def _error(operator: nn.Module, norm: nn.Module, folded: nn.Module) -> float:
