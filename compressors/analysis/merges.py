@@ -20,6 +20,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import Any, final
 
@@ -31,6 +32,7 @@ from compressors.analysis import geometry
 from compressors.analysis.geometry import Geometry, Padding
 from compressors.analysis.kinds import Kind, function_name, module_of
 from compressors.analysis.reach import Blocked, Labels, layout
+from compressors.analysis.windows import average_pool_settings, pad_windows, paddings, slice_windows
 from compressors.shapes import Shapes
 
 
@@ -147,8 +149,12 @@ def _weight(node: fx.Node) -> torch.Tensor:
 
 _ALLOWED = {
     Kind.OPERATOR, Kind.NORM, Kind.LINE, Kind.ACTIVATION, Kind.ADD, Kind.MULTIPLY, Kind.PERMUTE, Kind.RESHAPE,
-    Kind.AVERAGE_POOL,
+    Kind.AVERAGE_POOL, Kind.CONCAT, Kind.SLICE, Kind.PAD,
 }  # fmt: skip
+
+
+_WINDOWS = {Kind.OPERATOR, Kind.AVERAGE_POOL, Kind.SLICE, Kind.PAD}
+"""What reads a window of its input."""
 
 
 class _NotAffineError(Exception):
@@ -224,7 +230,7 @@ class _Composer:
         strided: set[fx.Node] = set()
         for node, kind in self.kinds.items():
             behind = any(source in strided for source in node.all_input_nodes)
-            own = self._own(node) if kind in {Kind.OPERATOR, Kind.AVERAGE_POOL} else None
+            own = self._own(node) if kind in _WINDOWS else None
             if behind and own is not None and any(own.extent):
                 return True
             if behind or (own is not None and max(own.stride, default=1) > 1):
@@ -239,12 +245,14 @@ class _Composer:
             if not sources:
                 continue
             one = found[sources[0]]
-            if kind in {Kind.OPERATOR, Kind.AVERAGE_POOL} and node not in pruned:
+            if kind in _WINDOWS and node not in pruned:
                 one = geometry.after(one, self._own(node), self._sizes(self.entry))
             elif kind in {Kind.NORM, Kind.LINE, Kind.ACTIVATION}:
                 one = replace(one, biased=True)
             elif kind in {Kind.ADD, Kind.MULTIPLY}:
                 one = self._joined(node, kind, [found[source] for source in sources])
+            elif kind is Kind.CONCAT:
+                one = replace(reduce(geometry.together, (found[source] for source in sources)), groups=1)
             found[node] = one
         return found[self.exit]
 
@@ -273,9 +281,10 @@ class _Composer:
         )
 
     def _own(self, node: fx.Node) -> Geometry:
-        """Returns the geometry of one operator."""
-        if self.kinds[node] is Kind.AVERAGE_POOL:
-            return self._pool(node)
+        """Returns the geometry of one node that reads a window."""
+        kind = self.kinds[node]
+        if kind is not Kind.OPERATOR:
+            return self._pool(node) if kind is Kind.AVERAGE_POOL else self._moved(node, kind)
         module = module_of(node)
         biased = module.bias is not None
         if isinstance(module, nn.Linear):
@@ -295,6 +304,26 @@ class _Composer:
         extent = tuple(k - 1 for k in kernel)
         channels = self._channels(node)
         return Geometry(padding, padding, extent, stride, (1,) * self.axes, channels)
+
+    def _moved(self, node: fx.Node, kind: Kind) -> Geometry:
+        """Returns the geometry of a slice or a pad of channels or positions."""
+        labels = self.labels[node]
+        nothing = geometry.start(self._channels(node), self.axes)
+        windows = slice_windows(node, self.shapes) if kind is Kind.SLICE else pad_windows(node, len(labels))
+        if windows is None:
+            raise _NotAffineError(f"pads with something else than zeros, or picks single values, in {_what(node)}")
+        before, behind, stride = ([0] * self.axes, [0] * self.axes, [1] * self.axes)
+        for label, (first, last, step) in zip(labels, windows, strict=True):
+            if (first, last, step) == (0, 0, 1):
+                continue
+            if label == "C":
+                nothing = replace(nothing, groups=1)
+            elif self.spatial and label[1:].isdigit():
+                place = int(label[1:])
+                before[place], behind[place], stride[place] = first, last, step
+            else:
+                raise _NotAffineError(f"cuts or adds positions in {_what(node)}")
+        return replace(nothing, before=tuple(before), behind=tuple(behind), stride=tuple(stride))
 
     def _option(self, composed: Geometry, pruned: frozenset[fx.Node]) -> MergeOption:
         inputs = self._channels(self.entry)
@@ -317,30 +346,3 @@ class _Composer:
 def _magnitude(node: fx.Node) -> float:
     """Returns the sum of |weights|: what is smallest goes first (LayerMerge's criterion)."""
     return float(_weight(node).abs().sum())
-
-
-def paddings(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns zeros before and after each axis."""
-    if not isinstance(module.padding, str):
-        return tuple(module.padding), tuple(module.padding)
-    total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    total = [0] * len(total) if module.padding == "valid" else total
-    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-
-
-def average_pool_settings(node: fx.Node, axes: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """Returns kernel, stride and padding of an average pool, None where its windows are not all of one size."""
-    names = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    kernel = _per_axis(given["kernel_size"], axes)
-    stride = _per_axis(given.get("stride") or kernel, axes)
-    padding = _per_axis(given.get("padding") or 0, axes)
-    uncounted = any(padding) and not given.get("count_include_pad", True)
-    if given.get("ceil_mode") or uncounted or given.get("divisor_override"):
-        return None
-    return kernel, stride, padding
-
-
-def _per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * axes if len(values) == 1 else values
