@@ -43,7 +43,7 @@ class MergeSpace:
 
     Attributes:
         regions: In the order of their chains and entries; single operators, which merge with nothing, among them.
-        refusals: One per stretch between neighbouring positions that cannot.
+        refusals: Each reason once, with the shortest stretch that it holds for.
     """
 
     regions: tuple[MergeRegion, ...]
@@ -74,6 +74,7 @@ class _Search:
         self.calls = Counter(str(n.target) for n in self.nodes.values() if n.op == "call_module")
         self.regions: list[MergeRegion] = []
         self.refusals: list[Refusal] = []
+        self.said: set[Blocked] = set()
 
     def scan(self, chain: ChainRegion) -> None:
         """Adds the regions between any two positions of one chain."""
@@ -125,21 +126,24 @@ class _Search:
 
     def _add(self, chain: ChainRegion, ends: tuple[int, int], nodes: tuple[fx.Node, ...]) -> bool:
         """Adds one region; returns whether a longer one may still be found."""
-        start, end = ends
-        positions = chain.chain.positions
-        entry = self.nodes[positions[start].output]
+        entry = self.nodes[chain.chain.positions[ends[0]].output]
         if any(self.shapes.per_sample(node.name) is None for node in (entry, nodes[-1])):
             return False
         kinds = {node: self.kinds[node] for node in nodes}
         found = self._shared(nodes) or merge_options(kinds, entry, self.shapes, self.sides, self.reach.options)
         if isinstance(found, Blocked):
-            if end == start + 1:
-                where = self.names.stretch(nodes)
-                self.refusals.append(Refusal(where, f"{where} cannot be merged: it {found.reason}.", found.code))
+            self._refuse(nodes, found)
             return found.code != "not-affine"
         if found:
             self.regions.append(self._region(chain, ends, nodes, found))
         return True
+
+    def _refuse(self, nodes: tuple[fx.Node, ...], found: Blocked) -> None:
+        """Says once why a stretch, and all that hold it, cannot be merged."""
+        if found not in self.said:
+            self.said.add(found)
+            where = self.names.stretch(nodes)
+            self.refusals.append(Refusal(where, f"{where} cannot be merged: it {found.reason}.", found.code))
 
     def _region(
         self, chain: ChainRegion, ends: tuple[int, int], nodes: tuple[fx.Node, ...], options: tuple[MergeOption, ...]

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.special import log_ndtr, ndtr
 
-from compressors.collapse.line import Line
+from compressors.channel_line import Line
 from compressors.collapse.pieces import integrate_pieces, pieces_of
 from compressors.collapse.quadrature import integrate
 

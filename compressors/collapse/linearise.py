@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from compressors.analysis.kinds import module_of
-from compressors.collapse.line import ChannelLine, Line
+from compressors.channel_line import ChannelLine, Line
 from compressors.errors import OptionError, SurgeryError
 from compressors.graph import Graph
 from compressors.modules import activation_kind

@@ -22,8 +22,8 @@ from torch import fx
 
 from compressors.analysis.segments import Site
 from compressors.analysis.sites import find_sites
+from compressors.channel_line import Line
 from compressors.collapse.axes import channel_axes, line_axis
-from compressors.collapse.line import Line
 from compressors.errors import OptionError
 from compressors.graph import Graph
 from compressors.shapes import propagate

@@ -7,6 +7,7 @@ side inputs add is computed from them by a small linear and added at every posit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import final
 
@@ -34,13 +35,18 @@ class AffineStretch(nn.Module):
         self.body = body
         self.specs = tuple(specs)
 
+    def in_float64(self) -> AffineStretch:
+        """Returns a copy that computes in float64."""
+        specs = (replace(spec, dtype=torch.float64) if spec.dtype.is_floating_point else spec for spec in self.specs)
+        return AffineStretch(deepcopy(self.body).double(), tuple(specs))
+
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns the stretch's output."""
         return self.body(*inputs)  # type: ignore[no-any-return]
 
 
 def merged(stretch: AffineStretch) -> nn.Module:
-    """Returns what a stretch becomes: a convolution or linear, with a constant map or side inputs where there are any.
+    """Returns what a stretch becomes, in float64: an operator, with a constant map or side inputs where there are any.
 
     Raises:
         SurgeryError: The stretch is not affine, or not exactly one operator; it should not have been made.
@@ -48,7 +54,7 @@ def merged(stretch: AffineStretch) -> nn.Module:
     composed = compose_body(stretch.body, stretch.specs)
     if isinstance(composed, Refused):
         raise SurgeryError(f"a stretch cannot be merged: {composed.reason}")
-    dtype = stretch.specs[0].dtype
+    dtype = torch.float64
     mapped = composed.mapped
     flat = mapped.biases.flatten(1) if mapped.affine.axes else mapped.biases[:, None]
     centre = flat.mean(1)
@@ -57,14 +63,14 @@ def merged(stretch: AffineStretch) -> nn.Module:
     operator = algebra.to_module(replace(mapped.affine, bias=centre if constant else torch.zeros_like(centre)), dtype)
     if constant and not composed.sides:
         return operator
-    return _assembled(stretch, operator, None if constant else mapped.biases.to(dtype), composed)
+    return _assembled(stretch, operator, None if constant else mapped.biases, composed)
 
 
 def _assembled(
     stretch: AffineStretch, operator: nn.Module, biases: torch.Tensor | None, composed: Composed
 ) -> nn.Module:
     """Returns a module that adds a constant map and side inputs to an operator."""
-    root = fx.GraphModule(stretch.body, fx.Graph())
+    root = deepcopy(stretch.body)
     root.add_submodule("operator", operator)
     graph = fx.Graph()
     known: dict[fx.Node, fx.Node] = {}
@@ -88,7 +94,7 @@ def _add_side(
     """Adds M e, the same at every position, to a tensor (N, C, S...)."""
     value, side = operands
     name, matrix = named
-    root.add_submodule(name, algebra.to_module(Affine(matrix, matrix.new_zeros(len(matrix))), torch.float32))
+    root.add_submodule(name, algebra.to_module(Affine(matrix, matrix.new_zeros(len(matrix))), torch.float64))
     flat = graph.call_function(torch.ops.aten.flatten.using_ints, (side, 1))
     added = graph.call_module(name, (flat,))
     for axis in range(2, 2 + _axes(root)):
