@@ -2,8 +2,8 @@
 
 1. Flatten, then a linear, is a convolution whose kernel is the whole grid and that pads nothing.
 2. A map on a grid, then flatten, then a linear, is one linear of the flattened input: its row for output q is the
-   adjoint of the map, applied to row q of the linear as a grid. The adjoint is a transposed convolution, cropped by what
-   the map pads and extended by zeros to what it leaves unread. Exact at the borders too, for one input size.
+   adjoint of the map, applied to row q of the linear as a grid. The adjoint is a transposed convolution, cropped by
+   what the map pads and extended by zeros to what it leaves unread. Exact at the borders too, for one input size.
 3. A linear on channels is a 1x1 and back; it commutes with every mean over the grid, since both are linear and act on
    different axes.
 """
