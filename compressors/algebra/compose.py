@@ -41,7 +41,7 @@ def compose(first: Affine, second: Affine) -> Affine:
     groups = math.gcd(first.groups, second.groups)
     one, two = regroup(first, groups), regroup(second, groups)
     steps = tuple(s * d for s, d in zip(one.stride, two.dilation, strict=True))
-    kept = tuple(_distance(*taps) for taps in zip(one.kernel, one.dilation, two.kernel, steps, strict=True))
+    kept = tuple(tap_distance(*taps) for taps in zip(one.kernel, one.dilation, two.kernel, steps, strict=True))
     blocks = zip(one.weight.chunk(groups), two.weight.chunk(groups), strict=True)
     return Affine(
         torch.cat([_combine(w1, w2, steps, one.dilation, kept) for w1, w2 in blocks]),
@@ -82,7 +82,7 @@ def add_up(inner: tuple[int, ...], stride: tuple[int, ...], outer: tuple[int, ..
     return tuple(p + s * q for p, s, q in zip(inner, stride, outer, strict=True))
 
 
-def _distance(kernel1: int, dilation1: int, kernel2: int, step: int) -> int:
+def tap_distance(kernel1: int, dilation1: int, kernel2: int, step: int) -> int:
     """Returns the dilation of the composed kernel along one axis."""
     return math.gcd(dilation1 if kernel1 > 1 else 0, step if kernel2 > 1 else 0) or 1
 

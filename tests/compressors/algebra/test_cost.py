@@ -2,17 +2,16 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import assume, given
 from torch import nn
 
 from compressors import algebra
 from compressors.algebra import Affine
-from tests.compressors.algebra.maps import form, map_of, module_of, pair_of
+from tests.compressors.algebra.maps import fits, form, forms, map_of, module_of, pair_of, quick
 
 
 def linears(*widths):
-    return [
-        Affine(torch.empty(o, i, device="meta"), torch.empty(o, device="meta")) for i, o in itertools.pairwise(widths)
-    ]
+    return [Affine(torch.zeros(1).expand(o, i), torch.zeros(o)) for i, o in itertools.pairwise(widths)]
 
 
 def pixelwise(t, inputs, outputs):
@@ -85,3 +84,11 @@ def test_cheapest_runs_are_the_cheapest_of_all():
 def test_bottleneck_is_kept():
     assert algebra.cheapest_runs(linears(512, 64, 512), ()) == ((0, 1), (1, 2))
     assert algebra.cheapest_runs(linears(64, 512, 64), ()) == ((0, 2),)
+
+
+@quick
+@given(one=forms(2), two=forms(2), three=forms(2))
+def test_compared_cost_is_that_of_the_composition(one, two, three):
+    maps = [map_of(module_of(one, 4, 8), one), *(map_of(module_of(shape, 8, 8), shape) for shape in (two, three))]
+    assume(fits(maps, (12, 13)))
+    assert algebra.compare(maps, (12, 13)).merged == algebra.cost(algebra.compose_chain(maps), (12, 13))
