@@ -1,6 +1,6 @@
 """The algebra of affine maps: convolutions and linears that can be composed, added and folded exactly, in float64."""
 
-from compressors.algebra.affine import Affine, Refused, identity, of_module, rounding_bound, to_module
+from compressors.algebra.affine import Affine, Refused, identity, of_module, regroup, rounding_bound, to_module
 from compressors.algebra.bias import (
     BiasMapped,
     BorderBias,
@@ -12,7 +12,7 @@ from compressors.algebra.bias import (
     pre_pad,
     with_bias_map,
 )
-from compressors.algebra.compose import compose, compose_chain, compose_shift, regroup, split_groups
+from compressors.algebra.compose import compose, compose_chain, compose_shift, split_groups
 from compressors.algebra.cost import Comparison, Cost, chain_cost, cheapest_runs, compare, cost
 from compressors.algebra.exact import (
     Exactness,

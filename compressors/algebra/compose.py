@@ -5,8 +5,8 @@
    group, W = conv_transpose(W2, W1, stride = s1*d2, dilation = d1). The bias is b2 + (W2 summed over its taps) b1.
    Composition is associative, and its outputs have the size of the pair's. (RepVGG, 2021, and LayerMerge, 2024, have
    the case without dilation and groups and with s1 = 1.) Where it equals the pair is `exact`'s business.
-2. Groups: a grouped map is a block-diagonal one. `regroup` makes blocks coarser, `split_groups` as fine as the zeros
-   allow.
+2. Groups: a grouped map is a block-diagonal one. `regroup` makes its blocks coarser, `split_groups` as fine as the
+   zeros allow.
 3. A term that is constant over the grid and added between two maps (an embedding e = We t + be) composes to
    (W2 summed over its taps)(We t + be), exactly where the second map pads nothing.
 """
@@ -21,7 +21,7 @@ from functools import reduce
 import torch
 from torch.nn import functional as F
 
-from compressors.algebra.affine import Affine
+from compressors.algebra.affine import Affine, regroup
 
 _TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -95,26 +95,6 @@ def _combine(
         return w2 @ w1
     full = _TRANSPOSE[len(steps)](w2, w1, stride=steps, dilation=dilation1)
     return full[(slice(None), slice(None), *(slice(None, None, step) for step in kept))].contiguous()
-
-
-def regroup(affine: Affine, groups: int) -> Affine:
-    """Returns the same map with fewer, denser groups (block-diagonal inside, case 2).
-
-    Raises:
-        ValueError: `groups` does not divide the map's groups.
-    """
-    if affine.groups % groups:
-        raise ValueError(f"cannot turn {affine.groups} groups into {groups}")
-    if affine.groups == groups:
-        return affine
-    merged, outputs = affine.groups // groups, affine.outputs // affine.groups
-    width = affine.weight.shape[1]
-    dense = affine.weight.new_zeros(affine.outputs, width * merged, *affine.kernel)
-    for index in range(affine.groups):
-        rows = slice(index * outputs, (index + 1) * outputs)
-        column = (index % merged) * width
-        dense[rows, column : column + width] = affine.weight[rows]
-    return replace(affine, weight=dense, groups=groups)
 
 
 def split_groups(affine: Affine) -> Affine:

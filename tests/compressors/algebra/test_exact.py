@@ -54,7 +54,7 @@ def verdict_in_numbers(maps, size, x) -> Exactness:
 def test_exactness_agrees_with_the_values_of_3000_random_configurations(length):
     generator, source = random.Random(length), torch.Generator().manual_seed(length)
     seen = dict.fromkeys(Exactness, 0)
-    while sum(seen.values()) < (3000 if length == 2 else 1000):
+    while sum(seen.values()) < (3000 if length == 2 else 600):
         axes = generator.choice([1, 1, 2])
         size = tuple(generator.randint(3, 9) for _ in range(axes))
         crop = generator.random() < 0.2
@@ -65,7 +65,7 @@ def test_exactness_agrees_with_the_values_of_3000_random_configurations(length):
         x = torch.randn(1, 2, *size, generator=source, dtype=torch.float64)
         assert verdict is verdict_in_numbers(maps, size, x), (maps, size)
         seen[verdict] += 1
-    assert min(seen.values()) > 50, seen
+    assert min(seen.values()) > 30, seen
 
 
 def test_circular_exactness_agrees_with_the_values():
