@@ -122,7 +122,7 @@ class Affine:
 
     def tap_sum(self) -> torch.Tensor:
         """Returns the dense weight summed over its taps, shape (out, in): what a constant input is multiplied by."""
-        return self.dense().flatten(2).sum(-1) if self.axes else self.weight
+        return regroup(replace(self, weight=self.weight.flatten(2).sum(-1)), 1).weight if self.axes else self.weight
 
 
 def regroup(affine: Affine, groups: int) -> Affine:

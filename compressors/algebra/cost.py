@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 from compressors.algebra.affine import Affine
-from compressors.algebra.compose import add_up, tap_distance
+from compressors.algebra.compose import sketch
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def chain_cost(maps: Sequence[Affine], size: tuple[int, ...]) -> Cost:
 
 def compare(maps: Sequence[Affine], size: tuple[int, ...]) -> Comparison:
     """Returns what a chain and its composition cost on inputs of the given sizes (cases 2 and 3)."""
-    return Comparison(chain_cost(maps, size), cost(reduce(_sketch, maps), size))
+    return Comparison(chain_cost(maps, size), cost(reduce(sketch, maps), size))
 
 
 def cheapest_runs(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -93,27 +93,8 @@ def cheapest_runs(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[tuple[
     for stop in range(1, len(maps) + 1):
         options = []
         for start in range(stop):
-            run = cost(reduce(_sketch, maps[start:stop]), sizes[start])
+            run = cost(reduce(sketch, maps[start:stop]), sizes[start])
             spent, held, runs = best[start]
             options.append((spent + run.multiply_adds, held + run.parameters, (*runs, (start, stop))))
         best.append(min(options, key=lambda option: option[:2]))
     return best[-1][2]
-
-
-def _sketch(first: Affine, second: Affine) -> Affine:
-    """Returns a map with the shape of the composition, all of whose weights are one shared, meaningless number."""
-    groups = math.gcd(first.groups, second.groups)
-    steps = tuple(s * d for s, d in zip(first.stride, second.dilation, strict=True))
-    kept = tuple(map(tap_distance, first.kernel, first.dilation, second.kernel, steps))
-    reach = (e + s * (k - 1) for e, s, k in zip(first.extent, steps, second.kernel, strict=True))
-    kernel = (e // d + 1 for e, d in zip(reach, kept, strict=True))
-    return replace(
-        first,
-        weight=second.weight.new_empty(()).expand(second.outputs, first.inputs // groups, *kernel),
-        bias=second.bias,
-        stride=tuple(a * b for a, b in zip(first.stride, second.stride, strict=True)),
-        before=add_up(first.before, first.stride, second.before),
-        after=add_up(first.after, first.stride, second.after),
-        dilation=kept,
-        groups=groups,
-    )
