@@ -1,27 +1,27 @@
 """The algebra of affine maps: convolutions and linears that can be composed, added and folded exactly, in float64."""
 
-from compressors.algebra.affine import Affine, Refused, identity, of_module, rounding_bound, to_module
+from compressors.algebra.affine import Affine, Refused, identity, of_module, regroup, rounding_bound, to_module
 from compressors.algebra.bias import (
     BiasMapped,
     BorderBias,
     PrePadded,
     add_mapped,
     border_bias,
+    chain_border_bias,
     compose_after,
     compose_before,
     pre_pad,
     with_bias_map,
 )
-from compressors.algebra.compose import compose, compose_chain, compose_shift, regroup, split_groups
+from compressors.algebra.compose import compose, compose_chain, compose_shift, split_groups
 from compressors.algebra.cost import Comparison, Cost, chain_cost, cheapest_runs, compare, cost
 from compressors.algebra.exact import (
     Exactness,
     Merge,
     Policy,
-    bias_map,
-    chain_bias_map,
     chain_exactness,
     exactness,
+    is_chain_exact_at_every_size,
     is_exact_at_every_size,
     merge,
     merge_chain,
@@ -54,6 +54,7 @@ from compressors.algebra.parallel import (
     trim_after,
 )
 from compressors.algebra.pools import average_pool, global_average_pool, of_adaptive_pool, of_average_pool
+from compressors.algebra.positions import bias_map, chain_bias_map
 
 __all__ = [
     "Affine",
@@ -76,6 +77,7 @@ __all__ = [
     "border_bias",
     "centre_outputs",
     "chain_bias_map",
+    "chain_border_bias",
     "chain_cost",
     "chain_exactness",
     "channel_padding",
@@ -93,6 +95,7 @@ __all__ = [
     "flatten_through",
     "global_average_pool",
     "identity",
+    "is_chain_exact_at_every_size",
     "is_exact_at_every_size",
     "join_inputs",
     "layer_norm_scale",

@@ -118,16 +118,31 @@ class Affine:
 
     def dense(self) -> torch.Tensor:
         """Returns the weight without groups, shape (out, in, *kernel)."""
-        width, outputs = self.weight.shape[1], self.outputs // self.groups
-        dense = self.weight.new_zeros(self.outputs, self.inputs, *self.kernel)
-        for group in range(self.groups):
-            rows = slice(group * outputs, (group + 1) * outputs)
-            dense[rows, group * width : (group + 1) * width] = self.weight[rows]
-        return dense
+        return regroup(self, 1).weight
 
     def tap_sum(self) -> torch.Tensor:
         """Returns the dense weight summed over its taps, shape (out, in): what a constant input is multiplied by."""
-        return self.dense().flatten(2).sum(-1) if self.axes else self.weight
+        return regroup(replace(self, weight=self.weight.flatten(2).sum(-1)), 1).weight if self.axes else self.weight
+
+
+def regroup(affine: Affine, groups: int) -> Affine:
+    """Returns the same map with fewer, denser groups (block-diagonal inside).
+
+    Raises:
+        ValueError: `groups` does not divide the map's groups.
+    """
+    if affine.groups % groups:
+        raise ValueError(f"cannot turn {affine.groups} groups into {groups}")
+    if affine.groups == groups:
+        return affine
+    merged, outputs = affine.groups // groups, affine.outputs // affine.groups
+    width = affine.weight.shape[1]
+    dense = affine.weight.new_zeros(affine.outputs, width * merged, *affine.kernel)
+    for index in range(affine.groups):
+        rows = slice(index * outputs, (index + 1) * outputs)
+        column = (index % merged) * width
+        dense[rows, column : column + width] = affine.weight[rows]
+    return replace(affine, weight=dense, groups=groups)
 
 
 def of_module(module: nn.Module) -> Affine:
@@ -209,7 +224,8 @@ def rounding_bound(affine: Affine, x: torch.Tensor, dtype: torch.dtype) -> torch
     With unit roundoff u and n products per output, a sum in any order of products of rounded weights and rounded
     inputs is off by at most g * (|W| * |x| + |b|), g = (n + 3) u / (1 - (n + 3) u): one u for each of weight, input and
     product, and n for the additions, the bias among them (Higham, Accuracy and Stability of Numerical Algorithms,
-    2002, section 3.1). It holds where sums are kept in that type too.
+    2002, section 3.1). It holds for products that are summed as they are, in that type or a longer one: not for
+    Winograd's or Fourier transforms, nor for TensorFloat-32.
 
     Args:
         affine: The map.

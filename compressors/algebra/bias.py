@@ -2,9 +2,9 @@
 
 1. A map with a bias map, y = A x + B, stays one under what follows, S(A x + B) + c = (S A) x + S B + c, and under what
    precedes, A(F x + f) + B = (A F) x + A f + B; exact where the composed weights are.
-2. Border classes. B depends on a position only through which taps of the second map fall outside its input: so along
-   each axis the positions of the first border, of the last border, and everything between have one value each. The
-   table of these values gives the bias map at every size whose borders do not meet where the second map's stride is 1
+2. Border classes. B depends on a position only through what it reads outside the maps between: so along each axis the
+   positions of the first border and of the last border have a value each, and everything between has one. The table of
+   these values gives the bias map at every size whose borders do not meet where the strides behind the first map are 1
    and the weights are exact at every size, else at all sizes that are congruent modulo the product of the strides.
 3. Pre-padding. Where the first map has one tap and pads nothing, padding its input with constants c, W1 c = -b1, makes
    the padding between the maps a value that the first map gives. The composition then pads nothing and is exact; c
@@ -13,15 +13,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch.nn import functional as F
 
 from compressors.algebra.affine import Affine, Refused
-from compressors.algebra.compose import compose
-from compressors.algebra.exact import Exactness, bias_map, exactness, is_exact_at_every_size
+from compressors.algebra.compose import compose, sketch
+from compressors.algebra.exact import Exactness, chain_exactness, exactness, is_chain_exact_at_every_size
 from compressors.algebra.parallel import add
+from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides
 
 _SOLVED = 1e-10
 
@@ -118,32 +121,29 @@ class BorderBias:
 
 
 def border_bias(first: Affine, second: Affine, size: tuple[int, ...]) -> BorderBias | Refused:
-    """Returns the bias of `compose(first, second)` as border classes (case 2), or why the weights are not exact."""
-    if exactness(first, second, size) is Exactness.INEXACT:
-        return Refused("the second map reads padding where the merged kernel would see the input")
-    everywhere = is_exact_at_every_size(first, second)
-    strides = zip(first.stride, second.stride, strict=True)
-    period = tuple(1 if everywhere and s2 == 1 else s1 * s2 for s1, s2 in strides)
-    borders = _borders(first, second, size)
-    while any(n - a - b < 1 for n, a, b in borders):
-        size = tuple(n + p for n, p in zip(size, period, strict=True))
-        borders = _borders(first, second, size)
-    table = bias_map(first, second, size)
-    for axis, (n, before, after) in enumerate(borders, start=1):
-        table = table.index_select(axis, torch.tensor([*range(before + 1), *range(n - after, n)]))
-    return BorderBias(table, tuple(b for _, b, _ in borders), tuple(a for _, _, a in borders), size, period)
+    """Returns the bias of `compose(first, second)` as border classes; see `chain_border_bias`."""
+    return chain_border_bias((first, second), size)
 
 
-def _borders(first: Affine, second: Affine, size: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Returns per axis: the output's size, and how many positions at its start and end read padding."""
-    middle = first.output_size(size)
-    result = []
-    for axis, n in enumerate(second.output_size(middle)):
-        starts = [second.stride[axis] * v - second.before[axis] for v in range(n)]
-        before = sum(start < 0 for start in starts)
-        after = sum(start + second.extent[axis] >= middle[axis] for start in starts)
-        result.append((n, before, after))
-    return result
+def chain_border_bias(maps: Sequence[Affine], size: tuple[int, ...]) -> BorderBias | Refused:
+    """Returns the bias of `compose_chain(maps)` as border classes (case 2), or why the weights are not exact.
+
+    The weights must be exact at the given size and at a larger one, beyond which nothing changes.
+    """
+    step = chain_strides(maps)
+    extent = reduce(sketch, maps).extent
+    large = tuple(n + s * -(-e // s) for n, s, e in zip(size, step, extent, strict=True))
+    if Exactness.INEXACT in {chain_exactness(maps, size), chain_exactness(maps, large)}:
+        return Refused("a map behind the first reads padding where the merged kernel would see the input")
+    everywhere = is_chain_exact_at_every_size(maps)
+    period = tuple(1 if everywhere and s == maps[0].stride[axis] else s for axis, s in enumerate(step))
+    while any(border.inner < 1 for border in chain_borders(maps, size)):
+        size = tuple(n + s for n, s in zip(size, step, strict=True))
+    table, borders = chain_bias_map(maps, size), chain_borders(maps, size)
+    for axis, border in enumerate(borders, start=1):
+        places = [*range(border.before + 1), *range(border.size - border.after, border.size)]
+        table = table.index_select(axis, torch.tensor(places))
+    return BorderBias(table, tuple(b.before for b in borders), tuple(b.after for b in borders), size, period)
 
 
 @dataclass(frozen=True, eq=False)

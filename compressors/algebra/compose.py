@@ -1,12 +1,12 @@
 """Composition: one map for several, one after the other.
 
 1. Taps at a of the first and b of the second land at d1*a + s1*d2*b; strides multiply; padding adds up to p1 + s1*p2;
-   groups become gcd(g1, g2); the dilation becomes the greatest common divisor of the taps' distances. In one call per
-   group, W = conv_transpose(W2, W1, stride = s1*d2, dilation = d1). The bias is b2 + (W2 summed over its taps) b1.
+   groups become gcd(g1, g2); the dilation becomes the greatest common divisor of the taps' distances. The weights are
+   one matrix product per tap of the second, added up where taps land. The bias is b2 + (W2 summed over its taps) b1.
    Composition is associative, and its outputs have the size of the pair's. (RepVGG, 2021, and LayerMerge, 2024, have
    the case without dilation and groups and with s1 = 1.) Where it equals the pair is `exact`'s business.
-2. Groups: a grouped map is a block-diagonal one. `regroup` makes blocks coarser, `split_groups` as fine as the zeros
-   allow.
+2. Groups: a grouped map is a block-diagonal one. `regroup` makes its blocks coarser, `split_groups` as fine as the
+   zeros allow.
 3. A term that is constant over the grid and added between two maps (an embedding e = We t + be) composes to
    (W2 summed over its taps)(We t + be), exactly where the second map pads nothing.
 """
@@ -17,13 +17,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import product
 
 import torch
-from torch.nn import functional as F
 
-from compressors.algebra.affine import Affine
-
-_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+from compressors.algebra.affine import Affine, regroup
 
 
 def compose(first: Affine, second: Affine) -> Affine:
@@ -38,21 +36,46 @@ def compose(first: Affine, second: Affine) -> Affine:
         )
     if first.padded and second.padded and first.circular != second.circular:
         raise ValueError("a map that pads with zeros and one that pads circularly have no common padding")
+    whole = sketch(first, second)
+    weight = _combine(regroup(first, whole.groups), regroup(second, whole.groups), whole)
+    return replace(whole, weight=weight, bias=second.bias + second.tap_sum() @ first.bias)
+
+
+def sketch(first: Affine, second: Affine) -> Affine:
+    """Returns a map with the shape of the composition, all of whose weights are one shared, meaningless number."""
     groups = math.gcd(first.groups, second.groups)
-    one, two = regroup(first, groups), regroup(second, groups)
-    steps = tuple(s * d for s, d in zip(one.stride, two.dilation, strict=True))
-    kept = tuple(_distance(*taps) for taps in zip(one.kernel, one.dilation, two.kernel, steps, strict=True))
-    blocks = zip(one.weight.chunk(groups), two.weight.chunk(groups), strict=True)
+    steps = add_up((0,) * first.axes, first.stride, second.dilation)
+    kept = tuple(map(_tap_distance, first.kernel, first.dilation, second.kernel, steps))
+    reach = add_up(first.extent, first.stride, second.extent)
+    kernel = (e // d + 1 for e, d in zip(reach, kept, strict=True))
     return Affine(
-        torch.cat([_combine(w1, w2, steps, one.dilation, kept) for w1, w2 in blocks]),
-        second.bias + second.tap_sum() @ first.bias,
-        tuple(a * b for a, b in zip(one.stride, two.stride, strict=True)),
+        second.weight.new_zeros(()).expand(second.outputs, first.inputs // groups, *kernel),
+        second.bias,
+        tuple(a * b for a, b in zip(first.stride, second.stride, strict=True)),
         add_up(first.before, first.stride, second.before),
         add_up(first.after, first.stride, second.after),
         kept,
         groups,
         (first.padded and first.circular) or (second.padded and second.circular),
     )
+
+
+def _combine(one: Affine, two: Affine, whole: Affine) -> torch.Tensor:
+    """Returns the weight of a composition of two maps that have its groups, shape (out, in / groups, *kernel)."""
+    if not two.axes:
+        return two.weight @ one.weight
+    inner = one.weight.reshape(
+        one.groups, one.outputs // one.groups, -1
+    )  # (groups, middle / groups, in / groups * taps)
+    outer = two.weight.reshape(two.groups, two.outputs // two.groups, two.weight.shape[1], -1)
+    weight = one.weight.new_zeros(whole.weight.shape)
+    for number, tap in enumerate(product(*map(range, two.kernel))):
+        starts = (s * d * b // k for s, d, b, k in zip(one.stride, two.dilation, tap, whole.dilation, strict=True))
+        ends = zip(starts, one.extent, one.dilation, whole.dilation, strict=True)
+        places = (slice(start, start + e // k + 1, max(d // k, 1)) for start, e, d, k in ends)
+        part = (outer[..., number] @ inner).reshape(two.outputs, -1, *one.kernel)
+        weight[(slice(None), slice(None), *places)] += part
+    return weight
 
 
 def compose_chain(maps: Sequence[Affine]) -> Affine:
@@ -82,39 +105,9 @@ def add_up(inner: tuple[int, ...], stride: tuple[int, ...], outer: tuple[int, ..
     return tuple(p + s * q for p, s, q in zip(inner, stride, outer, strict=True))
 
 
-def _distance(kernel1: int, dilation1: int, kernel2: int, step: int) -> int:
+def _tap_distance(kernel1: int, dilation1: int, kernel2: int, step: int) -> int:
     """Returns the dilation of the composed kernel along one axis."""
     return math.gcd(dilation1 if kernel1 > 1 else 0, step if kernel2 > 1 else 0) or 1
-
-
-def _combine(
-    w1: torch.Tensor, w2: torch.Tensor, steps: tuple[int, ...], dilation1: tuple[int, ...], kept: tuple[int, ...]
-) -> torch.Tensor:
-    """Returns the kernel of one group: taps of both spread out, summed over the channels between."""
-    if not steps:
-        return w2 @ w1
-    full = _TRANSPOSE[len(steps)](w2, w1, stride=steps, dilation=dilation1)
-    return full[(slice(None), slice(None), *(slice(None, None, step) for step in kept))].contiguous()
-
-
-def regroup(affine: Affine, groups: int) -> Affine:
-    """Returns the same map with fewer, denser groups (block-diagonal inside, case 2).
-
-    Raises:
-        ValueError: `groups` does not divide the map's groups.
-    """
-    if affine.groups % groups:
-        raise ValueError(f"cannot turn {affine.groups} groups into {groups}")
-    if affine.groups == groups:
-        return affine
-    merged, outputs = affine.groups // groups, affine.outputs // affine.groups
-    width = affine.weight.shape[1]
-    dense = affine.weight.new_zeros(affine.outputs, width * merged, *affine.kernel)
-    for index in range(affine.groups):
-        rows = slice(index * outputs, (index + 1) * outputs)
-        column = (index % merged) * width
-        dense[rows, column : column + width] = affine.weight[rows]
-    return replace(affine, weight=dense, groups=groups)
 
 
 def split_groups(affine: Affine) -> Affine:

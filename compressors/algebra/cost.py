@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
 
 from compressors.algebra.affine import Affine
-from compressors.algebra.compose import compose_chain
+from compressors.algebra.compose import sketch
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def chain_cost(maps: Sequence[Affine], size: tuple[int, ...]) -> Cost:
 
 def compare(maps: Sequence[Affine], size: tuple[int, ...]) -> Comparison:
     """Returns what a chain and its composition cost on inputs of the given sizes (cases 2 and 3)."""
-    return Comparison(chain_cost(maps, size), cost(compose_chain([_shape(one) for one in maps]), size))
+    return Comparison(chain_cost(maps, size), cost(reduce(sketch, maps), size))
 
 
 def cheapest_runs(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -85,7 +86,6 @@ def cheapest_runs(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[tuple[
     Returns:
         (start, stop) of each run, in order, covering the chain; a run of one map stays as it is.
     """
-    shapes = [_shape(one) for one in maps]
     sizes = [size]
     for one in maps:
         sizes.append(one.output_size(sizes[-1]))
@@ -93,13 +93,8 @@ def cheapest_runs(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[tuple[
     for stop in range(1, len(maps) + 1):
         options = []
         for start in range(stop):
-            run = cost(compose_chain(shapes[start:stop]), sizes[start])
+            run = cost(reduce(sketch, maps[start:stop]), sizes[start])
             spent, held, runs = best[start]
             options.append((spent + run.multiply_adds, held + run.parameters, (*runs, (start, stop))))
         best.append(min(options, key=lambda option: option[:2]))
     return best[-1][2]
-
-
-def _shape(affine: Affine) -> Affine:
-    """Returns the map without its values."""
-    return replace(affine, weight=affine.weight.to("meta"), bias=affine.bias.to("meta"))

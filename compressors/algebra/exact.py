@@ -7,7 +7,7 @@ the input; the chain sums only over those that stay inside every map between, be
 1. The weights are exact iff no path leaves a map between and yet ends inside the input (for a pair: no padding is read,
    or the first map, evaluated at the padding that is read, sees nothing of the input).
 2. A map's bias reaches the output over all paths that start at it; the composed bias is exact iff none of them is
-   outside at that map or behind it, or the bias is zero. Otherwise the bias depends on the position (`bias_map`).
+   outside at that map or behind it, or the bias is zero. Otherwise the bias depends on the position (`positions`).
 3. Both hold per axis, with one exception: along an axis on which nothing at all is seen of the input, nothing is off.
 4. Circular padding never leaves a map. There a path that wraps in a map of size H1, which lies s positions of the input
    apart, must wrap by whole inputs of size H: s * H1 = 0 modulo H.
@@ -22,11 +22,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import reduce
+from itertools import accumulate
 
 import torch
 
 from compressors.algebra.affine import Affine, Refused
-from compressors.algebra.compose import compose_chain
+from compressors.algebra.compose import compose_chain, sketch
+from compressors.algebra.positions import chain_bias_map, chain_sizes
 
 
 class Exactness(StrEnum):
@@ -113,7 +116,7 @@ class _Walk:
 
 def _walk(maps: Sequence[Affine], size: tuple[int, ...], axis: int) -> _Walk:
     """Follows all paths along one axis from the last map's output back to the input (cases 1 to 3)."""
-    sizes = _sizes(maps, size, axis)
+    sizes = [entry[axis] for entry in chain_sizes(maps, size)]
     clean, left = set(range(sizes[-1])), set[int]()
     biases: set[int] = set()
     for index in reversed(range(len(maps))):
@@ -129,7 +132,7 @@ def _walk(maps: Sequence[Affine], size: tuple[int, ...], axis: int) -> _Walk:
 def _wraps(maps: Sequence[Affine], size: tuple[int, ...]) -> bool:
     """Says whether every path through circular maps wraps by whole inputs (case 4)."""
     for axis in range(len(size)):
-        sizes, steps = _sizes(maps, size, axis), _strides(maps, axis)
+        sizes, steps = [entry[axis] for entry in chain_sizes(maps, size)], _strides(maps, axis)
         reads = set(range(sizes[-1]))
         for index in reversed(range(1, len(maps))):
             reads = _read(maps[index], axis, reads)
@@ -138,14 +141,6 @@ def _wraps(maps: Sequence[Affine], size: tuple[int, ...]) -> bool:
                 return False
             reads = wrapped
     return True
-
-
-def _sizes(maps: Sequence[Affine], size: tuple[int, ...], axis: int) -> list[int]:
-    """Returns the sizes along one axis: of the input, and of every map's output."""
-    sizes = [size]
-    for one in maps:
-        sizes.append(one.output_size(sizes[-1]))
-    return [entry[axis] for entry in sizes]
 
 
 def _strides(maps: Sequence[Affine], axis: int) -> list[int]:
@@ -175,6 +170,12 @@ def is_exact_at_every_size(first: Affine, second: Affine) -> bool:
     return all(q <= 0 or p + s > e for p, q, e, s in top) and all(q <= 0 or p >= e for p, q, e in bottom)
 
 
+def is_chain_exact_at_every_size(maps: Sequence[Affine]) -> bool:
+    """Says whether a chain composes with exact weights at every input size (sufficient); see the pair's rule."""
+    prefixes = accumulate(maps, sketch)
+    return all(is_exact_at_every_size(*pair) for pair in zip(prefixes, maps[1:], strict=False))
+
+
 def pad_first(first: Affine, second: Affine) -> tuple[Affine, Affine]:
     """Returns the pair with all padding moved to the first map, whose composition is exact everywhere."""
     one, two = pad_chain_first((first, second))
@@ -183,23 +184,10 @@ def pad_first(first: Affine, second: Affine) -> tuple[Affine, Affine]:
 
 def pad_chain_first(maps: Sequence[Affine]) -> tuple[Affine, ...]:
     """Returns the chain with all padding moved to the first map, whose composition is exact everywhere."""
-    whole = compose_chain(maps)
+    whole = reduce(sketch, maps)
     zeros = (0,) * whole.axes
     rest = (replace(one, before=zeros, after=zeros, circular=False) for one in maps[1:])
     return replace(maps[0], before=whole.before, after=whole.after, circular=whole.circular), *rest
-
-
-def bias_map(first: Affine, second: Affine, size: tuple[int, ...]) -> torch.Tensor:
-    """Returns the bias of the composition by position, shape (out, *sizes); exact where `exactness` says BIAS_MAP."""
-    return chain_bias_map((first, second), size)
-
-
-def chain_bias_map(maps: Sequence[Affine], size: tuple[int, ...]) -> torch.Tensor:
-    """Returns the chain's value on zeros: the bias of its composition by position, shape (out, *sizes)."""
-    value = maps[0].weight.new_zeros(1, maps[0].inputs, *size)
-    for one in maps:
-        value = one(value)
-    return value[0]
 
 
 def merge(first: Affine, second: Affine, size: tuple[int, ...], policy: Policy) -> Merge | Refused:

@@ -2,8 +2,9 @@
 
 1. Flatten, then a linear, is a convolution whose kernel is the whole grid and that pads nothing.
 2. A map on a grid, then flatten, then a linear, is one linear of the flattened input: its row for output q is the
-   adjoint of the map, applied to row q of the linear as a grid. The adjoint is a transposed convolution, cropped by what
-   the map pads and extended by zeros to what it leaves unread. Exact at the borders too, for one input size.
+   adjoint of the map, applied to row q of the linear as a grid. The adjoint is a transposed convolution; what it
+   gives padding is dropped, or added to the other end where the padding is circular. Exact at the borders too, for one
+   input size.
 3. A linear on channels is a 1x1 and back; it commutes with every mean over the grid, since both are linear and act on
    different axes.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch.nn import functional as F
 
-from compressors.algebra.affine import Affine, Refused
+from compressors.algebra.affine import Affine
 
 _TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -30,7 +32,7 @@ def flatten_as_kernel(linear: Affine, channels: int, size: tuple[int, ...]) -> A
     return Affine(linear.weight.reshape(-1, channels, *size), linear.bias, ones, zeros, zeros, ones)
 
 
-def flatten_through(first: Affine, linear: Affine, size: tuple[int, ...]) -> Affine | Refused:
+def flatten_through(first: Affine, linear: Affine, size: tuple[int, ...]) -> Affine:
     """Returns one linear of the flattened input for a map, flatten and a linear (case 2).
 
     Args:
@@ -43,15 +45,28 @@ def flatten_through(first: Affine, linear: Affine, size: tuple[int, ...]) -> Aff
     """
     middle = first.output_size(size)
     _check(linear, first.outputs, middle)
-    if first.circular and first.padded:
-        return Refused("the adjoint of circular padding is not implemented")
     rows = linear.weight.reshape(-1, first.outputs, *middle)
     transpose = _TRANSPOSE[first.axes]
     full = transpose(rows, first.weight, stride=first.stride, groups=first.groups, dilation=first.dilation)
-    parts = list(zip(first.before, size, full.shape[2:], strict=True))
-    pads = [n for p, whole, reached in reversed(parts) for n in (-p, whole + p - reached)]
     shift = rows.flatten(2).sum(-1) @ first.bias
-    return Affine(F.pad(full, pads).flatten(1), linear.bias + shift)
+    return Affine(_gather(full, first, size).flatten(1), linear.bias + shift)
+
+
+def _gather(reads: torch.Tensor, first: Affine, size: tuple[int, ...]) -> torch.Tensor:
+    """Returns what each position of the input is weighted by, shape (out, in, *size): the adjoint of `surround`.
+
+    Args:
+        reads: What each position is weighted by that the map reads, its padding included, shape (out, in, *reached).
+        first: The map.
+        size: Sizes of the input's axes.
+    """
+    for axis, (n, before) in enumerate(zip(size, first.before, strict=True), start=2):
+        places = torch.arange(reads.shape[axis]) - before
+        inside = (places >= 0) & (places < n) | first.circular
+        shape = (*reads.shape[:axis], n, *reads.shape[axis + 1 :])
+        kept = reads.index_select(axis, inside.nonzero()[:, 0])
+        reads = reads.new_zeros(shape).index_add(axis, places[inside] % n, kept)
+    return reads
 
 
 def as_pointwise(linear: Affine, axes: int) -> Affine:

@@ -18,8 +18,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from compressors.algebra.affine import Affine, Refused
-from compressors.algebra.compose import regroup
+from compressors.algebra.affine import Affine, Refused, regroup
 
 
 def norm_scale(norm: nn.modules.batchnorm._BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:

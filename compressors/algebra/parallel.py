@@ -19,8 +19,8 @@ from itertools import accumulate
 
 import torch
 
-from compressors.algebra.affine import Affine, identity
-from compressors.algebra.compose import regroup, split_groups
+from compressors.algebra.affine import Affine, identity, regroup
+from compressors.algebra.compose import split_groups
 
 
 def add(left: Affine, right: Affine, size: tuple[int, ...] | None = None) -> Affine:
