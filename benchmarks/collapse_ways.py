@@ -1,8 +1,9 @@
 """What it costs to replace one activation by a line, three ways: `python -m benchmarks.collapse_ways --data DIR`.
 
 DIR holds `models/NAME.pt2`, `DATASET/train.parquet` and `DATASET/test.parquet` (columns `image`, PNG bytes, and
-`label`). No training. Calibration images are the first of the training split, without labels; accuracy is that of the first test
-images. The second table compares the moments that the weights let expect with those of the calibration images.
+`label`). No training. Calibration images are the first of the training split, without labels; accuracy is that of the
+first test images. The second table compares the moments that the weights let expect with those of the calibration
+images.
 """
 
 from __future__ import annotations

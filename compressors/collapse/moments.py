@@ -74,8 +74,7 @@ class Moments:
 
     def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns mean and variance in one shape."""
-        shape = torch.broadcast_shapes(self.mean.shape, self.variance.shape)
-        return self.mean.expand(shape), self.variance.expand(shape)
+        return self.mean + torch.zeros_like(self.variance), self.variance + torch.zeros_like(self.mean)
 
 
 @dataclass(frozen=True)
@@ -202,11 +201,9 @@ def _norm(walk: _Walk, node: fx.Node) -> Moments:
         running = module.running_var.double()
         scale = scale * running / (running + module.eps)
     shift = torch.zeros_like(scale) if bias is None else bias.detach().double()
-    shape_of = torch.broadcast_shapes(shift.shape, scale.shape)
-    mean, variance = shift.expand(shape_of), scale.expand(shape_of)
-    if mean.numel() == 1:
+    if scale.numel() == 1:
         shape = (1,) * rank
-    return Moments(mean.reshape(shape), variance.reshape(shape), frozenset({origin}), propagated=False)
+    return Moments(shift.reshape(shape), scale.reshape(shape), frozenset({origin}), propagated=False)
 
 
 def _operator(walk: _Walk, node: fx.Node) -> Moments:

@@ -79,7 +79,7 @@ class SiteStatistics:
         Source: EASIER, probability of the ON state, the zero state left out.
         """
         signed = self.positive + self.negative
-        return self.positive / signed.clamp_min(1)
+        return self.positive.double() / signed.clamp_min(1)
 
     @property
     def entropy(self) -> torch.Tensor:
