@@ -8,7 +8,7 @@ the tensor does:
    token-mixing MLP, a linear over transposed tokens, has its channels in the last dimension as well.
 3. Whatever works elementwise keeps the dimension; what moves dimensions moves it along. Channels that are flattened
    together with positions become features; channels that are split over several dimensions are lost.
-4. Of the model's inputs, (batch, features) and images (batch, channels, rows, columns) are known.
+4. Of the model's inputs, images (batch, channels, rows, columns) and volumes are known.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ def channel_axes(graph: Graph) -> dict[str, int]:
 
 
 def line_axis(axes: Mapping[str, int], name: str, rank: int) -> int | None:
-    """Returns the axis of a tensor as a `Line` states it: -1 for the last dimension; None where it is unknown."""
-    axis = axes.get(name)
+    """Returns the axis of a tensor as a `Line` states it: -1 for the last dimension; None where it is unknown.
+
+    A tensor of rank 2 has no other dimension than the batch and its features.
+    """
+    axis = axes.get(name, 1 if rank == 2 else None)
     return -1 if axis == rank - 1 else axis
 
 
@@ -53,7 +56,7 @@ def _axis_of(node: fx.Node, known: Axes, shapes: Shapes) -> int | None:
     if node.op == "call_module" and kind in _PRODUCERS:
         return _produced(module_of(node), len(shapes.full[node.name]), known.get(_first(node)))
     if kind is Kind.INPUT:
-        return 1 if len(shapes.full[node.name]) in {2, 4, 5} else None
+        return 1 if len(shapes.full[node.name]) in {4, 5} else None
     rule = _RULES.get(kind, _unchanged)
     return rule(node, known, shapes)
 

@@ -51,7 +51,7 @@ def expect(activation: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> Expe
         mean: Of the inputs; shape (channels,), or any shape with the channels in dimension 1 (matters to PReLU only).
         std: Standard deviation of the inputs, >= 0, same shape.
     """
-    mean, std = torch.broadcast_tensors(mean.double(), std.double())
+    mean, std = mean.double(), std.double()
     pieces = pieces_of(activation, mean.dim())
     if pieces is not None:
         return Expectation(*integrate_pieces(pieces, mean, std))

@@ -1,8 +1,8 @@
 """Mean and variance of every tensor in a network, from its weights alone.
 
 Each tensor's entries count as independent Gaussians, the same in every sample. A batch norm's output has mean beta and
-variance gamma^2 v / (v + eps), where v is the running variance, whatever comes before it: these moments are as good as the stored
-statistics. A layer norm or group norm gives about beta and gamma^2. From there on:
+variance gamma^2 v / (v + eps), where v is the running variance, whatever comes before it: these moments are as good as
+the stored statistics. A layer norm or group norm gives about beta and gamma^2. From there on:
 
 1. Linear and convolution: W m + b and W^2 v, away from the border.
 2. Add and subtract: means add up, variances add up. Multiply: as for independent factors.
@@ -68,13 +68,13 @@ class Moments:
             axis: A dimension of the tensor, negative from the end.
             rank: Of the tensor.
         """
-        mean, variance = (value.reshape((1,) * (rank - value.dim()) + value.shape) for value in self._pair())
+        mean, variance = (value.reshape((1,) * (rank - value.dim()) + value.shape) for value in self.pair())
         mean, variance = (value.movedim(axis, 0).flatten(1) for value in (mean, variance))  # (channels, positions)
         return mean.mean(1), variance.mean(1) + mean.var(1, correction=0)
 
-    def _pair(self) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, variance = torch.broadcast_tensors(self.mean, self.variance)
-        return mean, variance
+    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns mean and variance in one shape."""
+        return self.mean + torch.zeros_like(self.variance), self.variance + torch.zeros_like(self.mean)
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,9 @@ def _norm(walk: _Walk, node: fx.Node) -> Moments:
         running = module.running_var.double()
         scale = scale * running / (running + module.eps)
     shift = torch.zeros_like(scale) if bias is None else bias.detach().double()
-    mean, variance = torch.broadcast_tensors(shift, scale)
-    if mean.numel() == 1:
+    if scale.numel() == 1:
         shape = (1,) * rank
-    return Moments(mean.reshape(shape), variance.reshape(shape), frozenset({origin}), propagated=False)
+    return Moments(shift.reshape(shape), scale.reshape(shape), frozenset({origin}), propagated=False)
 
 
 def _operator(walk: _Walk, node: fx.Node) -> Moments:
@@ -213,7 +212,7 @@ def _operator(walk: _Walk, node: fx.Node) -> Moments:
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     weight = weight.detach().double()
-    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[union-attr,operator]
+    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
     if isinstance(module, nn.Linear):
         mean, variance = _wide(source, -1, module.in_features)
         return _joined(F.linear(mean, weight, bias), F.linear(variance, weight**2), source)
@@ -231,7 +230,7 @@ def _operator(walk: _Walk, node: fx.Node) -> Moments:
 
 def _wide(source: Moments, axis: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns both moments with the full length of one dimension."""
-    mean, variance = torch.broadcast_tensors(source.mean, source.variance)
+    mean, variance = source.pair()
     shape = list(mean.shape)
     shape[axis] = size
     return mean.expand(shape), variance.expand(shape)
@@ -240,7 +239,7 @@ def _wide(source: Moments, axis: int, size: int) -> tuple[torch.Tensor, torch.Te
 def _activation(walk: _Walk, node: fx.Node) -> Moments:
     """Case 3; a PReLU with many weights has them along dimension 1."""
     module, source = module_of(node), walk.first(node)
-    mean, variance = torch.broadcast_tensors(source.mean, source.variance)
+    mean, variance = source.pair()
     if isinstance(module, nn.PReLU) and module.weight.numel() > 1:
         mean, variance = _wide(source, 1, module.weight.numel())
     found = expect(module, mean, variance.sqrt())
@@ -283,7 +282,7 @@ def _elementwise(walk: _Walk, node: fx.Node) -> Moments:
     raise _UnknownError(f"{_label(node)} has no rule for moments")
 
 
-def _arguments(walk: _Walk, node: fx.Node) -> tuple[Any, ...]:
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
     """Returns all arguments but the first; a size that the graph works out cannot be told here."""
     rest = node.args[1:]
     if any(isinstance(value, fx.Node) for value in rest):
@@ -293,7 +292,7 @@ def _arguments(walk: _Walk, node: fx.Node) -> tuple[Any, ...]:
 
 def _moved(walk: _Walk, node: fx.Node) -> Moments:
     """Case 4: the same function on both moments."""
-    source, rest = walk.full(node.args[0]), _arguments(walk, node)
+    source, rest = walk.full(node.args[0]), _arguments(node)
     function = _callable(node)
     mean, variance = (function(value, *rest, **node.kwargs) for value in (source.mean, source.variance))
     return replace(source, mean=mean, variance=variance)
@@ -337,7 +336,7 @@ def _split(walk: _Walk, node: fx.Node) -> Moments:
     source: Any = node.args[0]
     if node.target is not operator.getitem or source.name in walk.shapes.full:
         raise _UnknownError(f"{_label(node)} has no rule for moments")
-    whole, rest = walk.full(source.args[0]), _arguments(walk, source)
+    whole, rest = walk.full(source.args[0]), _arguments(source)
     if source.op == "call_module" or kind_of(source) is not Kind.SPLIT:
         raise _UnknownError(f"{_label(source)} has no rule for moments")
     function: Any = _callable(source)

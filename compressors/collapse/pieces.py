@@ -1,8 +1,8 @@
 """Piecewise polynomial activations of a Gaussian, exactly.
 
-With u = (z - mu) / sigma, a piece q(u) on (a, b) contributes sum_k q_k M_k, where M_k is the integral of u^k phi(u) over
-(a, b): M_0 = Phi(b) - Phi(a), M_1 = phi(a) - phi(b), M_k = (k - 1) M_{k-2} + a^{k-1} phi(a) - b^{k-1} phi(b). Everything
-is expanded around mu, so that a small sigma costs no digits.
+With u = (z - mu) / sigma, a piece q(u) on (a, b) contributes sum_k q_k M_k, where M_k is the integral of u^k phi(u)
+over (a, b): M_0 = Phi(b) - Phi(a), M_1 = phi(a) - phi(b), M_k = (k - 1) M_{k-2} + a^{k-1} phi(a) - b^{k-1} phi(b).
+Everything is expanded around mu, so that a small sigma costs no digits.
 """
 
 from __future__ import annotations
@@ -37,15 +37,10 @@ def pieces_of(activation: nn.Module, rank: int) -> tuple[Piece, ...] | None:
         rank: Of the tensor of means; PReLU's weights lie along dimension 1, or 0 of a vector.
     """
     inf = math.inf
+    leak = _leak(activation, rank)
+    if leak is not None:
+        return Piece(-inf, 0.0, c1=leak), Piece(0.0, inf, c1=1.0)
     match activation:
-        case nn.ReLU():
-            return Piece(-inf, 0.0), Piece(0.0, inf, c1=1.0)
-        case nn.LeakyReLU():
-            return Piece(-inf, 0.0, c1=float(activation.negative_slope)), Piece(0.0, inf, c1=1.0)
-        case nn.PReLU():
-            weight = activation.weight.detach().double().reshape(1, -1, *(1,) * (rank - 2)) if rank > 1 else None
-            slope = activation.weight.detach().double() if weight is None else weight
-            return Piece(-inf, 0.0, c1=slope), Piece(0.0, inf, c1=1.0)
         case nn.Hardtanh():  # ReLU6 is one, too
             low, high = float(activation.min_val), float(activation.max_val)
             return Piece(-inf, low, low), Piece(low, high, c1=1.0), Piece(high, inf, high)
@@ -53,6 +48,20 @@ def pieces_of(activation: nn.Module, rank: int) -> tuple[Piece, ...] | None:
             return Piece(-inf, -3.0), Piece(-3.0, 3.0, 0.5, 1 / 6), Piece(3.0, inf, 1.0)
         case nn.Hardswish():
             return Piece(-inf, -3.0), Piece(-3.0, 3.0, 0.0, 0.5, 1 / 6), Piece(3.0, inf, c1=1.0)
+        case _:
+            return None
+
+
+def _leak(activation: nn.Module, rank: int) -> Number | None:
+    """Returns the slope below zero of a rectifier."""
+    match activation:
+        case nn.ReLU():
+            return 0.0
+        case nn.LeakyReLU():
+            return float(activation.negative_slope)
+        case nn.PReLU():
+            weight = activation.weight.detach().double()
+            return weight.reshape(1, -1, *(1,) * (rank - 2)) if rank > 1 else weight
         case _:
             return None
 

@@ -1,9 +1,9 @@
 """What goes into an activation and what comes out of it, streamed over calibration batches.
 
 Per call site and channel, over samples and positions: count, means, variances and covariance of input z and output
-s(z), and counts of signs. Nothing else is kept, so that memory does not grow with the data. Each batch's central moments are found
-around its own mean, in float64, and joined to what is known (Chan, Golub, LeVeque, "Updating formulae and a pairwise
-algorithm for computing sample variances", 1979):
+s(z), and counts of signs. Nothing else is kept, so that memory does not grow with the data. Each batch's central
+moments are found around its own mean, in float64, and joined to what is known (Chan, Golub, LeVeque, "Updating formulae
+and a pairwise algorithm for computing sample variances", 1979):
 
     C = C_a + C_b + (mean_z,b - mean_z,a) (mean_s,b - mean_s,a) n_a n_b / (n_a + n_b)
 
@@ -79,7 +79,7 @@ class SiteStatistics:
         Source: EASIER, probability of the ON state, the zero state left out.
         """
         signed = self.positive + self.negative
-        return self.positive / signed.clamp_min(1)
+        return self.positive.double() / signed.clamp_min(1)
 
     @property
     def entropy(self) -> torch.Tensor:
