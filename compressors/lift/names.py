@@ -17,7 +17,9 @@ def output_names(program: ExportedProgram) -> tuple[str, ...] | None:
     spec: Any = program.call_spec.out_spec if program.call_spec else None
     if spec is None:
         return None
-    return flat_names(spec, lambda s: None if s.is_leaf() else list(s.children()), lambda s: getattr(s.context, "_fields", s.context))
+    return flat_names(
+        spec, lambda s: None if s.is_leaf() else list(s.children()), lambda s: getattr(s.context, "_fields", s.context)
+    )
 
 
 def flat_names(spec: Any, children: Callable[[Any], list[Any] | None], keys: Callable[[Any], Any]) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ def _steps(keys: Any, count: int) -> list[str]:
 
 
 def unique(names: Iterable[str], taken: Iterable[str]) -> tuple[str, ...]:
-    """Returns the names, each changed where it is taken already: `out_sample` beside an input `sample`, then numbered."""
+    """Returns the names, changed where they are taken: `out_sample` beside an input `sample`, then numbered."""
     used = set(taken)
     found = []
     for name in names:

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError
+from compressors.sources.unpack import read_text
 from compressors.sources.weights import Weights
 
-_BYTES = 16 * 2**20
 _CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 _UNSUPPORTED = {
     "quantization_config": "quantised weights; save the model in float32",
@@ -36,9 +36,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
         ModelError: It is missing, damaged, or holds numbers that no model has.
     """
     try:
-        if path.stat().st_size > _BYTES:
-            raise ValueError(f"larger than {_BYTES} bytes")
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_text(path))
     except FileNotFoundError as exc:
         raise ModelError(f"{where} holds no {path.name}; a model folder has config.json beside its weights") from exc
     except (ValueError, OSError, RecursionError) as exc:
@@ -95,7 +93,9 @@ def check_size(skeleton: nn.Module, weights: Weights | None, where: str) -> None
     wanted = sum(math.prod(tensor.shape) for tensor in tensors)
     if weights is None:
         if wanted > _RANDOM_ELEMENTS:
-            raise ModelError(f"{where} has {wanted:,} parameters, more than the {_RANDOM_ELEMENTS:,} allowed without weights")
+            raise ModelError(
+                f"{where} has {wanted:,} parameters, more than the {_RANDOM_ELEMENTS:,} allowed without weights"
+            )
         return
     held = sum(value.numel() for value in weights.values())
     if wanted > 2 * held + 10**6:

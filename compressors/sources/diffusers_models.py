@@ -45,7 +45,7 @@ BUILT_IN = MappingProxyType(
         }
     }
 )
-"""Configs by name: the CIFAR-10 network of "Denoising Diffusion Probabilistic Models" (2020), 35.7 million parameters."""
+"""Configs by name: the CIFAR-10 network of "Denoising Diffusion Probabilistic Models" (2020, 35.7 million parameters)."""
 
 
 def read_named(source: ModelSource, name: str) -> Traced:
@@ -131,7 +131,9 @@ def _class(config: Any, where: str) -> Any:
     try:
         import diffusers
     except ImportError as exc:
-        raise ModelError(f"{where} needs diffusers; install Shoal with its extra: pip install 'shoal[huggingface]'") from exc
+        raise ModelError(
+            f"{where} needs diffusers; install Shoal with its extra: pip install 'shoal[huggingface]'"
+        ) from exc
     return getattr(diffusers, name)
 
 

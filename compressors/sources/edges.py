@@ -24,7 +24,9 @@ def shaped(specs: Sequence[TensorSpec], source: ModelSource, main: str) -> tuple
     given = dict(source.input_shapes)
     default = next(spec.shape for spec in specs if spec.name == main)
     if source.sample_shape is not None:
-        given.update({spec.name: source.sample_shape for spec in specs if spec.shape == default and spec.name not in given})
+        given.update(
+            {spec.name: source.sample_shape for spec in specs if spec.shape == default and spec.name not in given}
+        )
     unknown = [name for name in given if name not in {spec.name for spec in specs}]
     if unknown:
         known = ", ".join(spec.name for spec in specs)
@@ -32,5 +34,7 @@ def shaped(specs: Sequence[TensorSpec], source: ModelSource, main: str) -> tuple
     for spec in specs:
         shape = given.get(spec.name, spec.shape)
         if len(shape) != len(spec.shape) or any(size < 1 for size in shape):
-            raise OptionError("source.input_shapes", f"input {spec.name!r} has a shape such as {spec.shape}, got {shape}")
+            raise OptionError(
+                "source.input_shapes", f"input {spec.name!r} has a shape such as {spec.shape}, got {shape}"
+            )
     return tuple(replace(spec, shape=tuple(given.get(spec.name, spec.shape))) for spec in specs)

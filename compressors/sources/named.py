@@ -11,12 +11,11 @@ from torch import nn
 from compressors.errors import ModelError, OptionError
 from compressors.graph import TensorSpec
 from compressors.sources import diffusers_models, transformers_models
-from compressors.sources.registries import Registry, Timm, Torchvision
+from compressors.sources.registries import REGISTRIES, Registry
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced, fixed_seed, trace, uninitialised
 from compressors.sources.weights import fit_weights, read_weights
 
-_REGISTRIES: dict[str, Registry] = {"timm": Timm(), "torchvision": Torchvision()}
 _LIBRARIES = {"transformers": transformers_models.read_named, "diffusers": diffusers_models.read_named}
 """Libraries whose models take more than one image."""
 
@@ -73,7 +72,8 @@ def _published(registry: Registry, settings: tuple[str, int | None, tuple[int, .
     except Exception as exc:  # whatever the transport stumbles over
         reason = next((line for line in str(exc).splitlines() if line.strip()), "")
         raise ModelError(
-            f"the published weights of {name} cannot be used ({type(exc).__name__}: {reason[:200]}); give a weights file"
+            f"the published weights of {name} cannot be used ({type(exc).__name__}: {reason[:200]}); "
+            "give a weights file"
         ) from exc
 
 
@@ -91,11 +91,9 @@ def _find(source: ModelSource) -> tuple[Registry, str]:
     if not source.name:
         raise OptionError("source.name", "a named source needs a name such as 'timm:resnet18'")
     prefix, _, name = source.name.partition(":")
-    registry = _REGISTRIES.get(prefix)
+    registry = REGISTRIES.get(prefix)
     if registry is None or not name:
-        raise ModelError(
-            f"unknown model name {source.name!r}; it starts with {_prefixes()}"
-        )
+        raise ModelError(f"unknown model name {source.name!r}; it starts with {_prefixes()}")
     known = registry.names()
     if name.split(".", 1)[0] not in known:
         close = [f"{prefix}:{match}" for match in difflib.get_close_matches(name, known, n=3)]
@@ -105,5 +103,5 @@ def _find(source: ModelSource) -> tuple[Registry, str]:
 
 
 def _prefixes() -> str:
-    *most, last = (f"{prefix}:" for prefix in (*_REGISTRIES, *_LIBRARIES))
+    *most, last = (f"{prefix}:" for prefix in (*REGISTRIES, *_LIBRARIES))
     return f"{', '.join(most)} or {last}"

@@ -28,7 +28,7 @@ class Registry(Protocol):
 
 
 @final
-class Timm:
+class _Timm:
     """The timm library. A name may carry a pretrained tag (`resnet18.a1_in1k`), which selects config and weights."""
 
     def names(self) -> list[str]:
@@ -77,7 +77,7 @@ class Timm:
 
 
 @final
-class Torchvision:
+class _Torchvision:
     """The torchvision library."""
 
     def names(self) -> list[str]:
@@ -125,3 +125,7 @@ class Torchvision:
             "interpolation": transform.interpolation.value,
             "crop_pct": crop[0] / transform.resize_size[0],
         }
+
+
+REGISTRIES: dict[str, Registry] = {"timm": _Timm(), "torchvision": _Torchvision()}
+"""Libraries by the prefix of their names."""

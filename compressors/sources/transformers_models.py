@@ -41,12 +41,16 @@ TASKS: Mapping[str, str] = {
 }
 """Heads by task, and the library's table of classes for each."""
 
-_DROPPED = re.compile(r"_?attn_implementation(_\w+)?|_?experts_implementation|(torch_)?dtype|_name_or_path|transformers_version")
+_DROPPED = re.compile(
+    r"_?attn_implementation(_\w+)?|_?experts_implementation|(torch_)?dtype|_name_or_path|transformers_version"
+)
 """Settings that do not describe the model: how it was saved, and with which kernels it ran."""
 _REFUSED_TYPES = {"timm_wrapper": "timm:NAME", "timm_backbone": "timm:NAME"}
 _FIXED = {"use_cache": False, "return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Settings of every call: logits only, no caches."""
-_IGNORED_BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|num_batches_tracked|relative_position_index|masked_bias|bias_mask)$")
+_IGNORED_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|num_batches_tracked|relative_position_index|masked_bias|bias_mask)$"
+)
 
 
 def read_named(source: ModelSource, name: str) -> Traced:
@@ -228,7 +232,7 @@ def _type_of(library: Any, settings: Mapping[str, Any]) -> str | None:
 
 
 def _class(library: Any, config: Any, settings: Mapping[str, Any], source: ModelSource) -> Any:
-    """Returns the class: of the task that the user names, else of the config, else of what the type is best known for."""
+    """Returns the class: that of the user's task, else the config's own, else what the type is best known for."""
     import transformers
 
     kind = config.model_type
@@ -263,7 +267,9 @@ def _usual_task(heads: Mapping[str, str], kind: str) -> str:
 def _registered(library: Any) -> set[str]:
     """Returns the names of all classes in the library's registry."""
     tables = [getattr(library, name) for name in dir(library) if re.fullmatch(r"MODEL_\w*MAPPING_NAMES", name)]
-    return {name for table in tables for value in table.values() for name in ([value] if isinstance(value, str) else value)}
+    return {
+        name for table in tables for value in table.values() for name in ([value] if isinstance(value, str) else value)
+    }
 
 
 def _first(value: Any) -> str | None:

@@ -19,6 +19,7 @@ from typing import IO
 from compressors.errors import ModelError, UnsafeModelError
 from compressors.sources.archive import ArchiveLimits
 
+_TEXT_BYTES = 64 * 2**20
 _KEPT = {".json", ".safetensors", ".bin", ".pth", ".pt"}
 
 
@@ -41,6 +42,17 @@ def is_archive(path: Path, *, of_torch: bool = False) -> bool:
     return pickled == of_torch
 
 
+def read_text(path: Path) -> bytes:
+    """Returns a small text file whole.
+
+    Raises:
+        ValueError: It is larger than any config or index.
+    """
+    if path.stat().st_size > _TEXT_BYTES:
+        raise ValueError(f"larger than {_TEXT_BYTES} bytes")
+    return path.read_bytes()
+
+
 @contextmanager
 def open_folder(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Path]:
     """Yields a directory with a model's files; an unpacked one is deleted afterwards.
@@ -61,7 +73,15 @@ def open_folder(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Pat
         folder = Path(place)
         try:
             _unpack(path, folder, limits or ArchiveLimits())
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as exc:
+        except (
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            ValueError,
+        ) as exc:
             raise ModelError(f"{path.name} is truncated or damaged, or is no folder, zip or tar ({exc})") from exc
         yield _top(folder)
 

@@ -1,4 +1,4 @@
-"""Weights are data: tensors by name from safetensors files or state dicts, mapped from disk where the format allows it."""
+"""Weights are data: tensors by name from safetensors files or state dicts, mapped from disk where that is possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compressors.errors import ModelError, UnsafeModelError
-from compressors.sources.unpack import is_archive, open_folder
+from compressors.sources.unpack import is_archive, open_folder, read_text
 
 _WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -22,7 +22,6 @@ _SHARED_PREFIXES = ("model.", "net.", "network.", "backbone.")
 """What training frameworks put before every name; removed only where all names have it and the model has none."""
 _STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-_INDEX_BYTES = 64 * 2**20
 _SHARD = re.compile(r"[\w][\w.-]*")
 
 Weights = dict[str, torch.Tensor]
@@ -71,9 +70,8 @@ def read_folder_weights(folder: Path, where: str) -> Weights:
 def _read_shards(index: Path, where: str) -> Weights:
     """Returns the tensors that an index lists, each from the shard that it names."""
     try:
-        if index.stat().st_size > _INDEX_BYTES:
-            raise ValueError(f"larger than {_INDEX_BYTES} bytes")
-        places = {str(key): str(shard) for key, shard in json.loads(index.read_bytes())["weight_map"].items()}
+        written = json.loads(read_text(index))["weight_map"]
+        places = {str(key): str(shard) for key, shard in written.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{where}: {index.name} is no index of shards ({exc!r})") from exc
     weights: Weights = {}
@@ -169,7 +167,9 @@ def fit_weights(model: nn.Module, weights: Weights, name: str) -> None:
         for key, value in weights.items()
         if key in wanted and _kind(value) != _kind(wanted[key])
     ]
-    refuse_misfits(name, {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another kind": kinds})
+    refuse_misfits(
+        name, {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another kind": kinds}
+    )
     for key, value in weights.items():
         wanted[key].data = value.detach().to(wanted[key].dtype)
 
