@@ -22,6 +22,7 @@ class CifarBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(cout)
         self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(cout)
+        self.relu = nn.ReLU(inplace=True)
         self.padded = (cout - cin) // 2 if option == "A" else 0
         self.shortcut: nn.Module = nn.Identity()
         if cin != cout and option == "B":
@@ -29,10 +30,10 @@ class CifarBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (n, cin, h, w) to (n, cout, h / stride, w / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        kept = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padded, self.padded)) if self.padded else self.shortcut(x)
-        return F.relu(y + kept)
+        y += F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padded, self.padded)) if self.padded else self.shortcut(x)
+        return self.relu(y)
 
 
 class CifarResNet(nn.Module):

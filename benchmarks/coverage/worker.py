@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
@@ -25,6 +25,7 @@ from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge
 from compressors.analysis import Analysis, analyse
 from compressors.graph import Graph
 from compressors.lift import lift
+from compressors.lift.edges import input_specs
 from compressors.sources import ModelSource, named, pt2
 from compressors.surgery.verify import relative_error
 from deploy.agree import agree
@@ -118,7 +119,9 @@ def _compare(program: ExportedProgram, graph: Graph, outcome: Outcome, record: R
     errors = record.values["errors"]
     errors["lift"] = _lift_error(program, graph)
     errors["merge32"] = _graph_error(outcome.reference, outcome.graph)
-    exact = merge_all(in_float64(graph))
+    double = in_float64(graph)
+    errors["rounding"] = _graph_error(double, graph)
+    exact = merge_all(double)
     errors["merge64"] = _graph_error(exact.reference, exact.graph)
 
 
@@ -137,7 +140,8 @@ def _source(case: Case, folder: Path) -> ModelSource:
 def _spread(program: ExportedProgram) -> None:
     """Gives every tensor that its initialisation filled with one value random values, as training would.
 
-    Norm statistics and scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake.
+    Scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake. Statistics of batch norms
+    are set to about those of random inputs: without that, random networks amplify rounding a thousandfold in their depth.
     """
     generator = torch.Generator().manual_seed(1)
     for name, value in program.state_dict.items():
@@ -151,6 +155,27 @@ def _spread(program: ExportedProgram) -> None:
                 value.uniform_(-0.5, 0.5, generator=generator)
             else:
                 value.uniform_(0.5, 1.5, generator=generator)
+    samples = tuple(spec.random(_traced_batch(program) or 4, seed=2) for spec in input_specs(program, None))
+    with torch.no_grad():
+        _Settle(program.graph_module, generator).run(*_flat(program, samples))
+
+
+class _Settle(fx.Interpreter):
+    """Runs a program and sets the statistics of its batch norms near those of their inputs, in order."""
+
+    def __init__(self, module: fx.GraphModule, generator: torch.Generator) -> None:
+        super().__init__(module)
+        self.generator = generator
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Sets the statistics before they are used."""
+        if target is torch.ops.aten.batch_norm.default:
+            x, mean, variance = args[0], args[3], args[4]
+            over = [axis for axis in range(x.dim()) if axis != 1]
+            spread = x.var(over, correction=0) + 1e-3
+            mean.copy_(x.mean(over) + 0.2 * spread.sqrt() * torch.randn(mean.shape, generator=self.generator))
+            variance.copy_(spread * (0.7 + 0.6 * torch.rand(mean.shape, generator=self.generator)))
+        return super().call_function(target, args, kwargs)
 
 
 def _note(analysis: Analysis, record: Record) -> None:
@@ -163,20 +188,26 @@ def _note(analysis: Analysis, record: Record) -> None:
 
 def _lift_error(program: ExportedProgram, graph: Graph) -> float:
     """Compares the lifted graph with the program, at the one batch size that the program takes or at several."""
-    node = next(n for n in program.graph.nodes if n.name == program.graph_signature.user_inputs[0])
-    size = node.meta["val"].shape[0]
+    size = _traced_batch(program)
     worst = 0.0
-    for batch in [size] if isinstance(size, int) else BATCHES:
+    for batch in [size] if size else BATCHES:
         samples = graph.samples(batch)
         with torch.no_grad():
-            wanted = _run_program(program, samples)
+            wanted = list(program.graph_module(*_flat(program, samples)))
             got = _outputs(graph.module, samples)
         worst = max(worst, _worst(wanted, got))
     return worst
 
 
-def _run_program(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """Runs the program's own graph on copies of the samples: a program may write its inputs."""
+def _traced_batch(program: ExportedProgram) -> int | None:
+    """Returns the batch size that a program was traced for, None if it takes any."""
+    node = next(n for n in program.graph.nodes if n.name == program.graph_signature.user_inputs[0])
+    size = node.meta["val"].shape[0]
+    return size if isinstance(size, int) else None
+
+
+def _flat(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) -> list[Any]:
+    """Returns everything that the program's graph takes, with copies of the samples: a program may write its inputs."""
     values = {**program.constants, **program.state_dict}
     data = iter(samples)
     flat = []
@@ -185,13 +216,14 @@ def _run_program(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) ->
             flat.append(values[str(spec.target)])
         else:
             flat.append(next(data).clone() if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None))
-    return list(program.graph_module(*flat))
+    return flat
 
 
 def _graph_error(left: Graph, right: Graph) -> float:
     samples = left.samples(max(BATCHES))
+    inputs = tuple(x.to(spec.dtype) for x, spec in zip(samples, right.inputs, strict=True))
     with torch.no_grad():
-        return _worst(_outputs(left.module, samples), _outputs(right.module, samples))
+        return _worst(_outputs(left.module, samples), _outputs(right.module, inputs))
 
 
 def _worst(wanted: list[torch.Tensor], got: list[torch.Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -63,11 +64,13 @@ class _Finder:
             self.names.add(name)
             chain = Chain(name, tuple(positions), parent)
             self.found.append(ChainRegion(chain, region, join))
+            places = _places(chain, region)
             for start, end in pairwise(cuts):
-                pending.extend(self._branches(region, chain, start, end))
+                around = _around(places, region.index[start], region.index[end])
+                pending.extend(self._branches(region, (chain.name, *around), start, end))
 
     def _branches(
-        self, region: Region, chain: Chain, start: fx.Node, end: fx.Node
+        self, region: Region, parent: tuple[str, int, int], start: fx.Node, end: fx.Node
     ) -> list[tuple[Region, str, tuple[str, int, int], fx.Node]]:
         """Returns the branches between two neighbouring cuts that have not been visited."""
         branches = []
@@ -78,7 +81,7 @@ class _Finder:
             self.visited.add(key)
             branch = region.between(start, operand)
             name = self._free_name(common_path(branch.nodes[1:]) or operand.name)
-            branches.append((branch, name, (chain.name, *_around(chain, region, start, end)), end))
+            branches.append((branch, name, parent, end))
         return branches
 
     def _free_name(self, wanted: str) -> str:
@@ -90,13 +93,16 @@ class _Finder:
         return name
 
 
-def _around(chain: Chain, region: Region, start: fx.Node, end: fx.Node) -> tuple[int, int]:
+def _places(chain: Chain, region: Region) -> tuple[list[int], list[int]]:
+    """Returns where in the region the outputs and the targets of a chain's positions stand; both ascend."""
+    index = {node.name: place for node, place in region.index.items()}
+    return [index[p.output] for p in chain.positions], [index[p.target] for p in chain.positions]
+
+
+def _around(places: tuple[list[int], list[int]], start: int, end: int) -> tuple[int, int]:
     """Returns the indices of the last position at or before `start` and the first at or after `end`."""
-    names = {node.name: i for node, i in region.index.items()}
-    before = [i for i, p in enumerate(chain.positions) if names[p.output] <= region.index[start]]
-    after = [i for i, p in enumerate(chain.positions) if names[p.target] >= region.index[end]]
-    last = len(chain.positions) - 1
-    return (before[-1] if before else 0), (after[0] if after else last)
+    outputs, targets = places
+    return max(bisect_right(outputs, start) - 1, 0), min(bisect_left(targets, end), len(targets) - 1)
 
 
 def _positions(cuts: list[fx.Node], shapes: Shapes) -> list[Position]:
