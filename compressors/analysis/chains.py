@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 from torch import fx
@@ -33,6 +35,13 @@ class ChainRegion:
     chain: Chain
     region: Region
     join: fx.Node | None
+
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where in the region the outputs and the targets of the positions stand; both ascend."""
+        index = {node.name: place for node, place in self.region.index.items()}
+        positions = self.chain.positions
+        return [index[p.output] for p in positions], [index[p.target] for p in positions]
 
 
 def find_chains(region: Region, shapes: Shapes) -> list[ChainRegion]:
@@ -107,11 +116,9 @@ class _Finder:
 
 def _around(outer: ChainRegion, link: tuple[fx.Node, fx.Node]) -> tuple[int, int]:
     """Returns the last position at or before a link's start and the first at or after its end."""
-    index, positions = outer.region.index, outer.chain.positions
-    names = {node.name: place for node, place in index.items()}
-    before = [i for i, p in enumerate(positions) if names[p.output] <= index[link[0]]]
-    after = [i for i, p in enumerate(positions) if names[p.target] >= index.get(link[1], len(index))]
-    return (before[-1] if before else 0), (after[0] if after else len(positions) - 1)
+    index, (outputs, targets) = outer.region.index, outer.places
+    end = index.get(link[1], len(index))
+    return max(bisect_right(outputs, index[link[0]]) - 1, 0), min(bisect_left(targets, end), len(targets) - 1)
 
 
 def _positions(cuts: list[fx.Node], shapes: Shapes) -> list[Position]:

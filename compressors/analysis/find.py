@@ -88,6 +88,7 @@ class _Search:
         self.shapes = shapes
         self.limits = limits
         self.nodes = {node.name: node for node in graph.module.graph.nodes}
+        self.order = {node: place for place, node in enumerate(self.nodes.values())}
         self.kinds = {node: kind_of(node) for node in self.nodes.values()}
         self.names = Names(self.kinds)
         self.calls = Counter(str(n.target) for n in self.nodes.values() if n.op == "call_module")
@@ -160,7 +161,7 @@ class _Search:
             end=stretch.end,
             entry=stretch.entry.name,
             exit=stretch.exit.name,
-            nodes=tuple(name for name, node in self.nodes.items() if node in inside),
+            nodes=tuple(node.name for node in sorted(inside, key=self.order.__getitem__)),
             sites=stretch.of_kind(Kind.ACTIVATION),
             operators=stretch.of_kind(Kind.OPERATOR),
             input_shape=self._sample_shape(stretch.entry),

@@ -19,8 +19,9 @@ class Placer:
     def __init__(self, program: ExportedProgram) -> None:
         self.root = nn.Module()
         self.placed: dict[str, nn.Module] = {}
-        self.weights = tuple(program.state_dict)
-        self.paths = {path for node in program.graph.nodes for path in _stack(node)}
+        self.numbers: dict[str, int] = {}
+        self.around_calls = {name for node in program.graph.nodes for path in _stack(node) for name in _around(path)}
+        self.around_weights = {name for path in program.state_dict for name in _around(path)}
 
     def module(self, node: fx.Node, module: nn.Module, arguments: Arguments) -> str:
         """Places a module and returns its name; the same operator with the same weights is placed once.
@@ -31,12 +32,14 @@ class Placer:
             arguments: The call's arguments by schema name.
         """
         name = wanted = self._wanted(node, module, arguments)
-        count = 0
+        weighted = next(module.parameters(), None) is not None
+        count = 0 if weighted else self.numbers.get(wanted, 0)
         while name in self.placed:
-            if _same(self.placed[name], module):
+            if weighted and _same(self.placed[name], module):
                 return name
             count += 1
             name = f"{wanted}_{count}"
+        self.numbers[wanted] = count
         self.placed[name] = module
         _attach(self.root, name, module)
         return name
@@ -54,8 +57,8 @@ class Placer:
         if isinstance(weight, Constant) and weight.fqn:
             return re.sub(r"(^|[._])(weight|running_mean)$", "", weight.fqn) or kind
         path = path_of(node)
-        below = () if isinstance(module, (*OPERATORS, *NORMS)) else self.weights
-        if path and not any(other.startswith(path + ".") for other in (*self.paths, *below)):
+        alone = isinstance(module, (*OPERATORS, *NORMS)) or path not in self.around_weights
+        if path and alone and path not in self.around_calls:
             return path
         return f"{path}.{kind}" if path else kind
 
@@ -72,9 +75,14 @@ def _stack(node: fx.Node) -> list[str]:
     return [re.sub(r"@\d+", "", entry[0]) for entry in stack.values() if not entry[0].startswith("_empty_nn_module")]
 
 
+def _around(path: str) -> list[str]:
+    """Returns `a` and `a.b` for `a.b.c`."""
+    return [path[:index] for index, character in enumerate(path) if character == "."]
+
+
 def _same(left: nn.Module, right: nn.Module) -> bool:
     """Says whether two modules are one: the same settings and the same weight objects."""
-    if repr(left) != repr(right) or not list(left.parameters()):
+    if repr(left) != repr(right):
         return False
     return all(a is b for a, b in zip(left.parameters(), right.parameters(), strict=True))
 
@@ -83,10 +91,11 @@ def _attach(root: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None
     """Adds a module, parameter or buffer under a dotted name, with empty modules on the way."""
     *parents, leaf = name.split(".")
     for parent in parents:
-        children = dict(root.named_children())
-        if parent not in children:
+        try:
+            root = root.get_submodule(parent)
+        except AttributeError:
             root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
+            root = root.get_submodule(parent)
     if isinstance(value, nn.Module):
         root.add_module(leaf, value)
     elif isinstance(value, nn.Parameter):

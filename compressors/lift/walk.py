@@ -43,6 +43,7 @@ class Walk:
         self.placer = Placer(program)
         self.env: dict[fx.Node, Any] = {}
         self.owner: dict[fx.Node, fx.Node] = {}
+        self.sharing: dict[fx.Node, list[fx.Node]] = {}
         self.order: dict[fx.Node, float] = {node: index for index, node in enumerate(program.graph.nodes)}
         self.attributes: dict[int, fx.Node] = {}
         self.batch: fx.Node | None = None
@@ -68,7 +69,7 @@ class Walk:
         values = {**self.program.constants, **self.program.state_dict}
         nodes = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(nodes, self.program.graph_signature.input_specs, strict=True):
-            self.owner[node] = node
+            self._own(node, node)
             if spec.kind is not InputKind.USER_INPUT:
                 self.env[node] = _weight(str(spec.target), values.get(str(spec.target)))
             elif not isinstance(spec.arg, TensorArgument):
@@ -106,7 +107,7 @@ class Walk:
         name = schema.base_name(target) if isinstance(target, OpOverload) else target.__name__
         args = tuple(map_leaves(list(node.args), self._value))
         kwargs = map_leaves(dict(node.kwargs), self._value)
-        self.owner[node] = self._memory_owner(node, name)
+        self._own(node, self._memory_owner(node, name))
         if name.startswith(_ASSERTIONS):
             return
         if target is operator.getitem and isinstance(args[0], tuple | list):
@@ -138,6 +139,11 @@ class Walk:
             raise UnsupportedModelError(f"the model uses {old.name!r} in a way that Shoal cannot edit")
         return self.env[old]
 
+    def _own(self, node: fx.Node, owner: fx.Node) -> None:
+        """Notes whose memory a result lives in."""
+        self.owner[node] = owner
+        self.sharing.setdefault(owner, []).append(node)
+
     def _memory_owner(self, node: fx.Node, name: str) -> fx.Node:
         """Returns the node that owns the memory of `node`'s result."""
         source = node.args[0] if node.args else None
@@ -156,10 +162,15 @@ class Walk:
         """Case 3: whoever reads the overwritten tensor from now on reads the result."""
         written = node.args[0]
         before = self.env[written]  # type: ignore[index]
-        for other, owner in list(self.owner.items()):
-            if owner is not self.owner[node] or other is node or other not in self.env:
-                continue
-            if not any(self.order[user] > self.order[node] for user in other.users):
+        read_later = [
+            other
+            for other in self.sharing[self.owner[node]]
+            if other is node or any(self.order[user] > self.order[node] for user in other.users)
+        ]
+        # Whoever is not read later never will be: without it, a long chain of writes stays linear in its length.
+        self.sharing[self.owner[node]] = read_later
+        for other in read_later:
+            if other is node or other not in self.env:
                 continue
             if other is not written and self.env[other] is not before:
                 raise AliasedWriteError
@@ -261,14 +272,16 @@ class Walk:
         outside: Any = node.args[node.args.index(bodies[0]) + 1 :]
         inside = [n for n in body if n.op == "placeholder"]
         for source, placeholder in zip(outside, inside, strict=True):
-            self.env[placeholder], self.owner[placeholder] = self.env[source], self.owner[source]
-        for index, inner in enumerate(body):
-            self.order[inner] = self.order[node] + index / (len(body) + 1)
+            self.env[placeholder] = self.env[source]
+            self._own(placeholder, self.owner[source])
+        self.order.update({inner: self.order[node] + index / (len(body) + 1) for index, inner in enumerate(body)})
+        for inner in body:
             if inner.op == "call_function":
                 self._call(inner)
             elif inner.op == "output":
                 results: Any = inner.args[0]
-                self.env[node], self.owner[node] = tuple(self._value(r) for r in results), node
+                self.env[node] = tuple(self._value(r) for r in results)
+                self._own(node, node)
 
 
 def _weight(name: str, value: Any) -> Constant:

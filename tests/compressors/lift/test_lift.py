@@ -198,6 +198,60 @@ def test_in_place_operator_on_a_view_changes_its_base():
     assert torch.equal(Overwrite()(x), graph.module(x))
 
 
+def test_long_chain_of_writes_is_followed_to_its_end():
+    class Accumulate(nn.Module):
+        def forward(self, x):
+            total = x + 1
+            for step in range(20):
+                total += step * x
+                total.relu_()
+            total *= 2
+            return total, x * 3
+
+    graph = lifted(Accumulate(), (4,))
+    x = torch.randn(6, 4)
+    for wanted, got in zip(Accumulate()(x), graph.module(x), strict=True):
+        assert torch.equal(wanted, got)
+
+
+def test_writes_inside_no_grad_are_followed():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            with torch.no_grad():
+                y = self.one(x)
+                z = y * 2
+                y += 1
+                y.relu_()
+                x = y + z
+            return self.two(x)
+
+    model = Frozen()
+    graph = lifted(model, (4,))
+    x = torch.randn(3, 4)
+    assert torch.equal(model(x), graph.module(x))
+
+
+def test_activation_called_often_gets_numbered_names():
+    class Often(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.ReLU()
+            self.body = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            for layer in self.body:
+                x = self.act(layer(x))
+            return x
+
+    graph = lifted(Often(), (4,))
+    names = [str(n.target) for n in graph.module.graph.nodes if n.op == "call_module" and "act" in str(n.target)]
+    assert names == ["act", "act_1", "act_2", "act_3"]
+
+
 def test_the_input_is_never_written():
     graph = lifted(nn.ReLU(inplace=True), (4,))
     x = -torch.ones(2, 4)
