@@ -49,7 +49,12 @@ that would be constant. {newest["processor"]}; {versions}; commit {", ".join(com
 def _summary(done: list[Result], failed: list[Result]) -> str:
     total = len(done) + len(failed)
     lines = [f"{len(done)} of {total} architectures go the whole way; {len(failed)} do not (listed below)."]
-    for key, title in (("lift", "lift"), ("merge32", "merge in float32"), ("merge64", "merge in float64"), ("file", "file")):
+    for key, title in (
+        ("lift", "lift"),
+        ("merge32", "merge in float32"),
+        ("merge64", "merge in float64"),
+        ("file", "file"),
+    ):
         errors = sorted((result["errors"][key], result["name"]) for result in done)
         if errors:
             lines.append(f"Largest error of {title}: {errors[-1][0]:.1e} ({errors[-1][1]}).")

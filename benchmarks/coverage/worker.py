@@ -129,7 +129,9 @@ def _source(case: Case, folder: Path) -> ModelSource:
     """Returns where a case comes from; a network of its own is saved first, as its user would."""
     if case.build is None:
         name = case.name.partition("@")[0]
-        return ModelSource("named", name=name, sample_shape=case.shape, options={"random_weights": True, **case.options})
+        return ModelSource(
+            "named", name=name, sample_shape=case.shape, options={"random_weights": True, **case.options}
+        )
     assert case.shape is not None
     model = case.build().eval()
     sample = torch.zeros(2, *case.shape)
@@ -215,7 +217,9 @@ def _flat(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) -> list[A
         if spec.kind is not InputKind.USER_INPUT:
             flat.append(values[str(spec.target)])
         else:
-            flat.append(next(data).clone() if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None))
+            flat.append(
+                next(data).clone() if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None)
+            )
     return flat
 
 
