@@ -24,7 +24,7 @@ from compressors.algebra.affine import Affine, Refused
 from compressors.algebra.compose import compose, sketch
 from compressors.algebra.exact import Exactness, chain_exactness, exactness, is_chain_exact_at_every_size
 from compressors.algebra.parallel import add
-from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides
+from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides, smallest_size
 
 _SOLVED = 1e-10
 
@@ -95,7 +95,7 @@ class BorderBias:
         table: Shape (out, *(before + 1 + after)): each axis's first border, the value between, the last border.
         before: Positions of the first border of each axis.
         after: Positions of the last border of each axis.
-        size: Sizes of the input that the table was made for.
+        size: Sizes of an input that the table is for.
         period: The table holds for inputs whose sizes differ from `size` by multiples of this, per axis; 1: for all.
     """
 
@@ -139,6 +139,7 @@ def chain_border_bias(maps: Sequence[Affine], size: tuple[int, ...]) -> BorderBi
     period = tuple(1 if everywhere and s == maps[0].stride[axis] else s for axis, s in enumerate(step))
     while any(border.inner < 1 for border in chain_borders(maps, size)):
         size = tuple(n + s for n, s in zip(size, step, strict=True))
+    size = smallest_size(maps, size)
     table, borders = chain_bias_map(maps, size), chain_borders(maps, size)
     for axis, border in enumerate(borders, start=1):
         places = [*range(border.before + 1), *range(border.size - border.after, border.size)]

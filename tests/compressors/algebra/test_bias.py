@@ -98,6 +98,31 @@ def test_border_classes_give_the_bias_map_at_every_size_they_hold_for(one, two, 
         assert error(wanted, table.expand(tuple(wanted.shape[1:]))) < TOLERANCE
 
 
+@quick
+@given(one=forms(1), two=forms(1), three=forms(1), size=st.integers(4, 60))
+def test_bias_map_of_a_chain_is_its_value_on_zeros(one, two, three, size):
+    _, maps = maps_of((one, two, three), ((4, 4), (4, 4), (4, 4)))
+    assume(fits(maps, (size,)))
+    wanted = maps[2](maps[1](maps[0](torch.zeros(1, 4, size, dtype=torch.float64))))[0]
+    assert error(wanted, algebra.chain_bias_map(maps, (size,))) < TOLERANCE
+
+
+def test_border_classes_of_a_strided_inverted_residual_hold_for_all_even_sizes():
+    shapes = form(2, kernel=1), form(2, pad=1, stride=2, groups=8), form(2, kernel=1)
+    modules, maps = maps_of(shapes, ((4, 8), (8, 8), (8, 6)))
+    table, whole = algebra.chain_border_bias(maps, (112, 112)), algebra.compose_chain(maps).without_bias()
+    assert table.table.shape == (6, 2, 2)
+    for size in ((8, 8), (10, 30)):
+        x = normal(1, 4, *size)
+        assert table.period == (2, 2)
+        biases = table.expand(whole.output_size(size))
+        assert error(modules[2](modules[1](modules[0](x))), whole(x) + biases) < TOLERANCE
+
+
+def test_chain_with_inexact_weights_has_no_border_classes():
+    assert isinstance(algebra.chain_border_bias([line([1, 2, 3], pad=1)] * 3, (9,)), Refused)
+
+
 def test_border_of_a_pointwise_before_a_3x3_is_a_3x3_table_for_all_sizes():
     _, maps = maps_of((form(2, kernel=1), form(2, pad=1)), ((4, 8), (8, 6)))
     table = algebra.border_bias(*maps, (20, 30))

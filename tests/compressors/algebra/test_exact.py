@@ -42,9 +42,10 @@ def verdict_in_numbers(maps, size, x) -> Exactness:
     for one in maps:
         wanted = one(wanted)
     whole = algebra.compose_chain(maps)
-    if error(wanted, whole(x)) < TOLERANCE:
+    off = error(wanted, whole(x))
+    if off < TOLERANCE:
         return Exactness.CONSTANT
-    assert error(wanted, whole(x)) > DIFFERS
+    assert off > DIFFERS
     repaired = error(wanted, whole.without_bias()(x) + algebra.chain_bias_map(maps, size))
     assert repaired < TOLERANCE or repaired > DIFFERS
     return Exactness.BIAS_MAP if repaired < TOLERANCE else Exactness.INEXACT
@@ -264,3 +265,9 @@ def test_ring_correction_gives_the_pair(one, two, sizes):
 def test_ring_correction_of_a_cropping_map_is_refused():
     with pytest.raises(ValueError, match="crops"):
         algebra.ring_correction(line([1]), line([1], pad=-1), normal(1, 1, 5))
+
+
+def test_chain_that_is_exact_at_every_size():
+    inverted = [line([2], bias=1), line([1, 2, 3], pad=1), line([3])]
+    assert algebra.is_chain_exact_at_every_size(inverted)
+    assert not algebra.is_chain_exact_at_every_size([*inverted, line([1, 2, 3], pad=1)])
