@@ -103,7 +103,7 @@ class Affine:
         if not self.circular:
             return F.pad(x, _pad_list(self.before, self.after))
         for axis, (before, after) in enumerate(zip(self.before, self.after, strict=True), start=2):
-            places = torch.arange(-before, x.shape[axis] + after) % x.shape[axis]
+            places = torch.arange(-before, x.shape[axis] + after, device=x.device) % x.shape[axis]
             x = x.index_select(axis, places)
         return x
 

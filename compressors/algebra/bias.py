@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from compressors.algebra.affine import Affine, Refused
 from compressors.algebra.compose import compose, sketch
 from compressors.algebra.exact import Exactness, chain_exactness, exactness, is_chain_exact_at_every_size
-from compressors.algebra.parallel import add
+from compressors.algebra.parallel import add, stack_outputs
 from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides, smallest_size
 
 _SOLVED = 1e-10
@@ -87,6 +87,18 @@ def add_mapped(left: BiasMapped, right: BiasMapped) -> BiasMapped:
     return BiasMapped(add(left.affine, right.affine, left.size), left.biases + right.biases, left.size)
 
 
+def stack_mapped(maps: Sequence[BiasMapped]) -> BiasMapped:
+    """Returns the concatenation of the outputs of maps of the same input.
+
+    Raises:
+        ValueError: There is no map, the maps are for different sizes, or cannot be stacked; see `stack_outputs`.
+    """
+    if len({one.size for one in maps}) != 1:
+        raise ValueError(f"the maps are for inputs of {[one.size for one in maps]}; one size is needed")
+    whole = stack_outputs([one.affine for one in maps], maps[0].size)
+    return BiasMapped(whole, torch.cat([one.biases for one in maps]), maps[0].size)
+
+
 @dataclass(frozen=True, eq=False)
 class BorderBias:
     """A bias map as a table of border classes (case 2).
@@ -116,7 +128,7 @@ class BorderBias:
             if n < first + last:
                 raise ValueError(f"borders of {first} and {last} positions do not fit into {n}")
             places = [*range(first), *[first] * (n - first - last), *range(first + 1, first + 1 + last)]
-            biases = biases.index_select(axis, torch.tensor(places))
+            biases = biases.index_select(axis, torch.tensor(places, device=biases.device))
         return biases
 
 
@@ -143,7 +155,7 @@ def chain_border_bias(maps: Sequence[Affine], size: tuple[int, ...]) -> BorderBi
     table, borders = chain_bias_map(maps, size), chain_borders(maps, size)
     for axis, border in enumerate(borders, start=1):
         places = [*range(border.before + 1), *range(border.size - border.after, border.size)]
-        table = table.index_select(axis, torch.tensor(places))
+        table = table.index_select(axis, torch.tensor(places, device=table.device))
     return BorderBias(table, tuple(b.before for b in borders), tuple(b.after for b in borders), size, period)
 
 

@@ -126,6 +126,6 @@ def split_groups(affine: Affine) -> Affine:
 
 def _is_block_diagonal(used: torch.Tensor, groups: int) -> bool:
     """Says whether every used entry of a mask, shape (out, in), lies in one of the diagonal's blocks."""
-    own = torch.arange(groups)
+    own = torch.arange(groups, device=used.device)
     rows, columns = own.repeat_interleave(used.shape[0] // groups), own.repeat_interleave(used.shape[1] // groups)
     return not bool((used & (rows[:, None] != columns)).any())

@@ -51,7 +51,7 @@ def chain_bias_map(maps: Sequence[Affine], size: tuple[int, ...]) -> torch.Tenso
         value = one(value)
     value = value[0]
     for axis, border in enumerate(borders, start=1):
-        places, left_out = torch.arange(border.size), border.size - value.shape[axis]
+        places, left_out = torch.arange(border.size, device=value.device), border.size - value.shape[axis]
         later = (places - left_out).clamp_min(border.before)
         value = value.index_select(axis, torch.where(places < border.before, places, later))
     return value

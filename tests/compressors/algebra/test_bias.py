@@ -78,6 +78,20 @@ def test_residual_of_a_map_with_a_bias_map():
     assert error(x + modules[1](modules[0](x)), whole(x)) < TOLERANCE
 
 
+def test_concatenation_of_maps_with_bias_maps():
+    """Branches of an inception block without activations: 1x1 and 1x1 before a padded 3x3."""
+    modules, maps = maps_of((form(2, kernel=1), form(2, kernel=1), form(2, pad=1)), ((4, 3), (4, 5), (5, 6)))
+    x = normal(2, 4, 6, 7)
+    left, right = (algebra.with_bias_map(one, (6, 7)) for one in maps[:2])
+    whole = algebra.stack_mapped([left, algebra.compose_after(right, maps[2])])
+    assert error(torch.cat([modules[0](x), modules[2](modules[1](x))], 1), whole(x)) < TOLERANCE
+
+
+def test_maps_for_different_sizes_are_not_stacked():
+    with pytest.raises(ValueError, match="one size"):
+        algebra.stack_mapped([algebra.with_bias_map(line([1]), (n,)) for n in (4, 5)])
+
+
 def test_maps_for_different_sizes_are_not_added():
     with pytest.raises(ValueError, match="one map is for"):
         algebra.add_mapped(algebra.with_bias_map(line([1]), (4,)), algebra.with_bias_map(line([1]), (5,)))

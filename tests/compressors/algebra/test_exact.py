@@ -271,3 +271,10 @@ def test_chain_that_is_exact_at_every_size():
     inverted = [line([2], bias=1), line([1, 2, 3], pad=1), line([3])]
     assert algebra.is_chain_exact_at_every_size(inverted)
     assert not algebra.is_chain_exact_at_every_size([*inverted, line([1, 2, 3], pad=1)])
+
+
+def test_linears_merge_as_they_are():
+    first, second = algebra.identity(4, 0), algebra.identity(4, 0)
+    merged = algebra.merge(first, second, (), Policy.EXACT)
+    assert merged.exactness is Exactness.CONSTANT
+    assert error(normal(3, 5, 4), merged(normal(3, 5, 4))) < TOLERANCE
