@@ -157,7 +157,7 @@ def _label(node: fx.Node) -> str:
 
 
 def _constant(value: torch.Tensor) -> Moments:
-    value = value.double()
+    value = value.double().cpu()
     return Moments(value, torch.zeros_like(value), frozenset({"constant"}), propagated=False)
 
 
@@ -196,11 +196,11 @@ def _norm(walk: _Walk, node: fx.Node) -> Moments:
         shape = (1, -1, *(1,) * (rank - 2))
     assert isinstance(module, modules.NORMS)
     weight, bias = module.weight, module.bias
-    scale = torch.ones(1, dtype=torch.float64) if weight is None else weight.detach().double() ** 2
+    scale = torch.ones(1, dtype=torch.float64) if weight is None else weight.detach().double().cpu() ** 2
     if isinstance(module, modules.BATCH_NORMS) and module.running_var is not None:
-        running = module.running_var.double()
+        running = module.running_var.double().cpu()
         scale = scale * running / (running + module.eps)
-    shift = torch.zeros_like(scale) if bias is None else bias.detach().double()
+    shift = torch.zeros_like(scale) if bias is None else bias.detach().double().cpu()
     if scale.numel() == 1:
         shape = (1,) * rank
     return Moments(shift.reshape(shape), scale.reshape(shape), frozenset({origin}), propagated=False)
@@ -211,8 +211,8 @@ def _operator(walk: _Walk, node: fx.Node) -> Moments:
     module, source = module_of(node), walk.first(node)
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
-    weight = weight.detach().double()
-    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
+    weight = weight.detach().double().cpu()
+    bias = None if module.bias is None else module.bias.detach().double().cpu()  # type: ignore[operator]
     if isinstance(module, nn.Linear):
         mean, variance = _wide(source, -1, module.in_features)
         return _joined(F.linear(mean, weight, bias), F.linear(variance, weight**2), source)
