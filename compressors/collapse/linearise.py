@@ -36,7 +36,8 @@ def linearise(graph: Graph, lines: Mapping[str, Line]) -> Graph:
         lines: What to put in the place of which site (by node name, as in `Site.node`).
 
     Raises:
-        OptionError: A name is no activation call, or a line has another number of channels than its tensor.
+        OptionError: A name is no activation call, or a line has another number of channels than its tensor or is not
+            finite.
         SurgeryError: The result does not compute what it should (our fault).
     """
     shapes = propagate(graph.module, graph.inputs)
@@ -67,6 +68,8 @@ def _check(graph: Graph, node: fx.Node | None, name: str, line: Line, shapes: Sh
         )
     if line.intercept.shape != line.slope.shape:
         raise OptionError("lines", f"the line for {name!r} has {channels} slopes, {line.intercept.numel()} intercepts")
+    if not bool((line.slope.isfinite() & line.intercept.isfinite()).all()):
+        raise OptionError("lines", f"the line for {name!r} is not finite: its statistics hold NaN or infinities")
 
 
 def _replace(module: fx.GraphModule, node: fx.Node, lines: Mapping[str, Line], shapes: Shapes) -> str | None:
