@@ -9,7 +9,7 @@ from torch import fx
 
 from compressors.graph import Graph
 from compressors.modules import NORMS, OPERATORS
-from compressors.surgery import apply, maximal_steps, merge
+from compressors.surgery import apply, maximal_steps, merge, reparameterise
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,12 @@ class Outcome:
 
 
 def merge_all(graph: Graph) -> Outcome:
-    """Returns the graph with as many merges as there can be: activations gone, padding first, everything merged."""
-    unmerged = apply(graph, maximal_steps(graph))
+    """Returns the graph with as many merges as there can be: what is free first, then activations gone, padding first.
+
+    The free merges change nothing; the reference is what is trained after them, unmerged.
+    """
+    plain = reparameterise(graph)
+    unmerged = apply(plain, maximal_steps(plain))
     merged = merge(unmerged)
     return Outcome(merged.graph, len(merged.verifications), unmerged)
 

@@ -71,13 +71,13 @@ def start(channels: int, axes: int) -> Geometry:
     return Geometry((0,) * axes, (0,) * axes, (0,) * axes, (1,) * axes, (1,) * axes, channels)
 
 
-def after(first: Geometry, second: Geometry, size: Sequence[int]) -> Geometry:
+def after(first: Geometry, second: Geometry, size: Sequence[int] | None) -> Geometry:
     """Returns the geometry of `second` after `first` (cases 1 and 3).
 
     Args:
         first: What is done first.
         second: What follows, relative to the first's output.
-        size: Sizes of the first's input.
+        size: Sizes of the first's input; None where what makes it exact need not be known.
     """
     axes = range(len(first.stride))
     spacings = [
@@ -95,7 +95,7 @@ def after(first: Geometry, second: Geometry, size: Sequence[int]) -> Geometry:
         groups=math.gcd(first.groups, second.groups),
         biased=first.biased or second.biased,
         sided=first.sided or second.sided,
-        padding=first.padding.at_least(_needed(first, second, size)),
+        padding=first.padding if size is None else first.padding.at_least(_needed(first, second, size)),
     )
 
 
