@@ -15,7 +15,7 @@ SMALL = [
     Case("own:cifar-resnet", (3, 16, 16), partial(CifarResNet, 8, "B")),
     Case("own:unet", (3, 16, 16), partial(UNet, 4, 2)),
     Case("own:audio", (1, 800), partial(Audio, 8, 2)),
-    Case("own:yolo-like", (3, 64, 64), partial(YoloLike, 4)),
+    pytest.param(Case("own:yolo-like", (3, 64, 64), partial(YoloLike, 4)), marks=pytest.mark.slow, id="own:yolo-like"),
     Case("own:ssd-like", (3, 64, 64), SsdLike),
 ]
 
