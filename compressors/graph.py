@@ -16,19 +16,28 @@ class TensorSpec:
         name: The input's or output's name; it becomes the ONNX name.
         shape: Shape of one sample, without the batch dimension (always dimension 0).
         dtype: Element type.
+        low: Smallest random value of an integer or boolean tensor; 1 for a mask, whose random values are ones.
+        high: What random integers stay below: the size of the table that they look up, where that is known.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    low: int = 0
+    high: int = 2
+
+    @property
+    def is_mask(self) -> bool:
+        """Says whether the tensor marks what counts: its values are 0 and 1, its random values ones."""
+        return not self.dtype.is_floating_point and (self.low, self.high) == (1, 2)
 
     def random(self, batch: int, seed: int) -> torch.Tensor:
-        """Returns reproducible standard-normal (or small integer) values, shape (batch, *shape)."""
+        """Returns reproducible values, shape (batch, *shape): standard-normal, or integers in [low, high)."""
         generator = torch.Generator().manual_seed(seed)
         size = (batch, *self.shape)
-        if self.dtype.is_floating_point:
+        if self.dtype.is_floating_point or self.dtype.is_complex:
             return torch.randn(size, generator=generator, dtype=self.dtype)
-        return torch.randint(0, 2, size, generator=generator, dtype=self.dtype)
+        return torch.randint(self.low, self.high, size, generator=generator).to(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
-StepKind = Literal["regress", "remove"]
+StepKind = Literal["regress", "remove", "merge"]
+Way = Literal["identity", "gaussian", "fitted"]
+Padding = Literal["keep", "first"]
 
 
 @dataclass(frozen=True)
@@ -14,11 +16,16 @@ class Step:
     """One cut: everything between two tensors is replaced by one operator, or by nothing.
 
     Attributes:
-        kind: "regress" puts one convolution or linear there, fitted by least squares; "remove" passes the input on.
+        kind: "regress" puts one convolution or linear there, fitted by least squares; "remove" passes the input on;
+            "merge" turns activations into lines, so that what is there becomes one operator when it ships.
         entry: Node whose output is the segment's input.
         exit: Node whose output is replaced (a pre-activation tensor: the activation after it stays).
-        kernel: Spatial kernel of a regressed convolution, e.g. (3, 3); empty for a linear and for "remove".
-        stride: Spatial stride of a regressed convolution; empty for a linear and for "remove".
+        kernel: Spatial kernel of the new convolution, e.g. (3, 3); empty for a linear and for "remove".
+        stride: Spatial stride of the new convolution; empty for a linear and for "remove".
+        sites: Of "merge": nodes of activations, and of norms that look at the sample, that turn into lines.
+        pruned: Of "merge": nodes of operators that go, with their norm and activation.
+        way: Of "merge": which lines (see `compressors.collapse`).
+        padding: Of "merge": "first" moves all padding to the entry; "keep" leaves the network's function as it is.
     """
 
     kind: StepKind
@@ -26,6 +33,10 @@ class Step:
     exit: str
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
+    sites: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+    way: Way = "identity"
+    padding: Padding = "keep"
 
     @property
     def label(self) -> str:
@@ -65,10 +76,11 @@ class Plan:
         """
         try:
             fields = json.loads(text)
-            steps = tuple(
-                Step(s["kind"], s["entry"], s["exit"], tuple(s["kernel"]), tuple(s["stride"]))
-                for s in fields.pop("steps")
-            )
+            steps = tuple(Step(**{key: _frozen(value) for key, value in s.items()}) for s in fields.pop("steps"))
             return Plan(steps=steps, **fields)
         except (KeyError, TypeError, json.JSONDecodeError) as exc:
             raise ValueError(f"not a plan: {exc}") from exc
+
+
+def _frozen(value: object) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -106,10 +106,11 @@ def _on_meta(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return functional_call(module, {name: value.to("meta") for name, value in tensors}, args, kwargs)
 
 
-def output_shape(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, ...]:
-    """Returns the full shape of a module's output for one input, without computing it."""
+def output_shape(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> tuple[int, ...]:
+    """Returns the full shape of a module's output for inputs of these full shapes and types, without computing it."""
+    samples = tuple(torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in inputs)
     with torch.no_grad():
-        return tuple(_on_meta(module, (torch.empty(shape, dtype=dtype, device="meta"),), {}).shape)
+        return tuple(_on_meta(module, samples, {}).shape)
 
 
 def remember(module: fx.GraphModule, inputs: Sequence[TensorSpec], known: Shapes) -> None:

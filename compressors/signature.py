@@ -9,18 +9,20 @@ import torch
 from torch import fx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compressors.graph import TensorSpec
 
 
-def signature(module: fx.GraphModule, spec: TensorSpec) -> str:
-    """Returns a key of the operators, their settings, how they are wired, and the input's shape and type.
+def signature(module: fx.GraphModule, specs: Sequence[TensorSpec]) -> str:
+    """Returns a key of the operators, their settings, how they are wired, and the inputs' shapes and types.
 
     Args:
-        module: A stretch with one data input.
-        spec: That input, per sample; its name does not matter.
+        module: A stretch.
+        specs: Its inputs, per sample; their names do not matter.
     """
     number = {node: index for index, node in enumerate(module.graph.nodes)}
-    lines = [f"{spec.dtype} {spec.shape}"]
+    lines = [f"{spec.dtype} {spec.shape}" for spec in specs]
     for node in module.graph.nodes:
         args = _numbered((node.args, node.kwargs), number)
         lines.append(f"{number[node]} {_operation(module, node)} {args}")

@@ -103,9 +103,9 @@ def _timed(problem: Problem, operators: Sequence[TimedOperator | None]) -> list[
 
 def _stretch(graph: Graph, entry: str, exit_: str) -> TimedOperator:
     """Returns a stretch of the original, norms folded, that runs by itself."""
-    module, spec = extract(graph, entry, exit_)
-    folded = fold_norms(Graph(module, (spec,), (spec,), graph.name)).module
-    return TimedOperator(signature(folded, spec), folded, (spec,))
+    module, specs = extract(graph, entry, exit_)
+    folded = fold_norms(Graph(module, specs, specs[:1], graph.name)).module
+    return TimedOperator(signature(folded, specs), folded, specs)
 
 
 def _activation(graph: Graph, end: Position) -> nn.Module | None:
@@ -124,8 +124,8 @@ def _replacement(
     if not parts:
         return None
     module = fx.symbolic_trace(nn.Sequential(*parts)).eval()
-    spec = TensorSpec(segment.entry, segment.input_shape)
-    return TimedOperator(signature(module, spec), module, (spec,))
+    specs = (TensorSpec(segment.entry, segment.input_shape),)
+    return TimedOperator(signature(module, specs), module, specs)
 
 
 def new_operator(segment: Segment, step: Step) -> Operator:

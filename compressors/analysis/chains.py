@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import final
 
 from torch import fx
 
+from compressors.analysis.dominators import Links, find_links
 from compressors.analysis.flow import Region
 from compressors.analysis.kinds import Kind, kind_of, module_of
 from compressors.analysis.names import common_path
@@ -36,53 +37,75 @@ class ChainRegion:
 
 
 def find_chains(region: Region, shapes: Shapes) -> list[ChainRegion]:
-    """Returns the main chain first, then the chains inside its parallel regions, each before those inside it."""
-    finder = _Finder(shapes)
-    finder.follow(region, "main", None, None)
+    """Returns the main chain (it ends at the outputs) first, then the others, each before those inside it.
+
+    A chain's first position is the tensor before its first node, where there is a single one: other branches may read
+    it too.
+    """
+    links = find_links(region)
+    finder = _Finder(region, shapes, links)
+    runs = links.chains()
+    for run in sorted(runs, key=lambda run: (finder.depth(run[0]), run[-1].op != "output", region.index[run[0]])):
+        finder.follow(run)
     return finder.found
 
 
 @final
 class _Finder:
-    """Walks down into parallel regions; each branch is visited once."""
+    """Turns runs of links into chains of positions, outermost first."""
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, region: Region, shapes: Shapes, links: Links) -> None:
+        self.region = region
         self.shapes = shapes
+        self.links = links
         self.found: list[ChainRegion] = []
-        self.visited: set[tuple[fx.Node, fx.Node]] = set()
         self.names: set[str] = set()
+        self.chain_of: dict[fx.Node, ChainRegion] = {}
+        self.depths: dict[fx.Node, int] = {}
+        self.places: dict[str, tuple[list[int], list[int]]] = {}
 
-    def follow(self, region: Region, name: str, parent: tuple[str, int, int] | None, join: fx.Node | None) -> None:
-        """Adds the chain through `region`, then the chains inside it."""
-        pending = [(region, name, parent, join)]
-        while pending:
-            region, name, parent, join = pending.pop(0)
-            cuts = [node for node in region.cuts() if node.op != "output"]
-            positions = _positions(cuts, self.shapes)
-            if len(positions) < 2:
-                continue
-            self.names.add(name)
-            chain = Chain(name, tuple(positions), parent)
-            self.found.append(ChainRegion(chain, region, join))
-            places = _places(chain, region)
-            for start, end in pairwise(cuts):
-                around = _around(places, region.index[start], region.index[end])
-                pending.extend(self._branches(region, (chain.name, *around), start, end))
+    def depth(self, node: fx.Node) -> int:
+        """Returns how many links a node lies inside."""
+        outer = self.links.around(node)
+        if outer is None:
+            return 0
+        end = outer[1]
+        if end not in self.depths:
+            self.depths[end] = self.depth(end) + 1
+        return self.depths[end]
 
-    def _branches(
-        self, region: Region, parent: tuple[str, int, int], start: fx.Node, end: fx.Node
-    ) -> list[tuple[Region, str, tuple[str, int, int], fx.Node]]:
-        """Returns the branches between two neighbouring cuts that have not been visited."""
-        branches = []
-        for operand in end.all_input_nodes:
-            key = (start, operand)
-            if operand is start or operand not in region.index or key in self.visited:
-                continue
-            self.visited.add(key)
-            branch = region.between(start, operand)
-            name = self._free_name(common_path(branch.nodes[1:]) or operand.name)
-            branches.append((branch, name, parent, end))
-        return branches
+    def follow(self, run: Sequence[fx.Node]) -> None:
+        """Adds the chain along a run of links, if it has two positions."""
+        entry = self.links.entries.get(run[0])
+        cuts = [*([entry] if entry else []), *(node for node in run if node.op != "output")]
+        positions = _positions(cuts, self.shapes)
+        if len(positions) < 2:
+            return
+        region = self.region.between(cuts[0], cuts[-1])
+        outer = self._outer(run[0])
+        name = self._free_name("main" if run[-1].op == "output" else common_path(region.nodes[1:]) or cuts[-1].name)
+        parent = None if outer is None else (outer[0].chain.name, *self._around(*outer))
+        readers = [user for user in cuts[-1].users if user in self.region.index]
+        join = readers[0] if outer is not None and len(readers) == 1 else None
+        found = ChainRegion(Chain(name, tuple(positions), parent), region, join)
+        self.found.append(found)
+        self.places[name] = _places(found)
+        self.chain_of.update(dict.fromkeys(run, found))
+
+    def _outer(self, first: fx.Node) -> tuple[ChainRegion, tuple[fx.Node, fx.Node]] | None:
+        """Returns the innermost chain around a run, and the link of it that the run lies inside."""
+        link = self.links.around(first)
+        while link is not None and link[1] not in self.chain_of:
+            link = self.links.around(link[0])
+        return None if link is None else (self.chain_of[link[1]], link)
+
+    def _around(self, outer: ChainRegion, link: tuple[fx.Node, fx.Node]) -> tuple[int, int]:
+        """Returns the last position at or before a link's start and the first at or after its end."""
+        outputs, targets = self.places[outer.chain.name]
+        index = outer.region.index
+        before = bisect_right(outputs, index[link[0]]) - 1
+        after = bisect_left(targets, index.get(link[1], len(index)))
+        return max(before, 0), min(after, len(targets) - 1)
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1
@@ -93,16 +116,10 @@ class _Finder:
         return name
 
 
-def _places(chain: Chain, region: Region) -> tuple[list[int], list[int]]:
-    """Returns where in the region the outputs and the targets of a chain's positions stand; both ascend."""
-    index = {node.name: place for node, place in region.index.items()}
-    return [index[p.output] for p in chain.positions], [index[p.target] for p in chain.positions]
-
-
-def _around(places: tuple[list[int], list[int]], start: int, end: int) -> tuple[int, int]:
-    """Returns the indices of the last position at or before `start` and the first at or after `end`."""
-    outputs, targets = places
-    return max(bisect_right(outputs, start) - 1, 0), min(bisect_left(targets, end), len(targets) - 1)
+def _places(chain: ChainRegion) -> tuple[list[int], list[int]]:
+    """Returns where in its region the outputs and the targets of a chain's positions stand; both ascend."""
+    index = {node.name: place for node, place in chain.region.index.items()}
+    return [index[p.output] for p in chain.chain.positions], [index[p.target] for p in chain.chain.positions]
 
 
 def _positions(cuts: list[fx.Node], shapes: Shapes) -> list[Position]:

@@ -10,10 +10,10 @@ from typing import final
 from torch import fx
 
 from compressors.analysis.chains import ChainRegion, find_chains
-from compressors.analysis.flow import main_region, side_nodes
-from compressors.analysis.kinds import Kind, function_name, kind_of, module_of
+from compressors.analysis.flow import main_region, side_data, side_nodes
+from compressors.analysis.kinds import Kind, kind_of, module_of
 from compressors.analysis.names import Names
-from compressors.analysis.reach import BARRIERS, StandIn, stand_in
+from compressors.analysis.reach import BARRIERS, Blocked, StandIn, stand_in
 from compressors.analysis.segments import Analysis, Position, Refusal, Segment
 from compressors.analysis.sites import find_sites
 from compressors.graph import Graph
@@ -84,6 +84,7 @@ class _Search:
 
     def __init__(self, graph: Graph, shapes: Shapes, data: Container[fx.Node], limits: Limits) -> None:
         self.data = data
+        self.sides = side_data(graph.module, shapes)
         self.shapes = shapes
         self.limits = limits
         self.nodes = {node.name: node for node in graph.module.graph.nodes}
@@ -102,9 +103,10 @@ class _Search:
         for start in range(len(positions) - 1):
             for stretch in self._stretches(region, positions, start):
                 self._consider(stretch, region)
+        self._explain_end(region)
 
     def _stretches(self, region: ChainRegion, positions: Sequence[Position], start: int) -> Iterator[_Stretch]:
-        """Yields growing stretches from one position, until a tensor inside is read elsewhere."""
+        """Yields growing stretches from one position; nothing inside a chain is read outside of it."""
         entry = self.nodes[positions[start].output]
         index = region.region.index
         for end in range(start + 1, min(start + self.limits.span, len(positions) - 1) + 1):
@@ -114,13 +116,6 @@ class _Search:
                 continue
             kinds = tuple(self.kinds[node] for node in nodes)
             stretch = _Stretch(region.chain.name, start, end, entry, nodes, kinds)
-            leak = _leak(nodes)
-            if leak is not None:
-                if end == start + 1 and stretch.worth_replacing:
-                    self._refuse(
-                        stretch, "used-elsewhere", f"computes {leak.name!r}, which other parts of the model read"
-                    )
-                return
             yield stretch
 
     def _consider(self, stretch: _Stretch, region: ChainRegion) -> None:
@@ -140,8 +135,7 @@ class _Search:
         neighbours = stretch.end == stretch.start + 1
         found = StandIn((), (), ())
         if stretch.worth_replacing or (neighbours and not BARRIERS.isdisjoint(stretch.kinds)):
-            kinds = dict(zip(stretch.nodes, stretch.kinds, strict=True))
-            outcome = stand_in(kinds, stretch.entry, self.shapes, self.limits.kernel)
+            outcome = self._stand_in(stretch)
             if isinstance(outcome, StandIn):
                 found = outcome
             elif neighbours:
@@ -149,6 +143,14 @@ class _Search:
                 self._refuse(stretch, outcome.code, outcome.reason + whole)
         if found.kernels or (removable and neighbours):
             self.segments.append(self._segment(stretch, found, removable))
+
+    def _stand_in(self, stretch: _Stretch) -> StandIn | Blocked:
+        """Returns what one operator may stand for, which reads the entry and nothing else."""
+        for node in stretch.nodes:
+            if any(source in self.sides for source in node.all_input_nodes):
+                return Blocked("reads-side-input", f"also reads what another input decides ({node.name!r})")
+        kinds = dict(zip(stretch.nodes, stretch.kinds, strict=True))
+        return stand_in(kinds, stretch.entry, self.shapes, self.limits.kernel)
 
     def _segment(self, stretch: _Stretch, found: StandIn, removable: bool) -> Segment:
         inside = {*stretch.nodes, *side_nodes(stretch.nodes, self.data)}
@@ -192,6 +194,15 @@ class _Search:
             return False
         return stretch.start == 0 and stretch.end == len(region.chain.positions) - 1
 
+    def _explain_end(self, region: ChainRegion) -> None:
+        """Says why a chain ends where several parts of the model read its last tensor."""
+        nodes = region.region.nodes
+        readers = [user for user in nodes[-1].users if user in self.data and user.op != "output"]
+        if len(readers) > 1 and Kind.ACTIVATION in {self.kinds[node] for node in nodes[1:]}:
+            where = self.names.stretch(nodes[1:])
+            reason = f"{len(readers)} parts of the model read its output {nodes[-1].name!r}"
+            self.refusals.append(Refusal(where, f"No cut can reach beyond {where}: {reason}.", "used-elsewhere"))
+
     def _shared(self, stretch: _Stretch) -> str | None:
         """Returns a module with weights that is called inside and outside."""
         called = Counter(str(node.target) for node in stretch.nodes if node.op == "call_module")
@@ -213,13 +224,3 @@ class _Search:
 
 def _has_weights(node: fx.Node) -> bool:
     return next(module_of(node).parameters(), None) is not None
-
-
-def _leak(nodes: Sequence[fx.Node]) -> fx.Node | None:
-    """Returns a node before the exit whose tensor is read outside; reading its size is no use of the tensor."""
-    inside = set(nodes)
-    for node in nodes[:-1]:
-        outside = [user for user in node.users if user not in inside]
-        if any(user.op == "output" or function_name(user) != "sym_size" for user in outside):
-            return node
-    return None

@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch._ops import OpOverload
 
 from compressors import modules
+from compressors.channel_line import ChannelLine
 from compressors.lift.schema import base_name
 
 
@@ -19,6 +20,7 @@ class Kind(StrEnum):
     OPERATOR = "operator"
     RESIZE = "resize"
     NORM = "norm"
+    LINE = "line"
     ACTIVATION = "activation"
     ADD = "add"
     MULTIPLY = "multiply"
@@ -96,4 +98,6 @@ def _module_kind(module: nn.Module) -> Kind:
         return Kind.OPERATOR
     if isinstance(module, modules.NORMS):
         return Kind.NORM
+    if isinstance(module, ChannelLine):
+        return Kind.LINE
     return Kind.ACTIVATION if modules.activation_kind(module) else Kind.OTHER

@@ -82,6 +82,34 @@ def stand_in(kinds: Mapping[fx.Node, Kind], entry: fx.Node, shapes: Shapes, max_
     return last
 
 
+def layout(kinds: Mapping[fx.Node, Kind], entry: fx.Node, shapes: Shapes) -> Labels | Blocked:
+    """Returns the labels of every tensor of a stretch that ends in the layout that it starts in, or why there are none.
+
+    Args:
+        kinds: The nodes of the stretch in topological order, exit last, and what each is.
+        entry: Its only input.
+        shapes: Of the whole graph.
+    """
+    outcomes: list[Labels | Blocked] = []
+    for labels in _layouts(len(shapes.full[entry.name])):
+        try:
+            walk = _Walk(labels, entry, shapes)
+            for node, kind in kinds.items():
+                walk.visit(node, kind)
+        except _BlockedError as exc:
+            outcomes.append(exc.blocked)
+            continue
+        found = {node: trace.labels for node, trace in walk.traces.items()}
+        if found[list(kinds)[-1]] == labels:
+            return found
+        outcomes.append(Blocked("changes-layout", "changes the layout of the tensor, so that no single operator fits"))
+    return outcomes[0]
+
+
+Labels = Mapping[fx.Node, tuple[str, ...]]
+"""What each dimension of each tensor is, relative to the stretch's input; see the module docstring."""
+
+
 def _layouts(rank: int) -> list[tuple[str, ...]]:
     """Returns the layouts in which a tensor of this rank may feed a convolution or a linear."""
     positions = tuple(f"S{axis}" for axis in range(rank - 2))
@@ -410,6 +438,7 @@ def _global_pool(walk: _Walk, node: fx.Node) -> _Trace:
 _RULES: dict[Kind, Callable[[_Walk, fx.Node], _Trace]] = {
     Kind.OPERATOR: _convolution_or_linear,
     Kind.NORM: _norm,
+    Kind.LINE: _same,
     Kind.ACTIVATION: _same,
     Kind.ADD: _elementwise,
     Kind.MULTIPLY: _elementwise,

@@ -15,18 +15,24 @@ The result is compared with the program before it is returned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch.export import ExportedProgram
 
 from compressors.graph import Graph
-from compressors.lift.edges import input_specs, output_specs, verify
+from compressors.lift.edges import Edges, input_specs, kept_names, output_specs
+from compressors.lift.verify import verify
 from compressors.lift.walk import AliasedWriteError, Walk
 
-__all__ = ["lift"]
+__all__ = ["Edges", "lift"]
 
 
-def lift(program: ExportedProgram, name: str, sample_shapes: Sequence[tuple[int, ...]] | None = None) -> Graph:
+def lift(
+    program: ExportedProgram,
+    name: str,
+    sample_shapes: Sequence[tuple[int, ...]] | Mapping[str, tuple[int, ...]] | None = None,
+    edges: Edges | None = None,
+) -> Graph:
     """Returns the program as an editable graph that computes the same, for any batch size.
 
     Node and module names depend on the program only, so that a plan made on one lift fits every other.
@@ -34,7 +40,9 @@ def lift(program: ExportedProgram, name: str, sample_shapes: Sequence[tuple[int,
     Args:
         program: Exported in eval mode.
         name: What the user calls the model.
-        sample_shapes: Per-sample shape of each input; needed only where the program left more than the batch open.
+        sample_shapes: Per-sample shape of each input, in order or by name (then of any); needed only where the program
+            left more than the batch open.
+        edges: What the caller knows about inputs and outputs beyond the program.
 
     Raises:
         ModelError: The program is in training mode, changes its own buffers, or does not take the sample shapes.
@@ -46,7 +54,8 @@ def lift(program: ExportedProgram, name: str, sample_shapes: Sequence[tuple[int,
     except AliasedWriteError:
         program = program.run_decompositions({})
         module = Walk(program).run()
-    inputs = input_specs(program, sample_shapes)
-    graph = Graph(module, inputs, output_specs(module, inputs), name)
+    edges = edges or Edges()
+    inputs = input_specs(program, sample_shapes, edges.ranges)
+    graph = Graph(module, inputs, output_specs(module, inputs, kept_names(program, edges)), name)
     verify(program, graph)
     return graph

@@ -15,6 +15,7 @@ from compressors import modules
 from compressors.errors import ModelError, UnsupportedModelError
 from compressors.lift import schema
 from compressors.lift.batch import free_sizes, shares_row
+from compressors.lift.edges import is_nothing
 from compressors.lift.place import Placer, path_of
 from compressors.lift.values import fold, is_constant, map_leaves, traced_dtype, traced_shape
 from compressors.modules import Constant
@@ -90,7 +91,8 @@ class Walk:
                 raise ModelError(
                     f"the model changes its own state ({spec.target}) when it runs; call model.eval() before exporting"
                 )
-            values.append(self._attribute(self.env[argument]) if isinstance(argument, fx.Node) else argument)
+            if not is_nothing(spec.arg):
+                values.append(self._attribute(self.env[argument]) if isinstance(argument, fx.Node) else argument)
         if not values or not all(isinstance(value, fx.Node) for value in values):
             kinds = ", ".join(type(value).__name__ for value in values) or "nothing"
             raise UnsupportedModelError(f"every output of a model must be a tensor, this one returns {kinds}")

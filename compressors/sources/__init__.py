@@ -11,13 +11,14 @@ from torch.export.graph_signature import InputKind
 
 from compressors.errors import ModelError, OptionError
 from compressors.graph import Graph
-from compressors.lift import lift
-from compressors.sources import named, pt2
+from compressors.lift import Edges, lift
+from compressors.sources import folder, named, pt2
 from compressors.sources.source import ModelSource
+from compressors.sources.trace import Traced
 
 __all__ = ["ModelSource", "load", "preprocessing"]
 
-_READERS: dict[str, Callable[[ModelSource], ExportedProgram]] = {"pt2": pt2.read, "named": named.read}
+_READERS: dict[str, Callable[[ModelSource], Traced]] = {"pt2": pt2.read, "folder": folder.read, "named": named.read}
 
 
 def load(source: ModelSource) -> Graph:
@@ -31,20 +32,21 @@ def load(source: ModelSource) -> Graph:
     reader = _READERS.get(source.kind)
     if reader is None:
         raise OptionError("source.kind", f"unknown kind of model source {source.kind!r}; known: {', '.join(_READERS)}")
-    program = reader(source)
-    _check_finite(program)
+    traced = reader(source)
+    _check_finite(traced.program)
     name = source.name or (source.path.stem if source.path else "model")
-    shapes = [source.sample_shape] if source.sample_shape else None
-    return lift(program, name, shapes)
+    shapes = [source.sample_shape] if source.sample_shape and source.kind == "pt2" else source.input_shapes
+    return lift(traced.program, name, shapes or None, Edges(traced.ranges, traced.output_names))
 
 
 def preprocessing(source: ModelSource) -> dict[str, Any] | None:
-    """Returns what the architecture's config says about its inputs, None where there is no such config.
+    """Returns what the model's config says about its inputs, None where there is no such config.
 
     Keys: `mean` and `std` (per channel, of values in [0, 1]), `input_size` (channels, height, width), `interpolation`
     ("bilinear", "bicubic", ...) and `crop_pct` (side of the central crop as a fraction of the resized image's).
     """
-    return named.preprocessing(source) if source.kind == "named" else None
+    readers = {"named": named.preprocessing, "folder": folder.preprocessing}
+    return readers[source.kind](source) if source.kind in readers else None
 
 
 def _check_finite(program: ExportedProgram) -> None:

@@ -18,6 +18,7 @@ from torch._export.serde.schema import SCHEMA_VERSION
 from torch._ops import OpOverload
 
 from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError
+from compressors.lift.names import flat_names
 
 _PLAIN = {
     *(
@@ -53,8 +54,8 @@ _CODE_OBJECTS = ("as_operator", "as_custom_obj", "custom_obj", "as_getattr")
 _KEPT_METADATA = ("nn_module_stack", "torch_fn")
 
 
-def sanitise(data: bytes, where: str) -> dict[str, Any]:
-    """Returns a program's JSON with everything that could run code refused or dropped.
+def sanitise(data: bytes, where: str) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Returns a program's JSON with everything that could run code refused or dropped, and its outputs' names.
 
     Args:
         data: Content of `models/model.json`.
@@ -72,9 +73,30 @@ def sanitise(data: bytes, where: str) -> dict[str, Any]:
         raise ModelError(f"{where}: models/model.json is no exported program ({exc!r})") from exc
     for item in nodes:
         _check(item, where)
+    names = _output_names(program)
     program["guards_code"] = []
     program["graph_module"].update(metadata={}, treespec_namedtuple_fields={}, module_call_graph=[_root_call()])
-    return program  # type: ignore[no-any-return]
+    return program, names
+
+
+def _output_names(program: dict[str, Any]) -> tuple[str, ...] | None:
+    """Returns the names under which the program returned its tensors; None where it does not say so plainly."""
+    calls = program["graph_module"].get("module_call_graph") or [{}]
+    try:
+        written = json.loads(calls[0]["signature"]["out_spec"])[1]
+        return flat_names(written, _children, _keys)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+
+
+def _children(spec: dict[str, Any]) -> list[Any] | None:
+    """Returns the parts of a container, None for a tensor."""
+    return None if spec["type"] is None else list(spec["children_spec"])
+
+
+def _keys(spec: dict[str, Any]) -> Any:
+    """Returns the keys of a container that has some, whatever its type."""
+    return json.loads(spec["context"]) if isinstance(spec["context"], str) else None
 
 
 def _root_call() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from compressors.errors import ModelError, OptionError, UnsafeModelError
 from compressors.sources.archive import read_entries, write_entries
 from compressors.sources.program import sanitise
 from compressors.sources.source import ModelSource
+from compressors.sources.trace import Traced
 
 _PROGRAM = "models/model.json"
 _PAYLOADS = {
@@ -28,8 +29,8 @@ _PAYLOADS = {
 _MAX_ELEMENTS = 2**33
 
 
-def read(source: ModelSource) -> ExportedProgram:
-    """Returns the program in the file.
+def read(source: ModelSource) -> Traced:
+    """Returns the program in the file, and the names that its outputs had in it.
 
     Raises:
         UnsafeModelError: A payload is pickled, or the program could run code.
@@ -40,10 +41,11 @@ def read(source: ModelSource) -> ExportedProgram:
     where = source.path.name
     entries = read_entries(source.path)
     _check_format(entries, where)
-    clean = {_PROGRAM: json.dumps(sanitise(entries[_PROGRAM], where)).encode(), "data/sample_inputs/model.pt": b""}
-    for folder, (config, names) in _PAYLOADS.items():
-        clean.update(_payloads(entries, folder, config, names, where))
-    return _load(clean, where)
+    checked, names = sanitise(entries[_PROGRAM], where)
+    clean = {_PROGRAM: json.dumps(checked).encode(), "data/sample_inputs/model.pt": b""}
+    for folder, (config, pattern) in _PAYLOADS.items():
+        clean.update(_payloads(entries, folder, config, pattern, where))
+    return Traced(_load(clean, where), output_names=names)
 
 
 def _check_format(entries: dict[str, bytes], where: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import fx, nn
 
 from compressors.analysis.flow import main_region
+from compressors.channel_line import Line
 from compressors.errors import ModelError, OptionError, SurgeryError
 from compressors.graph import Graph
 from compressors.plan import Step
 from compressors.shapes import Shapes, convolution_padding, output_shape, propagate, remember
+from compressors.surgery.unmerged import unmerged
 from compressors.tidy import tidy
 
 _KINDS: dict[int, tuple[Any, Any]] = {
@@ -23,19 +25,25 @@ _KINDS: dict[int, tuple[Any, Any]] = {
 }
 
 
-def apply(graph: Graph, steps: Sequence[Step]) -> Graph:
+def apply(graph: Graph, steps: Sequence[Step], lines: Mapping[str, Line] | None = None) -> Graph:
     """Returns a new graph in which every step's stretch is replaced; the given graph is not changed.
 
     A "remove" step passes its entry on. A "regress" step puts two modules there, `<cut>.conv` and `<cut>.norm` (a batch
     norm that changes nothing yet), or one `<cut>.linear`; `<cut>` is `cut_name(step)`. New weights are zero: the
-    stretch gives 0 until it is fitted. Everything that nothing reads any more is deleted.
+    stretch gives 0 until it is fitted. A "merge" step puts `<cut>.stretch` there: its operators as they were, with
+    lines for its activations, which `merge` turns into one operator. Everything that nothing reads any more is deleted.
+
+    Args:
+        graph: The original.
+        steps: What to do; no two overlap.
+        lines: What takes the place of the sites of "merge" steps, by node; nothing where there is none.
 
     Raises:
         OptionError: A step names an unknown node, overlaps another, or its kernel or stride does not fit.
         ModelError: A removed stretch changes the shape of its tensor.
         SurgeryError: A new operator does not give the shape that it replaces (our fault).
     """
-    surgeon = _Surgeon(graph)
+    surgeon = _Surgeon(graph, lines or {})
     for step in steps:
         surgeon.check(step)
     for step in steps:
@@ -52,8 +60,9 @@ def cut_name(step: Step) -> str:
 class _Surgeon:
     """One operation on one copy."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, lines: Mapping[str, Line]) -> None:
         self.original = graph
+        self.lines = lines
         self.shapes: Shapes = propagate(graph.module, graph.inputs)
         self.copy = graph.copied()
         self.module = self.copy.module
@@ -104,25 +113,29 @@ class _Surgeon:
         """Replaces one stretch."""
         exit_ = self.nodes[step.exit]
         node = self._current(self.nodes[step.entry])
+        if step.kind == "merge":
+            stretch = unmerged(self.original, step, self.lines)
+            sides = [self._current(self.nodes[spec.name]) for spec in stretch.specs[1:]]
+            node = self._insert(exit_, (node, *sides), f"{cut_name(step)}.stretch", stretch)
         if step.kind == "regress":
             for name, module in self._operator(step).items():
-                node = self._insert(exit_, node, f"{cut_name(step)}.{name}", module)
-            if self.full[node.name] != self.full[step.exit]:
-                raise SurgeryError(
-                    f"step {step.label!r} gives shape {self.full[node.name]} instead of {self.full[step.exit]}"
-                )
+                node = self._insert(exit_, (node,), f"{cut_name(step)}.{name}", module)
+        if step.kind != "remove" and self.full[node.name] != self.full[step.exit]:
+            raise SurgeryError(
+                f"step {step.label!r} gives shape {self.full[node.name]} instead of {self.full[step.exit]}"
+            )
         exit_.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
         self.became[exit_] = node
 
-    def _insert(self, after: fx.Node, source: fx.Node, target: str, module: nn.Module) -> fx.Node:
-        """Adds a call of a new module on `source`, and notes the shape of its output."""
+    def _insert(self, after: fx.Node, sources: tuple[fx.Node, ...], target: str, module: nn.Module) -> fx.Node:
+        """Adds a call of a new module on `sources`, and notes the shape of its output."""
         if not self.module.add_submodule(target, module.eval()):
             raise OptionError(
                 "plan", f"the graph has a module {target!r} already; a plan is applied to its source only"
             )
-        with self.module.graph.inserting_after(max(after, source)):
-            node = self.module.graph.call_module(target, (source,))
-        self.full[node.name] = output_shape(module, self.full[source.name], self.dtypes[source.name])
+        with self.module.graph.inserting_after(max(after, *sources)):
+            node = self.module.graph.call_module(target, sources)
+        self.full[node.name] = output_shape(module, [(self.full[s.name], self.dtypes[s.name]) for s in sources])
         self.dtypes[node.name] = self.dtypes[after.name]
         return node
 

@@ -7,38 +7,60 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from compressors.analysis.flow import side_data
 from compressors.analysis.kinds import function_name
 from compressors.errors import OptionError
 from compressors.graph import Graph, TensorSpec
-from compressors.shapes import propagate
+from compressors.shapes import Shapes, propagate
 from compressors.tidy import tidy
 
 
-def extract(graph: Graph, entry: str, exit: str) -> tuple[fx.GraphModule, TensorSpec]:  # noqa: A002
-    """Returns the stretch between two tensors as a module with one input, and what it takes.
+def extract(graph: Graph, entry: str, exit: str) -> tuple[fx.GraphModule, tuple[TensorSpec, ...]]:  # noqa: A002
+    """Returns the stretch between two tensors as a module, and what it takes: the entry, then side inputs.
 
-    The module shares its weights with `graph`: run it, do not train it.
+    A side input (see `compressors.analysis.flow.main_region`) is taken where the stretch and the rest of the model part
+    ways. The module shares its weights with `graph`: run it, do not train it.
 
     Args:
         graph: Where the stretch is.
-        entry: Node whose output is the stretch's only data input.
+        entry: Node whose output is the stretch's only input on the main way through the network.
         exit: Node whose output the module returns.
 
     Raises:
-        OptionError: There is no such stretch, or it reads another tensor as well.
+        OptionError: There is no such stretch, or it reads another tensor of the main way as well.
     """
     nodes = {node.name: node for node in graph.module.graph.nodes}
     shapes = propagate(graph.module, graph.inputs)
-    shape = shapes.per_sample(entry)
-    if shape is None or exit not in nodes:
+    if shapes.per_sample(entry) is None or exit not in nodes:
         raise OptionError("plan", f"{graph.name!r} has no stretch from {entry!r} to {exit!r}")
+    needed = _needed(nodes[exit], nodes[entry])
+    sides = _side_inputs(graph, needed, shapes)
     copier = fx.Graph()
     known = {nodes[entry]: copier.placeholder("x")}
-    for node in _needed(nodes[exit], nodes[entry]):
+    known |= {node: copier.placeholder(node.name) for node in sides}
+    for node in _needed(nodes[exit], nodes[entry], sides):
         if node.op == "placeholder":
             raise OptionError("plan", f"the stretch from {entry!r} to {exit!r} also reads {node.name!r}")
         known[node] = _copy(copier, node, known, nodes[entry])
-    return _close(graph, copier, known[nodes[exit]]), TensorSpec(entry, shape, shapes.dtypes[entry])
+    specs = tuple(_spec(shapes, name) for name in (entry, *(node.name for node in sides)))
+    return _close(graph, copier, known[nodes[exit]]), specs
+
+
+def _side_inputs(graph: Graph, needed: Sequence[fx.Node], shapes: Shapes) -> list[fx.Node]:
+    """Returns the tensors off the main way that the stretch reads and others read too, or that come from outside."""
+    sides, inside = side_data(graph.module, shapes), set(needed)
+    return [
+        node
+        for node in needed
+        if node in sides and (node.op == "placeholder" or any(user not in inside for user in node.users))
+    ]
+
+
+def _spec(shapes: Shapes, name: str) -> TensorSpec:
+    shape = shapes.per_sample(name)
+    if shape is None:
+        raise OptionError("plan", f"the first dimension of {name!r} is not the batch, so no stretch can read it")
+    return TensorSpec(name, shape, shapes.dtypes[name])
 
 
 def prefix_outputs(graph: Graph, nodes: Sequence[str]) -> fx.GraphModule:
@@ -60,13 +82,13 @@ def prefix_outputs(graph: Graph, nodes: Sequence[str]) -> fx.GraphModule:
     return _close(graph, copier, tuple(copied[known[name]] for name in nodes))
 
 
-def _needed(exit_: fx.Node, entry: fx.Node) -> list[fx.Node]:
-    """Returns what `exit_` is computed from, back to `entry`, in topological order."""
+def _needed(exit_: fx.Node, entry: fx.Node, known: Sequence[fx.Node] = ()) -> list[fx.Node]:
+    """Returns what `exit_` is computed from, back to `entry` and what is known, in topological order."""
     found: set[fx.Node] = set()
     pending = [exit_]
     while pending:
         node = pending.pop()
-        if node in found or node is entry:
+        if node in found or node is entry or node in known:
             continue
         found.add(node)
         if not _is_batch_size(node):

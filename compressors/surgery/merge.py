@@ -6,6 +6,7 @@ Cases:
    t = beta - mean * s, computed in float64. (After a linear on tokens, a batch norm's channels are the tokens: it
    stays.)
 2. A ReLU or ReLU6 right after the same activation goes; it changes nothing. (Removed blocks leave such pairs.)
+3. An affine stretch (`compressors.surgery.stretch`) becomes one operator.
 Other norms stay.
 """
 
@@ -18,12 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from compressors import affine
+from compressors import algebra
 from compressors.analysis.kinds import module_of
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.modules import BATCH_NORMS, OPERATORS, TRANSPOSED
 from compressors.shapes import Shapes, propagate
+from compressors.surgery.stretch import AffineStretch, merged
 from compressors.surgery.verify import Verification, relative_error
 from compressors.tidy import tidy
 
@@ -53,12 +55,12 @@ def merge(graph: Graph) -> Merged:
     """Returns a new graph with every exact merge of the module docstring done and checked.
 
     Raises:
-        SurgeryError: A fold is off by more than 1e-10 (relative, float64); our fault.
+        SurgeryError: A fold or merge is off by more than 1e-10 (relative, float64); our fault.
     """
     copy = graph.copied()
     shapes = propagate(graph.module, graph.inputs)
+    proofs = [_merge_stretch(copy.module, node) for node in copy.module.graph.nodes if _is_stretch(node)]
     calls = Counter(str(node.target) for node in copy.module.graph.nodes if node.op == "call_module")
-    proofs = []
     for node in list(copy.module.graph.nodes):
         source = _foldable(node, calls, shapes)
         if source is not None:
@@ -68,6 +70,25 @@ def merge(graph: Graph) -> Merged:
             copy.module.graph.erase_node(node)
     tidy(copy.module)
     return Merged(copy, tuple(proofs))
+
+
+def _is_stretch(node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(module_of(node), AffineStretch)
+
+
+def _merge_stretch(module: fx.GraphModule, node: fx.Node) -> Verification:
+    """Case 3: merges a stretch and checks the result, at the size that it has and at every position."""
+    stretch = module_of(node)
+    assert isinstance(stretch, AffineStretch)
+    exact = stretch.in_float64()
+    operator = merged(exact)
+    samples = [spec.random(2, seed) for seed, spec in enumerate(exact.specs)]
+    with torch.no_grad():
+        proof = Verification(f"{node.target}", relative_error(exact(*samples), operator(*samples)), _TOLERANCE)
+    if not proof.passed:
+        raise SurgeryError(f"merging {proof.name} is off by {proof.error:.3g} (relative), more than {_TOLERANCE}")
+    module.set_submodule(str(node.target), operator.to(stretch.specs[0].dtype))
+    return proof
 
 
 def _foldable(node: fx.Node, calls: Counter[str], shapes: Shapes) -> fx.Node | None:
@@ -92,7 +113,7 @@ def _fold(module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Verificatio
     assert isinstance(operator, OPERATORS)
     assert isinstance(norm, BATCH_NORMS)
     exact = deepcopy(operator).double()
-    _scale(exact, *affine.norm_scale(norm))
+    _scale(exact, *algebra.norm_scale(norm))
     proof = Verification(f"{source.target} + {node.target}", _error(operator, norm, exact), _TOLERANCE)
     if not proof.passed:
         raise SurgeryError(f"folding {proof.name} is off by {proof.error:.3g} (relative), more than {_TOLERANCE}")
@@ -106,23 +127,12 @@ def _scale(operator: nn.Module, scale: torch.Tensor, shift: torch.Tensor) -> Non
     """Scales and shifts the outputs of an operator that is ours alone."""
     assert isinstance(operator, OPERATORS)
     if isinstance(operator, TRANSPOSED):
-        weight, bias = _scaled_transposed(operator, scale)
+        weight, bias = algebra.scale_transposed_outputs(operator.weight, operator.bias, operator.groups, scale, shift)
     else:
-        scaled = affine.scale_outputs(affine.of_module(operator), scale, shift)
+        scaled = algebra.scale_outputs(algebra.of_module(operator), scale, shift)
         weight, bias = scaled.weight, scaled.bias
     operator.weight = nn.Parameter(weight)
-    operator.bias = nn.Parameter(bias if not isinstance(operator, TRANSPOSED) else bias + shift)
-
-
-def _scaled_transposed(operator: nn.Module, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weight and bias; a transposed convolution keeps its outputs in dimension 1, group by group."""
-    assert isinstance(operator, TRANSPOSED)
-    weight = operator.weight.detach()
-    inputs, outputs = weight.shape[0] // operator.groups, weight.shape[1]
-    factors = scale.reshape(operator.groups, 1, outputs).expand(-1, inputs, -1)
-    weight = weight * factors.reshape(weight.shape[0], outputs, *(1,) * (weight.dim() - 2))
-    bias = scale.new_zeros(scale.shape) if operator.bias is None else operator.bias.detach() * scale
-    return weight, bias
+    operator.bias = nn.Parameter(bias)
 
 
 def _error(operator: nn.Module, norm: nn.Module, folded: nn.Module) -> float:

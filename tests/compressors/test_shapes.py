@@ -59,7 +59,7 @@ def test_weights_stay_where_they_are():
 
 
 def test_output_shape_of_a_module():
-    assert output_shape(nn.Conv2d(3, 4, 3, 2, 1), (5, 3, 9, 8), torch.float32) == (5, 4, 5, 4)
+    assert output_shape(nn.Conv2d(3, 4, 3, 2, 1), [((5, 3, 9, 8), torch.float32)]) == (5, 4, 5, 4)
 
 
 @pytest.mark.parametrize("size", range(1, 12))

@@ -8,7 +8,7 @@ from torch import nn
 
 from compressors.errors import ModelError, OptionError, UnsafeModelError
 from compressors.sources import ModelSource, load, preprocessing
-from compressors.sources.named import read_weights
+from compressors.sources.weights import read_weights
 
 NAME = "timm:test_resnet"
 
@@ -63,7 +63,7 @@ def test_named_model_without_weights_says_that_it_needs_them():
         ("timm:resnet81", "did you mean timm:resnet18"),
         ("torchvision:mobilnet_v2", "did you mean torchvision:mobilenet_v2"),
         ("timm:zzzzzzzz", "no architecture 'zzzzzzzz'$"),
-        ("resnet18", "starts with timm: or torchvision:"),
+        ("resnet18", "starts with timm:, torchvision:"),
         ("timm:hf-hub:someone/model", "no architecture"),
         ("timm:local-dir:/tmp", "no architecture"),
     ],

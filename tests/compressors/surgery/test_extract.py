@@ -14,14 +14,14 @@ def test_stretch_computes_what_the_graph_computes_there(name):
     with torch.no_grad():
         for s in analyse(graph).segments:
             entry, wanted = prefix_outputs(graph, [s.entry, s.exit])(x)
-            module, spec = extract(graph, s.entry, s.exit)
+            module, (spec,) = extract(graph, s.entry, s.exit)
             assert spec.shape == s.input_shape
             assert torch.equal(module(entry), wanted)
 
 
 def test_batch_size_is_read_off_the_stretch_itself():
     graph = graph_of("vit")
-    module, spec = extract(graph, "patch", "add")
+    module, (spec,) = extract(graph, "patch", "add")
     assert module(torch.randn(7, *spec.shape)).shape == (7, 17, 12)
 
 
