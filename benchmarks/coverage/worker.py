@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind, TensorArgument
+from torch.export.graph_signature import InputKind
 
 from benchmarks.coverage.cases import Case, cases
 from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge_all
 from compressors.analysis import Analysis, analyse
 from compressors.graph import Graph
-from compressors.lift import lift
-from compressors.lift.edges import input_specs
+from compressors.lift import Edges, lift
+from compressors.lift.edges import input_specs, is_data
 from compressors.sources import ModelSource, named, pt2
 from compressors.surgery.verify import relative_error
 from deploy.agree import agree
@@ -83,13 +83,15 @@ def _run(case: Case, record: Record, folder: Path) -> None:
     source = _source(case, folder)
     reader = pt2.read if source.kind == "pt2" else named.read
     with record.phase("trace"):
-        program = reader(source)
-    _spread(program)
+        traced = reader(source)
+    program = traced.program
+    edges = Edges(traced.ranges, traced.output_names)
+    _spread(program, traced.ranges)
     weights = sum(v.nbytes for v in program.state_dict.values())
     record.values["weight_bytes"] = weights
     record.values["parameters"] = sum(p.numel() for p in program.parameters())
     with record.phase("lift"):
-        graph = lift(program, case.name)
+        graph = lift(program, case.name, None, edges)
     record.values["inputs"] = [list(spec.shape) for spec in graph.inputs]
     record.values["outputs"] = [list(spec.shape) for spec in graph.outputs]
     record.values["nodes"] = len(graph.module.graph.nodes)
@@ -134,7 +136,7 @@ def _source(case: Case, folder: Path) -> ModelSource:
     return ModelSource("pt2", path=folder / "model.pt2")
 
 
-def _spread(program: ExportedProgram) -> None:
+def _spread(program: ExportedProgram, ranges: Mapping[str, tuple[int, int]]) -> None:
     """Gives every tensor that its initialisation filled with one value random values, as training would.
 
     Scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake. Statistics of batch norms
@@ -152,7 +154,7 @@ def _spread(program: ExportedProgram) -> None:
                 value.uniform_(-0.5, 0.5, generator=generator)
             else:
                 value.uniform_(0.5, 1.5, generator=generator)
-    samples = tuple(spec.random(_traced_batch(program) or 4, seed=2) for spec in input_specs(program, None))
+    samples = tuple(spec.random(_traced_batch(program) or 4, seed=2) for spec in input_specs(program, None, ranges))
     with torch.no_grad():
         _Settle(program.graph_module, generator).run(*_flat(program, samples))
 
@@ -191,7 +193,7 @@ def _lift_error(program: ExportedProgram, graph: Graph) -> float:
     for batch in [size] if size else BATCHES:
         samples = graph.samples(batch)
         with torch.no_grad():
-            wanted = list(program.graph_module(*_flat(program, samples)))
+            wanted = [x for x in program.graph_module(*_flat(program, samples)) if x is not None]
             got = _outputs(graph.module, samples)
         worst = max(worst, _worst(wanted, got))
     return worst
@@ -213,7 +215,7 @@ def _flat(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) -> list[A
         if spec.kind is not InputKind.USER_INPUT:
             flat.append(values[str(spec.target)])
         else:
-            flat.append(next(data).clone() if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None))
+            flat.append(next(data).clone() if is_data(spec) else getattr(spec.arg, "value", None))
     return flat
 
 

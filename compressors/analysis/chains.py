@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 from torch import fx
@@ -35,6 +36,13 @@ class ChainRegion:
     region: Region
     join: fx.Node | None
 
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where in the region the outputs and the targets of the positions stand; both ascend."""
+        index = {node.name: place for node, place in self.region.index.items()}
+        positions = self.chain.positions
+        return [index[p.output] for p in positions], [index[p.target] for p in positions]
+
 
 def find_chains(region: Region, shapes: Shapes) -> list[ChainRegion]:
     """Returns the main chain (it ends at the outputs) first, then the others, each before those inside it.
@@ -62,7 +70,6 @@ class _Finder:
         self.names: set[str] = set()
         self.chain_of: dict[fx.Node, ChainRegion] = {}
         self.depths: dict[fx.Node, int] = {}
-        self.places: dict[str, tuple[list[int], list[int]]] = {}
 
     def depth(self, node: fx.Node) -> int:
         """Returns how many links a node lies inside."""
@@ -84,12 +91,11 @@ class _Finder:
         region = self.region.between(cuts[0], cuts[-1])
         outer = self._outer(run[0])
         name = self._free_name("main" if run[-1].op == "output" else common_path(region.nodes[1:]) or cuts[-1].name)
-        parent = None if outer is None else (outer[0].chain.name, *self._around(*outer))
+        parent = None if outer is None else (outer[0].chain.name, *_around(outer[0], outer[1]))
         readers = [user for user in cuts[-1].users if user in self.region.index]
         join = readers[0] if outer is not None and len(readers) == 1 else None
         found = ChainRegion(Chain(name, tuple(positions), parent), region, join)
         self.found.append(found)
-        self.places[name] = _places(found)
         self.chain_of.update(dict.fromkeys(run, found))
 
     def _outer(self, first: fx.Node) -> tuple[ChainRegion, tuple[fx.Node, fx.Node]] | None:
@@ -98,14 +104,6 @@ class _Finder:
         while link is not None and link[1] not in self.chain_of:
             link = self.links.around(link[0])
         return None if link is None else (self.chain_of[link[1]], link)
-
-    def _around(self, outer: ChainRegion, link: tuple[fx.Node, fx.Node]) -> tuple[int, int]:
-        """Returns the last position at or before a link's start and the first at or after its end."""
-        outputs, targets = self.places[outer.chain.name]
-        index = outer.region.index
-        before = bisect_right(outputs, index[link[0]]) - 1
-        after = bisect_left(targets, index.get(link[1], len(index)))
-        return max(before, 0), min(after, len(targets) - 1)
 
     def _free_name(self, wanted: str) -> str:
         name, count = wanted, 1
@@ -116,10 +114,11 @@ class _Finder:
         return name
 
 
-def _places(chain: ChainRegion) -> tuple[list[int], list[int]]:
-    """Returns where in its region the outputs and the targets of a chain's positions stand; both ascend."""
-    index = {node.name: place for node, place in chain.region.index.items()}
-    return [index[p.output] for p in chain.chain.positions], [index[p.target] for p in chain.chain.positions]
+def _around(outer: ChainRegion, link: tuple[fx.Node, fx.Node]) -> tuple[int, int]:
+    """Returns the last position at or before a link's start and the first at or after its end."""
+    index, (outputs, targets) = outer.region.index, outer.places
+    end = index.get(link[1], len(index))
+    return max(bisect_right(outputs, index[link[0]]) - 1, 0), min(bisect_left(targets, end), len(targets) - 1)
 
 
 def _positions(cuts: list[fx.Node], shapes: Shapes) -> list[Position]:
