@@ -55,7 +55,7 @@ def _summary(done: list[Result], failed: list[Result]) -> str:
         ("merge64", "merge in float64"),
         ("file", "file"),
     ):
-        errors = sorted((result["errors"][key], result["name"]) for result in done)
+        errors = sorted((result["errors"].get(key, 0.0), result["name"]) for result in done)
         if errors:
             lines.append(f"Largest error of {title}: {errors[-1][0]:.1e} ({errors[-1][1]}).")
     return "\n".join(f"* {line}" for line in lines)
@@ -81,8 +81,12 @@ def _cells(result: Result) -> list[str]:
         refusals,
         *(f"{result['cpu_seconds'][phase]:.1f}" for phase in _PHASES),
         *(f"{peak:.1f}" for peak in peaks),
-        *(f"{result['errors'][key]:.1e}" for key in ("rounding", "lift", "merge32", "merge64", "file")),
+        *(_error(result["errors"], key) for key in ("rounding", "lift", "merge32", "merge64", "file")),
     ]
+
+
+def _error(errors: dict[str, float], key: str) -> str:
+    return f"{errors[key]:.1e}" if key in errors else "-"
 
 
 def _failures(failed: list[Result]) -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind, TensorArgument
+from torch.export.graph_signature import InputKind
 
 from benchmarks.coverage.cases import Case, cases
 from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge_all
 from compressors.analysis import Analysis, analyse
 from compressors.graph import Graph
-from compressors.lift import lift
-from compressors.lift.edges import input_specs
+from compressors.lift import Edges, lift
+from compressors.lift.edges import input_specs, is_data
 from compressors.sources import ModelSource, named, pt2
 from compressors.surgery.verify import relative_error
 from deploy.agree import agree
@@ -68,11 +68,8 @@ def _peak_bytes() -> int:
 
 def run(case: Case) -> dict[str, Any]:
     """Returns what happened to one architecture; a failure is part of it."""
-    started = time.process_time()
     with TemporaryDirectory() as folder:
-        _warm_up(Path(folder))
         record = Record(case.name)
-        record.values["cpu_seconds"]["start"] = time.process_time() - started
         try:
             _run(case, record, Path(folder))
             record.values["phase"] = "done"
@@ -86,13 +83,15 @@ def _run(case: Case, record: Record, folder: Path) -> None:
     source = _source(case, folder)
     reader = pt2.read if source.kind == "pt2" else named.read
     with record.phase("trace"):
-        program = reader(source)
-    _spread(program)
+        traced = reader(source)
+    program = traced.program
+    edges = Edges(traced.ranges, traced.output_names)
+    _spread(program, traced.ranges)
     weights = sum(v.nbytes for v in program.state_dict.values())
     record.values["weight_bytes"] = weights
     record.values["parameters"] = sum(p.numel() for p in program.parameters())
     with record.phase("lift"):
-        graph = lift(program, case.name)
+        graph = lift(program, case.name, None, edges)
     record.values["inputs"] = [list(spec.shape) for spec in graph.inputs]
     record.values["outputs"] = [list(spec.shape) for spec in graph.outputs]
     record.values["nodes"] = len(graph.module.graph.nodes)
@@ -139,11 +138,11 @@ def _source(case: Case, folder: Path) -> ModelSource:
     return ModelSource("pt2", path=folder / "model.pt2")
 
 
-def _spread(program: ExportedProgram) -> None:
+def _spread(program: ExportedProgram, ranges: Mapping[str, tuple[int, int]]) -> None:
     """Gives every tensor that its initialisation filled with one value random values, as training would.
 
     Scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake. Statistics of batch norms
-    are set to about those of random inputs: without that, random networks amplify rounding a thousandfold in their depth.
+    are set near those of random inputs, half centred: otherwise random networks amplify rounding a thousandfold in their depth.
     """
     generator = torch.Generator().manual_seed(1)
     for name, value in program.state_dict.items():
@@ -157,7 +156,7 @@ def _spread(program: ExportedProgram) -> None:
                 value.uniform_(-0.5, 0.5, generator=generator)
             else:
                 value.uniform_(0.5, 1.5, generator=generator)
-    samples = tuple(spec.random(_traced_batch(program) or 4, seed=2) for spec in input_specs(program, None))
+    samples = tuple(spec.random(_traced_batch(program) or 4, seed=2) for spec in input_specs(program, None, ranges))
     with torch.no_grad():
         _Settle(program.graph_module, generator).run(*_flat(program, samples))
 
@@ -174,8 +173,9 @@ class _Settle(fx.Interpreter):
         if target is torch.ops.aten.batch_norm.default:
             x, mean, variance = args[0], args[3], args[4]
             over = [axis for axis in range(x.dim()) if axis != 1]
-            spread = x.var(over, correction=0) + 1e-3
-            mean.copy_(x.mean(over) + 0.2 * spread.sqrt() * torch.randn(mean.shape, generator=self.generator))
+            means = x.mean(over)
+            mean.copy_(means * (0.3 + 0.4 * torch.rand(mean.shape, generator=self.generator)))
+            spread = x.var(over, correction=0) + (means - mean) ** 2 + 1e-3
             variance.copy_(spread * (0.7 + 0.6 * torch.rand(mean.shape, generator=self.generator)))
         return super().call_function(target, args, kwargs)
 
@@ -195,7 +195,7 @@ def _lift_error(program: ExportedProgram, graph: Graph) -> float:
     for batch in [size] if size else BATCHES:
         samples = graph.samples(batch)
         with torch.no_grad():
-            wanted = list(program.graph_module(*_flat(program, samples)))
+            wanted = [x for x in program.graph_module(*_flat(program, samples)) if x is not None]
             got = _outputs(graph.module, samples)
         worst = max(worst, _worst(wanted, got))
     return worst
@@ -217,9 +217,7 @@ def _flat(program: ExportedProgram, samples: tuple[torch.Tensor, ...]) -> list[A
         if spec.kind is not InputKind.USER_INPUT:
             flat.append(values[str(spec.target)])
         else:
-            flat.append(
-                next(data).clone() if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None)
-            )
+            flat.append(next(data).clone() if is_data(spec) else getattr(spec.arg, "value", None))
     return flat
 
 
@@ -242,7 +240,7 @@ def _outputs(module: nn.Module, samples: tuple[torch.Tensor, ...]) -> list[torch
     return list(value) if isinstance(value, tuple) else [value]
 
 
-def _warm_up(folder: Path) -> None:
+def warm_up() -> None:
     """Takes a tiny network the whole way, so that neither time nor memory counts what libraries load on first use."""
     import timm  # noqa: F401
     import torchvision  # noqa: F401
@@ -252,8 +250,9 @@ def _warm_up(folder: Path) -> None:
     graph = lift(program, "warm-up")
     analyse(graph)
     merged = merge_all(graph).graph
-    artifact = export_onnx(merged.module, merged.inputs, ["output"], folder / "warm-up.onnx")
-    agree(artifact, merged.module, (1,))
+    with TemporaryDirectory() as folder:
+        artifact = export_onnx(merged.module, merged.inputs, ["output"], Path(folder) / "warm-up.onnx")
+        agree(artifact, merged.module, (1,))
 
 
 def main() -> None:
@@ -261,7 +260,10 @@ def main() -> None:
     case = next(case for case in cases() if case.name == sys.argv[1])
     out = os.dup(1)
     os.dup2(2, 1)
+    warm_up()
+    started = time.process_time()
     result = run(case)
+    result["cpu_seconds"]["start"] = started
     os.write(out, json.dumps(result).encode())
 
 

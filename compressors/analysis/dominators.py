@@ -28,6 +28,7 @@ class Links:
         next: Node to the end of the link that it starts.
         dominator: Node to its immediate dominator; nodes that only the source of the whole region dominates are absent.
         index: Place of every node in topological order.
+        inside: Node to the innermost link that it lies strictly inside; nodes on the outermost chains are absent.
         entries: First node of a chain to the tensor before it, as far as there is one.
         joins: Node to the pairs of entry and join that it lies between.
     """
@@ -35,6 +36,7 @@ class Links:
     next: dict[fx.Node, fx.Node]
     dominator: dict[fx.Node, fx.Node]
     index: dict[fx.Node, int]
+    inside: dict[fx.Node, tuple[fx.Node, fx.Node]]
     entries: dict[fx.Node, fx.Node]
     joins: dict[fx.Node, list[tuple[fx.Node, fx.Node]]]
 
@@ -51,13 +53,8 @@ class Links:
     def around(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """Returns the innermost link, or entry and join, that `node` lies strictly inside; None for the outermost."""
         found = list(self.joins.get(node, ()))
-        start = self.dominator.get(node)
-        while start is not None:
-            end = self.next.get(start)
-            if end is not None and self.index[end] > self.index[node]:
-                found.append((start, end))
-                break
-            start = self.dominator.get(start)
+        if node in self.inside:
+            found.append(self.inside[node])
         return max(found, key=lambda pair: (self.index[pair[0]], -self.index[pair[1]]), default=None)
 
 
@@ -77,7 +74,28 @@ def find_links(region: Region) -> Links:
             entry = entries[head] = dominator[head]
             for node in between:
                 joins.setdefault(node, []).append((entry, head))
-    return Links(links, dominator, index, entries, joins)
+    return Links(links, dominator, index, _inside(nodes, links, dominator, index), entries, joins)
+
+
+def _inside(
+    nodes: Iterable[fx.Node],
+    links: dict[fx.Node, fx.Node],
+    dominator: dict[fx.Node, fx.Node],
+    index: dict[fx.Node, int],
+) -> dict[fx.Node, tuple[fx.Node, fx.Node]]:
+    """Returns the innermost link around each node.
+
+    It starts at the node's dominator if that one's link ends behind the node; otherwise both lie inside the same link.
+    """
+    found: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
+    for node in nodes:
+        start = dominator.get(node)
+        end = None if start is None else links.get(start)
+        if start is not None and end is not None and index[end] > index[node]:
+            found[node] = (start, end)
+        elif start in found:
+            found[node] = found[start]
+    return found
 
 
 def _heads(nodes: Iterable[fx.Node], links: dict[fx.Node, fx.Node]) -> list[fx.Node]:

@@ -12,9 +12,9 @@ sums follow the same rules as the maps themselves (see `compressors.algebra`):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import torch
 
@@ -71,7 +71,12 @@ def start(channels: int, axes: int) -> Geometry:
     return Geometry((0,) * axes, (0,) * axes, (0,) * axes, (1,) * axes, (1,) * axes, channels)
 
 
-def after(first: Geometry, second: Geometry, size: Sequence[int] | None) -> Geometry:
+# Networks repeat their blocks, and the search for regions asks for the same pairs over and over.
+_remembered = lru_cache(maxsize=1 << 14)
+
+
+@_remembered
+def after(first: Geometry, second: Geometry, size: tuple[int, ...] | None) -> Geometry:
     """Returns the geometry of `second` after `first` (cases 1 and 3).
 
     Args:
@@ -99,6 +104,7 @@ def after(first: Geometry, second: Geometry, size: Sequence[int] | None) -> Geom
     )
 
 
+@_remembered
 def together(left: Geometry, right: Geometry) -> Geometry:
     """Returns the geometry of the sum of two maps of the same input (case 2)."""
     axes = range(len(left.stride))
@@ -121,13 +127,13 @@ def together(left: Geometry, right: Geometry) -> Geometry:
     )
 
 
-def _needed(first: Geometry, second: Geometry, size: Sequence[int]) -> Padding:
+def _needed(first: Geometry, second: Geometry, size: tuple[int, ...]) -> Padding:
     """Case 3: returns what makes merging the pair exact, at these sizes."""
     if max(second.before + second.behind, default=0) <= 0:
         return Padding.KEEP
     if first.sided:
         return Padding.FIRST
-    verdict = algebra.exactness(_stand_in(first), _stand_in(second), tuple(size))
+    verdict = algebra.exactness(_stand_in(first), _stand_in(second), size)
     if verdict is algebra.Exactness.INEXACT:
         return Padding.FIRST
     return Padding.BIAS_MAP if verdict is algebra.Exactness.BIAS_MAP else Padding.KEEP

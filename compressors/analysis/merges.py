@@ -184,6 +184,8 @@ class _Composer:
         self.labels = labels
         self.exit = list(kinds)[-1]
         self.operators = [node for node, kind in kinds.items() if kind is Kind.OPERATOR]
+        self.reads = _reads(kinds, entry)
+        self.known: dict[fx.Node, Geometry] = {}
         self.spatial = labels[entry][-1] != "C"
         self.axes = len(labels[entry]) - 2 if self.spatial else 0
 
@@ -241,15 +243,13 @@ class _Composer:
     def _compose(self, pruned: frozenset[fx.Node], size: tuple[int, ...] | None) -> Geometry:
         """Returns the composed geometry, with what makes it exact at an input's size where that is given."""
         found = {self.entry: geometry.start(self._channels(self.entry), self.axes)}
-        for node, kind in self.kinds.items():
-            sources = [source for source in node.all_input_nodes if source in found]
-            if not sources:
-                continue
+        for node, sources in self.reads.items():
+            kind = self.kinds[node]
             one = found[sources[0]]
             if kind in _WINDOWS and node not in pruned:
                 one = geometry.after(one, self._own(node), size)
             elif kind in {Kind.NORM, Kind.LINE, Kind.ACTIVATION}:
-                one = replace(one, biased=True)
+                one = one if one.biased else replace(one, biased=True)
             elif kind in {Kind.ADD, Kind.MULTIPLY}:
                 one = self._joined(node, kind, [found[source] for source in sources])
             elif kind is Kind.CONCAT:
@@ -283,6 +283,11 @@ class _Composer:
 
     def _own(self, node: fx.Node) -> Geometry:
         """Returns the geometry of one node that reads a window."""
+        if node not in self.known:
+            self.known[node] = self._window(node)
+        return self.known[node]
+
+    def _window(self, node: fx.Node) -> Geometry:
         kind = self.kinds[node]
         if kind is not Kind.OPERATOR:
             return self._pool(node) if kind is Kind.AVERAGE_POOL else self._moved(node, kind)
@@ -351,6 +356,16 @@ def _counts(total: int, kernel: int, largest: int) -> list[int]:
     """
     kept = (largest - 1) // (kernel - 1) if kernel > 1 else 0
     return [total - n for n in range(total + 1) if n <= kept or n == total]
+
+
+def _reads(kinds: Mapping[fx.Node, Kind], entry: fx.Node) -> dict[fx.Node, list[fx.Node]]:
+    """Returns the nodes that depend on the entry, in order, and what of it each reads."""
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for node in kinds:
+        sources = [source for source in node.all_input_nodes if source is entry or source in found]
+        if sources:
+            found[node] = sources
+    return found
 
 
 def _magnitude(node: fx.Node) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ class _Search:
         self.main = main_region(graph.module, shapes)
         self.sides = side_data(graph.module, shapes)
         self.nodes = {node.name: node for node in graph.module.graph.nodes}
+        self.order = {node: place for place, node in enumerate(self.nodes.values())}
         self.kinds = {node: kind_of(node) for node in self.nodes.values()}
         self.names = Names(self.kinds)
         self.calls = Counter(str(n.target) for n in self.nodes.values() if n.op == "call_module")
@@ -85,9 +87,9 @@ class _Search:
         ends = [index for index in range(1, len(positions)) if self._ends(chain, index)]
         walls = self._walls(positions) if self.reach.stages else []
         for start in range(len(positions) - 1):
-            wall = next((index for index in walls if index > start), len(positions))
+            wall = [*walls, len(positions)][bisect_right(walls, start)]
             last = min(start + self.reach.span, wall)
-            for end, nodes in self._stretches(chain, start, [end for end in ends if start < end <= last]):
+            for end, nodes in self._stretches(chain, start, ends[bisect_right(ends, start) : bisect_right(ends, last)]):
                 if not self._add(chain, (start, end), nodes):
                     break
 
@@ -167,7 +169,7 @@ class _Search:
             end=ends[1],
             entry=positions[ends[0]].output,
             exit=nodes[-1].name,
-            nodes=tuple(name for name, node in self.nodes.items() if node in inside),
+            nodes=tuple(node.name for node in sorted(inside, key=self.order.__getitem__)),
             sites=names(Kind.ACTIVATION),
             norms=tuple(n for n in names(Kind.NORM) if not isinstance(module_of(self.nodes[n]), BATCH_NORMS)),
             operators=names(Kind.OPERATOR),
