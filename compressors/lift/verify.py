@@ -61,7 +61,7 @@ def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
     if left.shape != right.shape or left.dtype != right.dtype:
         return float("inf")
     difference, scale = 0.0, torch.finfo(torch.float64).tiny
-    for a, b in zip(left.flatten().split(_CHUNK), right.flatten().split(_CHUNK), strict=True):
+    for a, b in zip(torch.split(left.flatten(), _CHUNK), torch.split(right.flatten(), _CHUNK), strict=True):
         same = a == b
         if bool(same.all()):
             continue
