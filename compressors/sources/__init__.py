@@ -12,12 +12,16 @@ from torch.export.graph_signature import InputKind
 from compressors.errors import ModelError, OptionError
 from compressors.graph import Graph
 from compressors.lift import lift
-from compressors.sources import named, pt2
+from compressors.sources import named, onnx, pt2
 from compressors.sources.source import ModelSource
 
 __all__ = ["ModelSource", "load", "preprocessing"]
 
-_READERS: dict[str, Callable[[ModelSource], ExportedProgram]] = {"pt2": pt2.read, "named": named.read}
+_READERS: dict[str, Callable[[ModelSource], ExportedProgram]] = {
+    "pt2": pt2.read,
+    "onnx": onnx.read,
+    "named": named.read,
+}
 
 
 def load(source: ModelSource) -> Graph:
