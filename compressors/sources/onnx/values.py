@@ -63,7 +63,7 @@ def normal(array: Any) -> Any:
 def to_tensor(array: Any) -> torch.Tensor:
     """Returns numbers as a tensor; symbolic ones become part of the trace."""
     if array.dtype != object:
-        return torch.tensor(np.ascontiguousarray(array))
+        return torch.tensor(np.array(array))
     items = [torch.scalar_tensor(item, dtype=torch.int64) for item in array.reshape(-1).tolist()]
     return torch.stack(items).reshape(array.shape) if array.ndim else items[0]
 

@@ -19,6 +19,8 @@ def _attention(call: Call) -> Any:
         raise call.refuse("it keeps a cache of keys and values, or returns its scores")
     if call.attr("softcap", 0.0) or call.attr("softmax_precision") not in {None, 1}:
         raise call.refuse("it limits its scores (softcap), or computes them in another precision")
+    if call.attr("left_window_size", -1) >= 0 or call.attr("right_window_size", -1) >= 0:
+        raise call.refuse("it looks through a window; export the window as a mask")
     query, key, value = (call.tensor(index) for index in range(3))
     flat = query.dim() == 3
     if flat:

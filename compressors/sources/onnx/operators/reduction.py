@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from compressors.errors import ModelError
 from compressors.sources.onnx.host import axes_of
 from compressors.sources.onnx.operators.elementwise import Operator
 from compressors.sources.onnx.values import Call
@@ -89,8 +90,11 @@ def _top_k(call: Call) -> Any:
     x = call.tensor(0)
     count = call.attr("k") if call.since < 10 else int(call.number(1))
     axis = call.axis(call.attr("axis", -1), x.dim())
-    values, indices = torch.topk(x, count, axis, bool(call.attr("largest", 1)), bool(call.attr("sorted", 1)))
-    return [values, indices]
+    if not 0 <= count <= x.shape[axis]:
+        raise ModelError(f"{call.node.label} wants {count} of {x.shape[axis]} values")
+    # Among equals ONNX takes the first, torch.topk any.
+    values, indices = torch.sort(x, dim=axis, descending=bool(call.attr("largest", 1)), stable=True)
+    return [values.narrow(axis, 0, count), indices.narrow(axis, 0, count)]
 
 
 OPERATORS: dict[str, Operator] = {

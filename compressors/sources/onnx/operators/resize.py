@@ -34,13 +34,15 @@ def _resize(call: Call) -> Any:
         raise call.refuse("it resizes the batch")
     call.check_size(sizes, constant=call.value(0).constant)
     exact = all(sizes[axis] == x.shape[axis] * scales[axis] for axis in changed)
+    if coordinates == "align_corners" and not exact:
+        raise call.refuse("its scale does not give whole sizes, and corners cannot be aligned then; export it with sizes")
     if exact and 3 <= x.dim() <= 5 and changed[0] >= 2:
         family = _torch_mode(call, mode, coordinates, rounding, x.dim() - 2)
         if family is not None:
             corners = coordinates == "align_corners" if mode != "nearest" else None
             return F.interpolate(x, [int(size) for size in sizes[2:]], mode=family, align_corners=corners)
     if call.attr("antialias", 0) and any(scales[axis] < 1 for axis in changed):
-        return _antialiased(call, x, sizes, mode, coordinates)
+        raise call.refuse("it smooths while it shrinks (antialias); export it with antialias=False")
     for axis in changed:
         at = _positions(coordinates, x.shape[axis], sizes[axis], scales[axis])
         x = _sample(x, axis, at, mode, rounding, call.attr("cubic_coeff_a", -0.75))
@@ -65,7 +67,7 @@ def _wanted(call: Call, x: torch.Tensor) -> tuple[list[float], list[Any]]:
     axes = [call.axis(axis, x.dim()) for axis in call.attr("axes") or range(x.dim())]
     scales: list[Any] = [1.0] * x.dim()
     sizes = list(x.shape)
-    if call.has(3) and call.value(3).host is not None and call.array(3).size:
+    if call.has(3) and call.array(3).size:
         for axis, size in zip(axes, call.ints(3), strict=True):
             sizes[axis] = size
             scales[axis] = 1.0 if size is x.shape[axis] or axis == 0 else size / x.shape[axis]
@@ -99,10 +101,6 @@ def _torch_mode(call: Call, mode: str, coordinates: str, rounding: str, rank: in
     if mode == "linear":
         return _FAMILIES[rank]
     return "bicubic" if rank == 2 and abs(call.attr("cubic_coeff_a", -0.75) + 0.75) < 1e-9 else None
-
-
-def _antialiased(call: Call, x: torch.Tensor, sizes: list[Any], mode: str, coordinates: str) -> torch.Tensor:
-    raise call.refuse("it smooths while it shrinks (antialias); export it with antialias=False")
 
 
 def _positions(coordinates: str, size: int, wanted: int, scale: float) -> Any:
@@ -162,10 +160,6 @@ def _cubic(distance: Any, a: float) -> Any:
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
 
 
-def _upsample(call: Call) -> Any:
-    return _resize(call)
-
-
 def _grid_sample(call: Call) -> Any:
     modes = {"linear": "bilinear", "cubic": "bicubic"}
     mode = call.attr("mode", "bilinear")
@@ -178,4 +172,4 @@ def _grid_sample(call: Call) -> Any:
     )
 
 
-OPERATORS: dict[str, Operator] = {"Resize": _resize, "Upsample": _upsample, "GridSample": _grid_sample}
+OPERATORS: dict[str, Operator] = {"Resize": _resize, "Upsample": _resize, "GridSample": _grid_sample}
