@@ -52,15 +52,18 @@ class Network(nn.Module):
         self._last_use = _last_uses(model)
         self.eval()
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the model's outputs.
+
+        Args:
+            inputs: In the model's order; their names become those of the program's inputs.
 
         Raises:
             ModelError: An operator does not fit its inputs.
             UnsupportedModelError: An operator cannot be computed exactly.
         """
         values = {name: self._stored(name) for name in self._model.tensors}
-        values |= {item.name: Value(x) for item, x in zip(self._model.inputs, inputs, strict=True)}
+        values |= {item.name: Value(x) for item, x in zip(self._model.inputs, inputs.values(), strict=True)}
         self._run(self._model.nodes, values, self._last_use)
         return tuple(values[name].as_tensor() for name in self._model.outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from compressors.sources.source import ModelSource
 
 _TRACED_BATCH = 2
 """Not one, which torch takes for a constant."""
+
+_RESERVED = re.compile(r"^(self|mod|args|kwargs|inputs|output)$")
+"""Names that Python or torch use for something else in a call."""
 
 
 def trace(model: OnnxModel, source: ModelSource) -> ExportedProgram:
@@ -37,6 +41,19 @@ def trace(model: OnnxModel, source: ModelSource) -> ExportedProgram:
         except ModelError:
             pass
         raise
+
+
+def input_names(model: OnnxModel) -> list[str]:
+    """Returns the inputs' names as Python identifiers, each once."""
+    names: list[str] = []
+    for item in model.inputs:
+        name = base = _RESERVED.sub(r"\1_", re.sub(r"^(?=\d)", "input_", re.sub(r"\W", "_", item.name, flags=re.ASCII)))
+        count = 0
+        while name in names:
+            count += 1
+            name = f"{base}_{count}"
+        names.append(name[:100])
+    return names
 
 
 def fixed_batch(model: OnnxModel) -> int | None:
@@ -93,12 +110,11 @@ def _given(item: Input, model: OnnxModel, source: ModelSource) -> tuple[int, ...
 def _export(
     network: Network, model: OnnxModel, shapes: list[tuple[int, ...]], batch: int, *, free: bool
 ) -> ExportedProgram:
-    samples = tuple(
-        torch.zeros(batch, *shape, dtype=item.dtype) for item, shape in zip(model.inputs, shapes, strict=True)
-    )
-    sizes: Any = (tuple({0: Dim.AUTO} for _ in samples),) if free else None
+    named = zip(input_names(model), model.inputs, shapes, strict=True)
+    samples = {name: torch.zeros(batch, *shape, dtype=item.dtype) for name, item, shape in named}
+    sizes: Any = {"inputs": {name: {0: Dim.AUTO} for name in samples}} if free else None
     try:
-        return torch.export.export(network, samples, dynamic_shapes=sizes)
+        return torch.export.export(network, (), samples, dynamic_shapes=sizes)
     except EngineError as exc:
         raise type(exc)(f"{model.where}: {exc}") from exc if not isinstance(exc, OptionError) else exc
     except Exception as exc:  # the tracer raises whatever it stumbles over

@@ -69,7 +69,7 @@ def imported(case, keep, folder: Path):
     parsed = parse(path)
     check_known(parsed.nodes, parsed.where)
     with torch.no_grad():
-        return Network(prepare(parsed))(*data)
+        return Network(prepare(parsed))(**{f"x{index}": value for index, value in enumerate(data)})
 
 
 def computable(case) -> bool:
