@@ -93,7 +93,7 @@ def _payloads(
 
 def _payload(entries: Entries, folder: str, item: dict[str, Any], names: re.Pattern[str], where: str) -> str:
     """Returns the name of one tensor's entry; its device becomes the CPU."""
-    path = folder + item["path_name"]
+    path = f"{folder}{item['path_name']}"
     if item["use_pickle"] or not names.fullmatch(item["path_name"]):
         raise UnsafeModelError(f"{where}: {path!r} is a pickled object, which would run code when it is loaded")
     meta = item["tensor_meta"]
