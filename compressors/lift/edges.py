@@ -87,6 +87,7 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
 
     Raises:
         SurgeryError: They differ; our fault.
+        ModelError: The program's own outputs are not finite.
         UnsupportedModelError: They differ only because the program mixes samples of its one batch size.
     """
     fixed = _fixed_batch(program)
@@ -100,6 +101,11 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
     for index, right in enumerate(got):
         left = torch.cat([outputs[index] for outputs in wanted])
         error = _relative(left, right)
+        if not bool(left.isfinite().all()) and not error <= _TOLERANCE:
+            raise ModelError(
+                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing can "
+                "be checked; are its weights intact?"
+            )
         if not error <= _TOLERANCE and fixed:
             raise UnsupportedModelError(
                 f"the model was exported for batch size {fixed} only, and cannot be freed from it (error {error:.3g}); "
