@@ -60,7 +60,10 @@ _VGG = "vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn"
 def cases() -> list[Case]:
     """Returns every case, the largest last."""
     found = [
-        *(_cifar(depth, option) for depth, option in ((20, "A"), (20, "B"), (32, "A"), (44, "A"), (56, "A"), (110, "A"))),
+        *(
+            _cifar(depth, option)
+            for depth, option in ((20, "A"), (20, "B"), (32, "A"), (44, "A"), (56, "A"), (110, "A"))
+        ),
         Case("own:unet", IMAGE, networks.UNet),
         Case("own:audio", (1, 8000), networks.Audio),
         Case("own:yolo-like", IMAGE, detectors.YoloLike),

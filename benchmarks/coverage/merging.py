@@ -9,7 +9,7 @@ from torch import fx
 
 from compressors.graph import Graph
 from compressors.modules import NORMS, OPERATORS
-from compressors.surgery import merge
+from compressors.surgery import apply, maximal_steps, merge
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Outcome:
 
 
 def merge_all(graph: Graph) -> Outcome:
-    """Returns the graph with every merge that is known."""
-    merged = merge(graph)
-    return Outcome(merged.graph, len(merged.verifications), graph)
+    """Returns the graph with as many merges as there can be: activations gone, padding first, everything merged."""
+    unmerged = apply(graph, maximal_steps(graph))
+    merged = merge(unmerged)
+    return Outcome(merged.graph, len(merged.verifications), unmerged)
 
 
 def count_layers(graph: Graph) -> int:

@@ -100,7 +100,9 @@ class Audio(nn.Module):
 
     def __init__(self, width: int = 32, blocks: int = 6, classes: int = 12) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv1d(1, width, 80, 4, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(4))
+        self.stem = nn.Sequential(
+            nn.Conv1d(1, width, 80, 4, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(4)
+        )
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Conv1d(width, width, 3, padding=2**index, dilation=2**index, bias=False),

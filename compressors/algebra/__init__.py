@@ -11,6 +11,7 @@ from compressors.algebra.bias import (
     compose_after,
     compose_before,
     pre_pad,
+    stack_mapped,
     with_bias_map,
 )
 from compressors.algebra.compose import compose, compose_chain, compose_shift, split_groups
@@ -126,6 +127,7 @@ __all__ = [
     "slicing",
     "split_groups",
     "split_inputs",
+    "stack_mapped",
     "stack_outputs",
     "to_module",
     "trim_after",

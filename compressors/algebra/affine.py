@@ -101,9 +101,11 @@ class Affine:
     def surround(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the input as the kernel reads it: padded and cropped, shape (batch, in, *sizes)."""
         if not self.circular:
-            return F.pad(x, _pad_list(self.before, self.after))
+            pads = _pad_list(self.before, self.after)
+            padded = F.pad(x, [max(n, 0) for n in pads])  # first, since more than the input may be cropped
+            return F.pad(padded, [min(n, 0) for n in pads]) if min(pads) < 0 else padded
         for axis, (before, after) in enumerate(zip(self.before, self.after, strict=True), start=2):
-            places = torch.arange(-before, x.shape[axis] + after) % x.shape[axis]
+            places = torch.arange(-before, x.shape[axis] + after, device=x.device) % x.shape[axis]
             x = x.index_select(axis, places)
         return x
 

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from compressors.algebra.affine import Affine, Refused
 from compressors.algebra.compose import compose, sketch
 from compressors.algebra.exact import Exactness, chain_exactness, exactness, is_chain_exact_at_every_size
-from compressors.algebra.parallel import add
-from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides
+from compressors.algebra.parallel import add, stack_outputs
+from compressors.algebra.positions import bias_map, chain_bias_map, chain_borders, chain_strides, smallest_size
 
 _SOLVED = 1e-10
 
@@ -87,6 +87,18 @@ def add_mapped(left: BiasMapped, right: BiasMapped) -> BiasMapped:
     return BiasMapped(add(left.affine, right.affine, left.size), left.biases + right.biases, left.size)
 
 
+def stack_mapped(maps: Sequence[BiasMapped]) -> BiasMapped:
+    """Returns the concatenation of the outputs of maps of the same input.
+
+    Raises:
+        ValueError: There is no map, the maps are for different sizes, or cannot be stacked; see `stack_outputs`.
+    """
+    if len({one.size for one in maps}) != 1:
+        raise ValueError(f"the maps are for inputs of {[one.size for one in maps]}; one size is needed")
+    whole = stack_outputs([one.affine for one in maps], maps[0].size)
+    return BiasMapped(whole, torch.cat([one.biases for one in maps]), maps[0].size)
+
+
 @dataclass(frozen=True, eq=False)
 class BorderBias:
     """A bias map as a table of border classes (case 2).
@@ -95,7 +107,7 @@ class BorderBias:
         table: Shape (out, *(before + 1 + after)): each axis's first border, the value between, the last border.
         before: Positions of the first border of each axis.
         after: Positions of the last border of each axis.
-        size: Sizes of the input that the table was made for.
+        size: Sizes of an input that the table is for.
         period: The table holds for inputs whose sizes differ from `size` by multiples of this, per axis; 1: for all.
     """
 
@@ -116,7 +128,7 @@ class BorderBias:
             if n < first + last:
                 raise ValueError(f"borders of {first} and {last} positions do not fit into {n}")
             places = [*range(first), *[first] * (n - first - last), *range(first + 1, first + 1 + last)]
-            biases = biases.index_select(axis, torch.tensor(places))
+            biases = biases.index_select(axis, torch.tensor(places, device=biases.device))
         return biases
 
 
@@ -139,10 +151,11 @@ def chain_border_bias(maps: Sequence[Affine], size: tuple[int, ...]) -> BorderBi
     period = tuple(1 if everywhere and s == maps[0].stride[axis] else s for axis, s in enumerate(step))
     while any(border.inner < 1 for border in chain_borders(maps, size)):
         size = tuple(n + s for n, s in zip(size, step, strict=True))
+    size = smallest_size(maps, size)
     table, borders = chain_bias_map(maps, size), chain_borders(maps, size)
     for axis, border in enumerate(borders, start=1):
         places = [*range(border.before + 1), *range(border.size - border.after, border.size)]
-        table = table.index_select(axis, torch.tensor(places))
+        table = table.index_select(axis, torch.tensor(places, device=table.device))
     return BorderBias(table, tuple(b.before for b in borders), tuple(b.after for b in borders), size, period)
 
 

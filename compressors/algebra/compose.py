@@ -64,10 +64,10 @@ def _combine(one: Affine, two: Affine, whole: Affine) -> torch.Tensor:
     """Returns the weight of a composition of two maps that have its groups, shape (out, in / groups, *kernel)."""
     if not two.axes:
         return two.weight @ one.weight
-    inner = one.weight.reshape(
-        one.groups, one.outputs // one.groups, -1
-    )  # (groups, middle / groups, in / groups * taps)
-    outer = two.weight.reshape(two.groups, two.outputs // two.groups, two.weight.shape[1], -1)
+    groups = whole.groups
+    # (groups, middle / groups, in / groups * taps), then (groups, out / groups, middle / groups, taps)
+    inner = one.weight.reshape(groups, one.outputs // groups, -1)
+    outer = two.weight.reshape(groups, two.outputs // groups, two.inputs // groups, -1)
     weight = one.weight.new_zeros(whole.weight.shape)
     for number, tap in enumerate(product(*map(range, two.kernel))):
         starts = (s * d * b // k for s, d, b, k in zip(one.stride, two.dilation, tap, whole.dilation, strict=True))
@@ -126,6 +126,6 @@ def split_groups(affine: Affine) -> Affine:
 
 def _is_block_diagonal(used: torch.Tensor, groups: int) -> bool:
     """Says whether every used entry of a mask, shape (out, in), lies in one of the diagonal's blocks."""
-    own = torch.arange(groups)
+    own = torch.arange(groups, device=used.device)
     rows, columns = own.repeat_interleave(used.shape[0] // groups), own.repeat_interleave(used.shape[1] // groups)
     return not bool((used & (rows[:, None] != columns)).any())

@@ -9,8 +9,8 @@ the input; the chain sums only over those that stay inside every map between, be
 2. A map's bias reaches the output over all paths that start at it; the composed bias is exact iff none of them is
    outside at that map or behind it, or the bias is zero. Otherwise the bias depends on the position (`positions`).
 3. Both hold per axis, with one exception: along an axis on which nothing at all is seen of the input, nothing is off.
-4. Circular padding never leaves a map. There a path that wraps in a map of size H1, which lies s positions of the input
-   apart, must wrap by whole inputs of size H: s * H1 = 0 modulo H.
+4. Circular padding never leaves a map. There a path that wraps in a map of size H1, whose positions lie s positions of
+   the input apart, moves by s * H1; all wraps of a path must add up to 0 modulo the input's size.
 
 The verdicts hold for weights in general position: weights that cancel can only make a composition better.
 Pad-first (after LayerMerge, 2024) moves all padding to the first map, which makes every composition exact, of a chain
@@ -130,16 +130,18 @@ def _walk(maps: Sequence[Affine], size: tuple[int, ...], axis: int) -> _Walk:
 
 
 def _wraps(maps: Sequence[Affine], size: tuple[int, ...]) -> bool:
-    """Says whether every path through circular maps wraps by whole inputs (case 4)."""
-    for axis in range(len(size)):
+    """Says whether all wraps of every path through circular maps add up to whole inputs (case 4)."""
+    for axis, whole in enumerate(size):
         sizes, steps = [entry[axis] for entry in chain_sizes(maps, size)], _strides(maps, axis)
-        reads = set(range(sizes[-1]))
+        reads = {
+            (v, 0) for v in range(sizes[-1])
+        }  # a position, and how far wrapping moved it, in the input's positions
         for index in reversed(range(1, len(maps))):
-            reads = _read(maps[index], axis, reads)
-            wrapped = {u % sizes[index] for u in reads}
-            if wrapped != reads and steps[index] * sizes[index] % size[axis]:
-                return False
-            reads = wrapped
+            taken = ((u, moved) for v, moved in reads for u in _read(maps[index], axis, {v}))
+            n, step = sizes[index], steps[index]
+            reads = {(u % n, (moved + u // n * n * step) % whole) for u, moved in taken}
+        if any(moved for _, moved in reads):
+            return False
     return True
 
 

@@ -61,7 +61,7 @@ def _gather(reads: torch.Tensor, first: Affine, size: tuple[int, ...]) -> torch.
         size: Sizes of the input's axes.
     """
     for axis, (n, before) in enumerate(zip(size, first.before, strict=True), start=2):
-        places = torch.arange(reads.shape[axis]) - before
+        places = torch.arange(reads.shape[axis], device=reads.device) - before
         inside = (places >= 0) & (places < n) | first.circular
         shape = (*reads.shape[:axis], n, *reads.shape[axis + 1 :])
         kept = reads.index_select(axis, inside.nonzero()[:, 0])

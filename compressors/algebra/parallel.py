@@ -123,13 +123,13 @@ def side_by_side(maps: Sequence[Affine], size: tuple[int, ...] | None = None) ->
 
 def select_outputs(affine: Affine, channels: Sequence[int]) -> Affine:
     """Returns the map to some of the output channels, in the given order, with as many groups as it can have."""
-    places = torch.tensor(list(channels))
+    places = torch.tensor(list(channels), device=affine.weight.device)
     return split_groups(replace(affine, weight=affine.dense()[places], bias=affine.bias[places], groups=1))
 
 
 def select_inputs(affine: Affine, channels: Sequence[int]) -> Affine:
     """Returns the map of some of the input channels, the others being zero, with as many groups as it can have."""
-    places = torch.tensor(list(channels))
+    places = torch.tensor(list(channels), device=affine.weight.device)
     return split_groups(replace(affine, weight=affine.dense()[:, places], groups=1))
 
 

@@ -45,21 +45,22 @@ def bias_map(first: Affine, second: Affine, size: tuple[int, ...]) -> torch.Tens
 def chain_bias_map(maps: Sequence[Affine], size: tuple[int, ...]) -> torch.Tensor:
     """Returns the chain's value on zeros (cases 1 and 2), shape (out, *sizes)."""
     borders = chain_borders(maps, size)
-    repeats = [
-        max(min(border.inner - 1, (n - 1) // step), 0)
-        for border, n, step in zip(borders, size, chain_strides(maps), strict=True)
-    ]
-    small = tuple(n - times * step for n, times, step in zip(size, repeats, chain_strides(maps), strict=True))
+    small = smallest_size(maps, size)
     value = maps[0].weight.new_zeros(1, maps[0].inputs, *small)
     for one in maps:
         value = one(value)
     value = value[0]
-    for axis, (border, times) in enumerate(zip(borders, repeats, strict=True), start=1):
-        places = torch.arange(border.size)
-        value = value.index_select(
-            axis, torch.where(places < border.before, places, (places - times).clamp_min(border.before))
-        )
+    for axis, border in enumerate(borders, start=1):
+        places, left_out = torch.arange(border.size, device=value.device), border.size - value.shape[axis]
+        later = (places - left_out).clamp_min(border.before)
+        value = value.index_select(axis, torch.where(places < border.before, places, later))
     return value
+
+
+def smallest_size(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the smallest input whose bias map has all that the given size's has (case 2)."""
+    axes = zip(chain_borders(maps, size), size, chain_strides(maps), strict=True)
+    return tuple(n - step * max(min(border.inner - 1, (n - 1) // step), 0) for border, n, step in axes)
 
 
 def chain_borders(maps: Sequence[Affine], size: tuple[int, ...]) -> tuple[Border, ...]:

@@ -30,11 +30,14 @@ class Reach:
         span: Most positions that one region covers, counted from its entry.
         stages: Whether no region crosses the tensor with which the first residual block of a new resolution begins;
             LayerMerge's breaks. What would cross it is exact too, so this is for parity.
+        activations: Whether regions may hold activations, and norms that look at the sample; if not, only what is
+            affine already is found.
         options: Which merged operators are offered.
     """
 
     span: int = 8
     stages: bool = False
+    activations: bool = True
     options: Options = field(default_factory=Options)
 
 
@@ -132,6 +135,8 @@ class _Search:
         if any(self.shapes.per_sample(node.name) is None for node in (entry, nodes[-1])):
             return False
         kinds = {node: self.kinds[node] for node in nodes}
+        if not self.reach.activations and any(self._lossy(node) for node in nodes):
+            return False
         found = self._shared(nodes) or merge_options(kinds, entry, self.shapes, self.sides, self.reach.options)
         if isinstance(found, Blocked):
             self._refuse(nodes, found)
@@ -171,6 +176,11 @@ class _Search:
             macs=region_macs(kinds, self.shapes),
             options=options,
         )
+
+    def _lossy(self, node: fx.Node) -> bool:
+        """Says whether a node would have to become a line."""
+        kind = self.kinds[node]
+        return kind is Kind.ACTIVATION or (kind is Kind.NORM and not isinstance(module_of(node), BATCH_NORMS))
 
     def _shared(self, nodes: Sequence[fx.Node]) -> Blocked | None:
         """Refuses a stretch with a module that is called elsewhere too."""

@@ -78,6 +78,20 @@ def test_residual_of_a_map_with_a_bias_map():
     assert error(x + modules[1](modules[0](x)), whole(x)) < TOLERANCE
 
 
+def test_concatenation_of_maps_with_bias_maps():
+    """Branches of an inception block without activations: 1x1 and 1x1 before a padded 3x3."""
+    modules, maps = maps_of((form(2, kernel=1), form(2, kernel=1), form(2, pad=1)), ((4, 3), (4, 5), (5, 6)))
+    x = normal(2, 4, 6, 7)
+    left, right = (algebra.with_bias_map(one, (6, 7)) for one in maps[:2])
+    whole = algebra.stack_mapped([left, algebra.compose_after(right, maps[2])])
+    assert error(torch.cat([modules[0](x), modules[2](modules[1](x))], 1), whole(x)) < TOLERANCE
+
+
+def test_maps_for_different_sizes_are_not_stacked():
+    with pytest.raises(ValueError, match="one size"):
+        algebra.stack_mapped([algebra.with_bias_map(line([1]), (n,)) for n in (4, 5)])
+
+
 def test_maps_for_different_sizes_are_not_added():
     with pytest.raises(ValueError, match="one map is for"):
         algebra.add_mapped(algebra.with_bias_map(line([1]), (4,)), algebra.with_bias_map(line([1]), (5,)))
@@ -96,6 +110,31 @@ def test_border_classes_give_the_bias_map_at_every_size_they_hold_for(one, two, 
         assert algebra.exactness(*maps, size) is not Exactness.INEXACT
         wanted = algebra.bias_map(*maps, size)
         assert error(wanted, table.expand(tuple(wanted.shape[1:]))) < TOLERANCE
+
+
+@quick
+@given(one=forms(1), two=forms(1), three=forms(1), size=st.integers(4, 60))
+def test_bias_map_of_a_chain_is_its_value_on_zeros(one, two, three, size):
+    _, maps = maps_of((one, two, three), ((4, 4), (4, 4), (4, 4)))
+    assume(fits(maps, (size,)))
+    wanted = maps[2](maps[1](maps[0](torch.zeros(1, 4, size, dtype=torch.float64))))[0]
+    assert error(wanted, algebra.chain_bias_map(maps, (size,))) < TOLERANCE
+
+
+def test_border_classes_of_a_strided_inverted_residual_hold_for_all_even_sizes():
+    shapes = form(2, kernel=1), form(2, pad=1, stride=2, groups=8), form(2, kernel=1)
+    modules, maps = maps_of(shapes, ((4, 8), (8, 8), (8, 6)))
+    table, whole = algebra.chain_border_bias(maps, (112, 112)), algebra.compose_chain(maps).without_bias()
+    assert table.table.shape == (6, 2, 2)
+    for size in ((8, 8), (10, 30)):
+        x = normal(1, 4, *size)
+        assert table.period == (2, 2)
+        biases = table.expand(whole.output_size(size))
+        assert error(modules[2](modules[1](modules[0](x))), whole(x) + biases) < TOLERANCE
+
+
+def test_chain_with_inexact_weights_has_no_border_classes():
+    assert isinstance(algebra.chain_border_bias([line([1, 2, 3], pad=1)] * 3, (9,)), Refused)
 
 
 def test_border_of_a_pointwise_before_a_3x3_is_a_3x3_table_for_all_sizes():

@@ -42,9 +42,10 @@ def verdict_in_numbers(maps, size, x) -> Exactness:
     for one in maps:
         wanted = one(wanted)
     whole = algebra.compose_chain(maps)
-    if error(wanted, whole(x)) < TOLERANCE:
+    off = error(wanted, whole(x))
+    if off < TOLERANCE:
         return Exactness.CONSTANT
-    assert error(wanted, whole(x)) > DIFFERS
+    assert off > DIFFERS
     repaired = error(wanted, whole.without_bias()(x) + algebra.chain_bias_map(maps, size))
     assert repaired < TOLERANCE or repaired > DIFFERS
     return Exactness.BIAS_MAP if repaired < TOLERANCE else Exactness.INEXACT
@@ -73,14 +74,13 @@ def test_circular_exactness_agrees_with_the_values():
     seen = dict.fromkeys(Exactness, 0)
     while sum(seen.values()) < 400:
         size = (generator.randint(3, 12),)
-        one, two = (configuration(generator, 1, crop=False) for _ in range(2))
-        maps = [build(source, **shape, circular=True) for shape in (one, two)]
+        shapes = [configuration(generator, 1, crop=False) for _ in range(generator.choice([2, 2, 3]))]
+        maps = [build(source, **shape, circular=True) for shape in shapes]
         if not fits(maps, size):
             continue
-        verdict = algebra.exactness(*maps, size)
+        verdict = algebra.chain_exactness(maps, size)
         x = torch.randn(1, 2, *size, generator=source, dtype=torch.float64)
-        agrees = error(maps[1](maps[0](x)), algebra.compose(*maps)(x)) < TOLERANCE
-        assert agrees == (verdict is Exactness.CONSTANT), (maps, size)
+        assert verdict is verdict_in_numbers(maps, size, x), (maps, size)
         seen[verdict] += 1
     assert seen[Exactness.CONSTANT] > 50
     assert seen[Exactness.INEXACT] > 50
@@ -264,3 +264,16 @@ def test_ring_correction_gives_the_pair(one, two, sizes):
 def test_ring_correction_of_a_cropping_map_is_refused():
     with pytest.raises(ValueError, match="crops"):
         algebra.ring_correction(line([1]), line([1], pad=-1), normal(1, 1, 5))
+
+
+def test_chain_that_is_exact_at_every_size():
+    inverted = [line([2], bias=1), line([1, 2, 3], pad=1), line([3])]
+    assert algebra.is_chain_exact_at_every_size(inverted)
+    assert not algebra.is_chain_exact_at_every_size([*inverted, line([1, 2, 3], pad=1)])
+
+
+def test_linears_merge_as_they_are():
+    first, second = algebra.identity(4, 0), algebra.identity(4, 0)
+    merged = algebra.merge(first, second, (), Policy.EXACT)
+    assert merged.exactness is Exactness.CONSTANT
+    assert error(normal(3, 5, 4), merged(normal(3, 5, 4))) < TOLERANCE

@@ -19,6 +19,10 @@ def test_padding_and_cropping(pads):
     assert torch.equal(F.pad(x, pads), got)
 
 
+def test_more_than_the_input_can_be_cropped_from_one_side():
+    assert algebra.padding(1, (-3,), (4,))(normal(1, 1, 2)).tolist() == [[[0, 0, 0]]]
+
+
 def test_circular_padding():
     x = normal(1, 2, 5)
     assert torch.equal(F.pad(x, (2, 3), mode="circular"), algebra.padding(2, (2,), (3,), circular=True)(x))

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compressors.analysis import analyse
 from compressors.analysis.geometry import Padding
 from compressors.analysis.merges import Options
 from compressors.analysis.regions import Reach, merge_space
@@ -35,6 +36,25 @@ def test_search_space_of_mobilenet_v2_is_layermerges():
     assert sum(len(r.options) for r in space) == 391
     assert max(len(r.operators) for r in space) == 21
     assert max(max(o.kernel) for r in space for o in r.options) == 15
+
+
+@pytest.mark.slow
+def test_search_space_of_the_ddpm_unet_is_layermerges():
+    """52 convolutions, conv_out left alone; the published code also lets an upsampling convolution go (3 entries more).
+
+    There a pruned operator may be all there is; here at least one stays, and passing a tensor on is removal. Regions
+    that hold a shortcut's convolution or an attention's linears are left out: the published code never touches them.
+    """
+    space = published_space("diffusers:ddpm-cifar10", "sample", "conv_out")
+    aside = ("conv_shortcut", "to_q", "to_k", "to_v", "to_out", "conv_out", "time_emb")
+    space = [r for r in space if not any(word in name for name in r.operators for word in aside)]
+    assert len(space) == 73
+    assert sum(len(r.options) for r in space) == 98 - 3
+    assert max(len(r.operators) for r in space) == 2
+    assert max(max(o.kernel) for r in space for o in r.options) == 5
+    graph = load(ModelSource("named", name="diffusers:ddpm-cifar10", options={"random_weights": True}))
+    removable = {s.exit for s in analyse(graph).segments if s.removable}
+    assert len([name for name in removable if "upsamplers" in name]) == 3
 
 
 def test_without_the_published_breaks_strided_blocks_are_regions_too():
