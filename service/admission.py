@@ -23,8 +23,10 @@ class Reference:
 def artifact_references(spec: JobSpec) -> Iterator[Reference]:
     """Yields every artifact that a spec names."""
     model = spec.model
-    if model.pt2_artifact is not None:
-        yield Reference("model.pt2_artifact", model.pt2_artifact, ArtifactKind.MODEL)
+    files = {"pt2": model.pt2_artifact, "onnx": model.onnx_artifact, "folder": model.folder_artifact}
+    for kind, name in files.items():
+        if name is not None:
+            yield Reference(f"model.{kind}_artifact", name, ArtifactKind.MODEL)
     if model.named is not None and model.named.weights_artifact is not None:
         yield Reference("model.named.weights_artifact", model.named.weights_artifact, ArtifactKind.WEIGHTS)
     for split, part in (("train", spec.data.train), ("validation", spec.data.validation)):

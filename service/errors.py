@@ -26,6 +26,10 @@ class InvalidRequestError(ServiceError):
         super().__init__("; ".join(f"{item.field}: {item.description}" for item in self.violations))
 
 
+class WrongImportError(ServiceError):
+    """Our fault: an imported model does not compute what its file does."""
+
+
 class NotFoundError(ServiceError):
     """There is no such resource."""
 

@@ -64,6 +64,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.DataError: Fault("BAD_DATA", "caller", "FAILED_PRECONDITION"),
         errors.ServiceError: Fault("SERVICE_ERROR", "shoal", "INTERNAL"),
         errors.InvalidRequestError: Fault("INVALID_REQUEST", "caller", "INVALID_ARGUMENT"),
+        errors.WrongImportError: Fault("WRONG_IMPORT", "shoal", "FAILED_PRECONDITION"),
         errors.NotFoundError: Fault("NOT_FOUND", "caller", "NOT_FOUND"),
         errors.AlreadyExistsError: Fault("ALREADY_EXISTS", "caller", "ALREADY_EXISTS"),
         errors.QuotaError: Fault("QUOTA_EXCEEDED", "caller", "RESOURCE_EXHAUSTED"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from service.data import (
     parts,
     resolve,
 )
-from service.spec import DataSplit
-from service.work import WorkOrder
+from service.imported import check_import, onnx_file
+from service.spec import DataSplit, NamedModel
+from service.work import Task, WorkOrder
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Model:
 
     Attributes:
         graph: The lifted model.
-        config: What its architecture says of preprocessing; empty for a `.pt2`.
+        config: What its architecture says of preprocessing; empty for a `.pt2` or an ONNX file.
         source: The source in words, e.g. `timm:resnet18` or the file's name.
         sha256: Of the file that was loaded, None where there was none.
     """
@@ -67,31 +68,58 @@ def load_model(order: WorkOrder) -> Model:
     """
     source = _engine_source(order)
     file = source.path or source.weights
+    digest = None if file is None else _digest(file)
+    if source.kind == "onnx":
+        source = replace(source, path=onnx_file(file or Path(), order.folder / "imported"))
     graph = load(source)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    if source.path is not None and source.kind == "onnx":
+        check_import(source.path, graph)
+    if order.task == "optimize" and (len(graph.inputs) != 1 or len(graph.outputs) != 1):
         raise ModelError(
             f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
             "this version optimises networks with one of each"
         )
-    digest = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
-    return Model(graph, preprocessing(source) or {}, source.name or "a .pt2 file", digest)
+    return Model(graph, preprocessing(source) or {}, source.name or _KINDS[source.kind], digest)
+
+
+_KINDS = {"pt2": "a .pt2 file", "onnx": "an ONNX file", "folder": "a folder of a model"}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _engine_source(order: WorkOrder) -> ModelSource:
+    """Returns what the engine is asked to load: what the order names, as local files."""
     asked = order.spec.model
-    shape = asked.sample_shape or None
-    if asked.named is None:
-        path = order.files[str(asked.pt2_artifact)]
-        return ModelSource(kind="pt2", path=path, sample_shape=shape)
-    weights = order.files.get(asked.named.weights_artifact or "")
+    common: dict[str, Any] = {
+        "sample_shape": asked.sample_shape or None,
+        "input_shapes": {shape.name: shape.sizes for shape in asked.input_shapes},
+    }
+    if asked.pt2_artifact is not None:
+        return ModelSource(kind="pt2", path=order.files[asked.pt2_artifact], **common)
+    if asked.onnx_artifact is not None:
+        return ModelSource(kind="onnx", path=order.files[asked.onnx_artifact], **common)
+    if asked.folder_artifact is not None:
+        return ModelSource(kind="folder", path=order.files[asked.folder_artifact], **common)
+    assert asked.named is not None
     return ModelSource(
         kind="named",
         name=asked.named.architecture,
-        weights=weights,
-        sample_shape=shape,
+        weights=order.files.get(asked.named.weights_artifact or ""),
         num_classes=asked.named.num_classes,
-        options={"random_weights": True} if order.task == "analyze" else {},
+        options=_named_options(asked.named, order.task),
+        **common,
     )
+
+
+def _named_options(named: NamedModel, task: Task) -> dict[str, object]:
+    """Returns what the engine must know besides the name; only an analysis may do without weights."""
+    options: dict[str, object] = {"random_weights": True} if task == "analyze" else {}
+    if named.pretrained:
+        options = {"pretrained": True}
+    return options | ({"task": named.task} if named.task else {})
 
 
 def load_samples(order: WorkOrder, model: Model, outputs: int) -> Samples:

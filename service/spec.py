@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
+ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 MAX_TIME_LIMIT = timedelta(days=7)
@@ -25,23 +26,50 @@ class _Frozen(BaseModel):
 class NamedModel(_Frozen):
     """An architecture from a registry, with its weights."""
 
-    architecture: Annotated[str, StringConstraints(pattern=r"^(timm|torchvision):[A-Za-z0-9_.]+$", max_length=128)]
+    architecture: Annotated[str, StringConstraints(pattern=ARCHITECTURE, max_length=128)]
     weights_artifact: ArtifactName | None = None
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    pretrained: bool = False
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]*$", max_length=64)] = ""
+
+    @model_validator(mode="after")
+    def _one_kind_of_weights(self) -> NamedModel:
+        if self.pretrained and self.weights_artifact is not None:
+            raise ValueError("pretrained downloads weights, and weights_artifact brings them; give one of the two")
+        return self
+
+
+class InputShape(_Frozen):
+    """The shape of one input, without the batch."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(max_length=16)]
 
 
 class ModelSource(_Frozen):
     """Exactly one source."""
 
     pt2_artifact: ArtifactName | None = None
+    onnx_artifact: ArtifactName | None = None
+    folder_artifact: ArtifactName | None = None
     named: NamedModel | None = None
     sample_shape: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = ()
+    input_shapes: Annotated[tuple[InputShape, ...], Field(max_length=32)] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        if (self.pt2_artifact is None) == (self.named is None):
-            raise ValueError("exactly one of pt2_artifact and named must be given")
+        sources = (self.pt2_artifact, self.onnx_artifact, self.folder_artifact, self.named)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("exactly one of pt2_artifact, onnx_artifact, folder_artifact and named must be given")
         return self
+
+    @field_validator("input_shapes")
+    @classmethod
+    def _each_input_once(cls, value: tuple[InputShape, ...]) -> tuple[InputShape, ...]:
+        names = [shape.name for shape in value]
+        if len(set(names)) != len(names):
+            raise ValueError("an input must not be named twice")
+        return value
 
 
 class Budget(_Frozen):

@@ -78,7 +78,10 @@ def find_links(region: Region) -> Links:
 
 
 def _inside(
-    nodes: Iterable[fx.Node], links: dict[fx.Node, fx.Node], dominator: dict[fx.Node, fx.Node], index: dict[fx.Node, int]
+    nodes: Iterable[fx.Node],
+    links: dict[fx.Node, fx.Node],
+    dominator: dict[fx.Node, fx.Node],
+    index: dict[fx.Node, int],
 ) -> dict[fx.Node, tuple[fx.Node, fx.Node]]:
     """Returns the innermost link around each node.
 

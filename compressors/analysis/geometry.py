@@ -76,13 +76,13 @@ _remembered = lru_cache(maxsize=1 << 14)
 
 
 @_remembered
-def after(first: Geometry, second: Geometry, size: tuple[int, ...]) -> Geometry:
+def after(first: Geometry, second: Geometry, size: tuple[int, ...] | None) -> Geometry:
     """Returns the geometry of `second` after `first` (cases 1 and 3).
 
     Args:
         first: What is done first.
         second: What follows, relative to the first's output.
-        size: Sizes of the first's input.
+        size: Sizes of the first's input; None where what makes it exact need not be known.
     """
     axes = range(len(first.stride))
     spacings = [
@@ -100,7 +100,7 @@ def after(first: Geometry, second: Geometry, size: tuple[int, ...]) -> Geometry:
         groups=math.gcd(first.groups, second.groups),
         biased=first.biased or second.biased,
         sided=first.sided or second.sided,
-        padding=first.padding.at_least(_needed(first, second, size)),
+        padding=first.padding if size is None else first.padding.at_least(_needed(first, second, size)),
     )
 
 

@@ -191,20 +191,20 @@ class _Composer:
 
     def options(self, wanted: Options) -> Iterator[MergeOption]:
         """Yields one option per merged kernel, smallest first (cases 2 and 3)."""
-        best: dict[tuple[tuple[int, ...], bool], tuple[int, MergeOption]] = {}
         if not wanted.strided_growth and self._grows_behind_stride():
             raise _NotAffineError("has a kernel behind a strided operator, which would grow by the stride")
-        for pruned in self._choices():
-            composed = self._compose(pruned)
+        best: dict[tuple[tuple[int, ...], bool], frozenset[fx.Node]] = {}
+        for pruned in self._choices(wanted.kernel):
+            composed = self._compose(pruned, None)
             if max(composed.kernel, default=1) > wanted.kernel:
                 continue
-            option = self._option(composed, pruned)
-            key = (option.kernel, option.groups == self._channels(self.exit) > 1)
-            if key not in best or len(pruned) <= best[key][0]:
-                best[key] = (len(pruned), option)
-        yield from (best[key][1] for key in sorted(best))
+            key = (composed.kernel, composed.groups == self._channels(self.exit) > 1)
+            if key not in best or len(pruned) <= len(best[key]):
+                best[key] = pruned
+        for key in sorted(best):
+            yield self._option(self._compose(best[key], self._sizes(self.entry)), best[key])
 
-    def _choices(self) -> Iterator[frozenset[fx.Node]]:
+    def _choices(self, largest: int) -> Iterator[frozenset[fx.Node]]:
         """Yields what may be pruned together, most first (case 2)."""
         classes: dict[Any, list[fx.Node]] = defaultdict(list)
         for node in self.operators:
@@ -212,9 +212,10 @@ class _Composer:
                 module = module_of(node)
                 kernel = getattr(module, "kernel_size", ())
                 classes[kernel, getattr(module, "groups", 1) == len(_weight(node))].append(node)
-        ranked = [sorted(nodes, key=_magnitude) for nodes in classes.values()]
-        for counts in product(*(range(len(nodes), -1, -1) for nodes in ranked)):
-            pruned = frozenset(node for nodes, n in zip(ranked, counts, strict=True) for node in nodes[:n])
+        ranked = {key: sorted(nodes, key=_magnitude) for key, nodes in classes.items()}
+        counts = [_counts(len(nodes), max(kernel, default=1), largest) for (kernel, _), nodes in ranked.items()]
+        for chosen in product(*counts):
+            pruned = frozenset(node for nodes, n in zip(ranked.values(), chosen, strict=True) for node in nodes[:n])
             if len(pruned) < len(self.operators):
                 yield pruned
 
@@ -239,14 +240,14 @@ class _Composer:
                 strided.add(node)
         return False
 
-    def _compose(self, pruned: frozenset[fx.Node]) -> Geometry:
-        """Returns the composed geometry."""
+    def _compose(self, pruned: frozenset[fx.Node], size: tuple[int, ...] | None) -> Geometry:
+        """Returns the composed geometry, with what makes it exact at an input's size where that is given."""
         found = {self.entry: geometry.start(self._channels(self.entry), self.axes)}
         for node, sources in self.reads.items():
             kind = self.kinds[node]
             one = found[sources[0]]
             if kind in _WINDOWS and node not in pruned:
-                one = geometry.after(one, self._own(node), self._sizes(self.entry))
+                one = geometry.after(one, self._own(node), size)
             elif kind in {Kind.NORM, Kind.LINE, Kind.ACTIVATION}:
                 one = one if one.biased else replace(one, biased=True)
             elif kind in {Kind.ADD, Kind.MULTIPLY}:
@@ -346,6 +347,15 @@ class _Composer:
         return tuple(
             n for n, label in zip(self.shapes.full[node.name], self.labels[node], strict=True) if label[0] == "S"
         )
+
+
+def _counts(total: int, kernel: int, largest: int) -> list[int]:
+    """Returns how many operators of one class to prune: in a row, no more are kept than the largest kernel allows.
+
+    Of operators with one tap, which no kernel grows by, all stay or all go; in parallel branches all may stay too.
+    """
+    kept = (largest - 1) // (kernel - 1) if kernel > 1 else 0
+    return [total - n for n in range(total + 1) if n <= kept or n == total]
 
 
 def _reads(kinds: Mapping[fx.Node, Kind], entry: fx.Node) -> dict[fx.Node, list[fx.Node]]:

@@ -3,8 +3,10 @@
 from compressors.channel_line import ChannelLine, Line, identity_line
 from compressors.collapse.axes import channel_axes, line_axis
 from compressors.collapse.expectation import Expectation, expect, gaussian_line
+from compressors.collapse.fold import fold_lines
 from compressors.collapse.linearise import line_name, linearise
-from compressors.collapse.moments import Moments, Unknown, gaussian_moments
+from compressors.collapse.moments import Moments, Unknown
+from compressors.collapse.propagation import gaussian_moments
 from compressors.collapse.statistics import SiteStatistics, site_statistics
 from compressors.collapse.ways import Way, lines
 
@@ -18,6 +20,7 @@ __all__ = [
     "Way",
     "channel_axes",
     "expect",
+    "fold_lines",
     "gaussian_line",
     "gaussian_moments",
     "identity_line",

@@ -52,7 +52,7 @@ def expect(activation: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> Expe
         std: Standard deviation of the inputs, >= 0, same shape.
     """
     mean, std = mean.double(), std.double()
-    pieces = pieces_of(activation, mean.dim())
+    pieces = pieces_of(activation, mean)
     if pieces is not None:
         return Expectation(*integrate_pieces(pieces, mean, std))
     exponential = _exponential(activation)

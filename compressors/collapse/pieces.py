@@ -29,15 +29,15 @@ class Piece:
     c2: Number = 0.0
 
 
-def pieces_of(activation: nn.Module, rank: int) -> tuple[Piece, ...] | None:
+def pieces_of(activation: nn.Module, like: torch.Tensor) -> tuple[Piece, ...] | None:
     """Returns the activation's pieces, None where it is no piecewise polynomial.
 
     Args:
         activation: An activation module.
-        rank: Of the tensor of means; PReLU's weights lie along dimension 1, or 0 of a vector.
+        like: The tensor of means; PReLU's weights lie along its dimension 1, or 0 of a vector.
     """
     inf = math.inf
-    leak = _leak(activation, rank)
+    leak = _leak(activation, like)
     if leak is not None:
         return Piece(-inf, 0.0, c1=leak), Piece(0.0, inf, c1=1.0)
     match activation:
@@ -52,7 +52,7 @@ def pieces_of(activation: nn.Module, rank: int) -> tuple[Piece, ...] | None:
             return None
 
 
-def _leak(activation: nn.Module, rank: int) -> Number | None:
+def _leak(activation: nn.Module, like: torch.Tensor) -> Number | None:
     """Returns the slope below zero of a rectifier."""
     match activation:
         case nn.ReLU():
@@ -60,8 +60,8 @@ def _leak(activation: nn.Module, rank: int) -> Number | None:
         case nn.LeakyReLU():
             return float(activation.negative_slope)
         case nn.PReLU():
-            weight = activation.weight.detach().double()
-            return weight.reshape(1, -1, *(1,) * (rank - 2)) if rank > 1 else weight
+            weight = activation.weight.detach().to(like)
+            return weight.reshape(1, -1, *(1,) * (like.dim() - 2)) if like.dim() > 1 else weight
         case _:
             return None
 

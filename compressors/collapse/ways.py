@@ -15,7 +15,8 @@ from compressors.analysis.segments import Refusal, Site
 from compressors.channel_line import Line, identity_line
 from compressors.collapse.axes import channel_axes, line_axis
 from compressors.collapse.expectation import gaussian_line
-from compressors.collapse.moments import Moments, Unknown, gaussian_moments
+from compressors.collapse.moments import Moments, Unknown
+from compressors.collapse.propagation import gaussian_moments
 from compressors.collapse.statistics import SiteStatistics
 from compressors.errors import OptionError
 from compressors.graph import Graph

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -108,9 +109,19 @@ def _is_operator(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _only_call(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Returns whether the module is called nowhere else: a shared weight has no single target."""
-    calls = [other for other in module.graph.nodes if other.op == "call_module" and other.target == node.target]
-    return len(calls) == 1
+    """Returns whether nothing else reads the module's weights: a shared weight has no single target."""
+    own = set(map(id, module.get_submodule(str(node.target)).parameters()))
+    readers = [other for other in module.graph.nodes if not own.isdisjoint(_weights_read(module, other))]
+    return readers == [node]
+
+
+def _weights_read(module: fx.GraphModule, node: fx.Node) -> set[int]:
+    """Returns the identities of the tensors that a node reads from the module."""
+    if node.op == "call_module":
+        return set(map(id, module.get_submodule(str(node.target)).parameters()))
+    if node.op == "get_attr":
+        return {id(reduce(getattr, str(node.target).split("."), module))}
+    return set()
 
 
 def _reads(node: fx.Node) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
 
@@ -142,6 +143,10 @@ def output_specs(
     """
     try:
         shapes = propagate(module, inputs)
+    except (DynamicOutputShapeException, DataDependentOutputException) as exc:
+        raise UnsupportedModelError(
+            f"the model uses {exc.func}, whose result depends on the data in its size; Shoal cannot edit that"
+        ) from exc
     except (RuntimeError, ValueError, TypeError) as exc:
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise UnsupportedModelError(

@@ -22,6 +22,9 @@ class Placer:
         self.numbers: dict[str, int] = {}
         self.around_calls = {name for node in program.graph.nodes for path in _stack(node) for name in _around(path)}
         self.around_weights = {name for path in program.state_dict for name in _around(path)}
+        self.aliases: dict[int, list[str]] = {}
+        for name, value in program.state_dict.items():
+            self.aliases.setdefault(id(value), []).append(name)
 
     def module(self, node: fx.Node, module: nn.Module, arguments: Arguments) -> str:
         """Places a module and returns its name; the same operator with the same weights is placed once.
@@ -44,19 +47,24 @@ class Placer:
         _attach(self.root, name, module)
         return name
 
-    def tensor(self, constant: Constant, number: int) -> str:
+    def tensor(self, constant: Constant, number: int, reader: str) -> str:
         """Places a parameter or buffer and returns its name; a computed one gets a numbered name."""
-        name = constant.fqn or f"folded_{number}"
+        name = self._name(constant, reader) or f"folded_{number}"
         _attach(self.root, name, constant.value)
         return name
+
+    def _name(self, constant: Constant, reader: str) -> str:
+        """Returns a tensor's name; of the names of a tied one, that in the module which reads it."""
+        names = self.aliases.get(id(constant.value), ())
+        return next((name for name in names if name.rpartition(".")[0] == reader), constant.fqn)
 
     def _wanted(self, node: fx.Node, module: nn.Module, arguments: Arguments) -> str:
         """Returns the original module's name: from its weight's, else from the module that the call was made in."""
         weight = arguments.get("weight") or arguments.get("running_mean")
         kind = activation_kind(module) or type(module).__name__.lower()
-        if isinstance(weight, Constant) and weight.fqn:
-            return re.sub(r"(^|[._])(weight|running_mean)$", "", weight.fqn) or kind
         path = path_of(node)
+        if isinstance(weight, Constant) and weight.fqn:
+            return re.sub(r"(^|[._])(weight|running_mean)$", "", self._name(weight, path)) or kind
         alone = isinstance(module, (*OPERATORS, *NORMS)) or path not in self.around_weights
         if path and alone and path not in self.around_calls:
             return path
@@ -97,8 +105,23 @@ def _attach(root: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None
             root.add_module(parent, nn.Module())
             root = root.get_submodule(parent)
     if isinstance(value, nn.Module):
+        _move(dict(root.named_children()).get(leaf), value)
         root.add_module(leaf, value)
     elif isinstance(value, nn.Parameter):
         root.register_parameter(leaf, value)
     else:
         root.register_buffer(leaf, value.detach())
+
+
+def _move(before: nn.Module | None, after: nn.Module) -> None:
+    """Gives a module what was placed under its name before it came: tensors that functions read, and modules."""
+    if before is None:
+        return
+    for name, child in before.named_children():
+        after.add_module(name, child)
+    for name, parameter in before.named_parameters(recurse=False):
+        if name not in dict(after.named_parameters(recurse=False)):
+            after.register_parameter(name, parameter)
+    for name, buffer in before.named_buffers(recurse=False):
+        if name not in dict(after.named_buffers(recurse=False)):
+            after.register_buffer(name, buffer)

@@ -38,7 +38,7 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
     got = got if isinstance(got, tuple) else (got,)
     for index, right in enumerate(got):
         error = _relative(torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index], right)
-        tolerance = max(_TOLERANCE, _ROUNDINGS * torch.finfo(right.dtype).eps) if right.is_floating_point() else 0.0
+        tolerance = _tolerance(right.dtype)
         if not error <= tolerance and fixed:
             raise UnsupportedModelError(
                 f"the model was exported for batch size {fixed} only, and cannot be freed from it (error {error:.3g}); "
@@ -46,6 +46,12 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
             )
         if not error <= tolerance:
             raise SurgeryError(f"the lifted graph of {graph.name!r} differs from the program by {error:.3g} (relative)")
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Returns the relative error that rounding alone may cause; integers are exact."""
+    inexact = dtype.is_floating_point or dtype.is_complex
+    return max(_TOLERANCE, _ROUNDINGS * torch.finfo(dtype).eps) if inexact else 0.0
 
 
 def _samples(graph: Graph, batch: int) -> tuple[torch.Tensor, ...]:
@@ -61,7 +67,7 @@ def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
     if left.shape != right.shape or left.dtype != right.dtype:
         return float("inf")
     difference, scale = 0.0, torch.finfo(torch.float64).tiny
-    for a, b in zip(left.flatten().split(_CHUNK), right.flatten().split(_CHUNK), strict=True):
+    for a, b in zip(torch.split(left.flatten(), _CHUNK), torch.split(right.flatten(), _CHUNK), strict=True):
         same = a == b
         if bool(same.all()):
             continue

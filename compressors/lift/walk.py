@@ -17,6 +17,7 @@ from compressors.lift import schema
 from compressors.lift.batch import free_sizes, shares_row
 from compressors.lift.edges import is_nothing
 from compressors.lift.place import Placer, path_of
+from compressors.lift.refuse import refuse
 from compressors.lift.values import fold, is_constant, map_leaves, traced_dtype, traced_shape
 from compressors.modules import Constant
 from compressors.tidy import tidy
@@ -25,6 +26,7 @@ _PASS_THROUGH = {"detach", "detach_", "alias", "lift_fresh_copy", "lift_fresh", 
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 _MAYBE_VIEWS = {"reshape", "flatten", "to", "reshape_as", "type_as", "_to_copy", "expand_as", "unflatten"}
 _ASSERTIONS = ("_assert_", "sym_constrain_range")
+_OWN_STATE = "the model changes its own state ({}) when it runs; call model.eval() before exporting"
 _INLINED = {"wrap_with_set_grad_enabled", "wrap_with_autocast"}
 _RENAMED = {"view": torch.ops.aten.reshape.default, "_unsafe_view": torch.ops.aten.reshape.default}
 
@@ -46,6 +48,7 @@ class Walk:
         self.sharing: dict[fx.Node, list[fx.Node]] = {}
         self.order: dict[fx.Node, float] = {node: index for index, node in enumerate(program.graph.nodes)}
         self.attributes: dict[int, fx.Node] = {}
+        self.state: dict[fx.Node, str] = {}
         self.batch: fx.Node | None = None
         self.batch_size: Any = None
 
@@ -71,6 +74,7 @@ class Walk:
         for node, spec in zip(nodes, self.program.graph_signature.input_specs, strict=True):
             self._own(node, node)
             if spec.kind is not InputKind.USER_INPUT:
+                self.state[node] = str(spec.target)
                 self.env[node] = _weight(str(spec.target), values.get(str(spec.target)))
             elif not isinstance(spec.arg, TensorArgument):
                 self.env[node] = getattr(spec.arg, "value", None)
@@ -88,9 +92,7 @@ class Walk:
         values = []
         for spec, argument in zip(self.program.graph_signature.output_specs, returned, strict=True):
             if spec.kind is not OutputKind.USER_OUTPUT:
-                raise ModelError(
-                    f"the model changes its own state ({spec.target}) when it runs; call model.eval() before exporting"
-                )
+                raise ModelError(_OWN_STATE.format(spec.target))
             if not is_nothing(spec.arg):
                 values.append(self._attribute(self.env[argument]) if isinstance(argument, fx.Node) else argument)
         if not values or not all(isinstance(value, fx.Node) for value in values):
@@ -107,7 +109,11 @@ class Walk:
         name = schema.base_name(target) if isinstance(target, OpOverload) else target.__name__
         args = tuple(map_leaves(list(node.args), self._value))
         kwargs = map_leaves(dict(node.kwargs), self._value)
+        if not (is_constant(args) and is_constant(kwargs)) or schema.is_random(target):
+            refuse(node, name, path_of(node))
         self._own(node, self._memory_owner(node, name))
+        if schema.writes(target):
+            self._refuse_state(node)
         if name.startswith(_ASSERTIONS):
             return
         if target is operator.getitem and isinstance(args[0], tuple | list):
@@ -157,6 +163,14 @@ class Walk:
     def _fresh(self, node: fx.Node) -> bool:
         """Says whether a result lives in memory that the graph allocated; views of constants there are true views."""
         return self.owner[node].op != "placeholder"
+
+    def _refuse_state(self, node: fx.Node) -> None:
+        """Refuses a call that overwrites a weight or a view of one; a copy of one may be written."""
+        written: Any = node.args[0]
+        while isinstance(written.target, OpOverload) and schema.shares_memory(written.target):
+            written = written.args[0]
+        if written in self.state:
+            raise ModelError(_OWN_STATE.format(self.state[written]))
 
     def _rebind(self, node: fx.Node) -> None:
         """Case 3: whoever reads the overwritten tensor from now on reads the result."""
@@ -233,8 +247,8 @@ class Walk:
             args = free_sizes(name, args, self.batch_size, self.batch)
             if name == "cat" and shares_row(args[0], self.batch_size):
                 args = ([self._repeated(item) for item in args[0]], *args[1:])
-        args = tuple(map_leaves(list(args), self._attribute))
-        kwargs = map_leaves(kwargs, self._attribute)
+        args = tuple(map_leaves(list(args), lambda value: self._attribute(value, path_of(node))))
+        kwargs = map_leaves(kwargs, lambda value: self._attribute(value, path_of(node)))
         target = _RENAMED.get(name, target)
         called = self.graph.create_node("call_function", target, args, kwargs, name.strip("_"))
         called.meta["path"] = path_of(node)
@@ -253,13 +267,13 @@ class Walk:
         fixed = self.batch_size
         return isinstance(fixed, int) and isinstance(sizes, list | tuple) and bool(sizes) and sizes[0] == fixed
 
-    def _attribute(self, value: Any) -> Any:
-        """Returns a constant tensor as a `get_attr` node, anything else unchanged."""
+    def _attribute(self, value: Any, reader: str = "") -> Any:
+        """Returns a constant tensor as a `get_attr` node, read in the module `reader`; anything else unchanged."""
         if not isinstance(value, Constant):
             return value
         key = id(value.value)
         if key not in self.attributes:
-            self.attributes[key] = self.graph.get_attr(self.placer.tensor(value, len(self.attributes)))
+            self.attributes[key] = self.graph.get_attr(self.placer.tensor(value, len(self.attributes), reader))
         return self.attributes[key]
 
     def _inline(self, node: fx.Node) -> None:

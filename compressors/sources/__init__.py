@@ -12,13 +12,18 @@ from torch.export.graph_signature import InputKind
 from compressors.errors import ModelError, OptionError
 from compressors.graph import Graph
 from compressors.lift import Edges, lift
-from compressors.sources import folder, named, pt2
+from compressors.sources import folder, named, onnx, pt2
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced
 
 __all__ = ["ModelSource", "load", "preprocessing"]
 
-_READERS: dict[str, Callable[[ModelSource], Traced]] = {"pt2": pt2.read, "folder": folder.read, "named": named.read}
+_READERS: dict[str, Callable[[ModelSource], Traced]] = {
+    "pt2": pt2.read,
+    "onnx": onnx.read,
+    "folder": folder.read,
+    "named": named.read,
+}
 
 
 def load(source: ModelSource) -> Graph:

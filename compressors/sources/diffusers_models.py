@@ -45,7 +45,7 @@ BUILT_IN = MappingProxyType(
         }
     }
 )
-"""Configs by name: the CIFAR-10 network of "Denoising Diffusion Probabilistic Models" (2020, 35.7 million parameters)."""
+"""Configs by name: the CIFAR-10 network of "Denoising Diffusion Probabilistic Models", 2020, 35.7 million weights."""
 
 
 def read_named(source: ModelSource, name: str) -> Traced:

@@ -73,8 +73,7 @@ def _audio(config: Any, _arguments: set[str]) -> list[TensorSpec]:
 
 
 def _features(config: Any, arguments: set[str]) -> list[TensorSpec]:
-    positions = getattr(config, "max_source_positions", None)
-    specs = [TensorSpec("input_features", (config.num_mel_bins, 2 * positions))]
+    specs = [TensorSpec("input_features", (config.num_mel_bins, 2 * config.max_source_positions))]
     if "decoder_input_ids" in arguments:
         specs.append(TensorSpec("decoder_input_ids", (_TOKENS,), torch.int64, 0, config.vocab_size))
     return specs

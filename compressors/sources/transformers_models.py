@@ -193,7 +193,7 @@ def _config(library: Any, settings: Mapping[str, Any], source: ModelSource, wher
     """Returns the library's configuration object."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = settings.get("model_type") or _type_of(library, settings)
+    kind = str(settings.get("model_type") or _type_of(library, settings))
     if kind in _REFUSED_TYPES:
         raise UnsupportedModelError(f"{where} wraps a model of another library; use {_REFUSED_TYPES[kind]}")
     if kind not in library.CONFIG_MAPPING_NAMES:
@@ -226,7 +226,7 @@ def _type_of(library: Any, settings: Mapping[str, Any]) -> str | None:
     names = _architectures(settings)
     for table in TASKS.values():
         for kind, classes in getattr(library, table).items():
-            if any(name in names for name in ([classes] if isinstance(classes, str) else classes)):
+            if any(name in names for name in _names(classes)):
                 return str(kind)
     return None
 
@@ -236,8 +236,8 @@ def _class(library: Any, config: Any, settings: Mapping[str, Any], source: Model
     import transformers
 
     kind = config.model_type
-    heads = {task: _first(getattr(library, table).get(kind)) for task, table in TASKS.items()}
-    heads = {task: name for task, name in heads.items() if name}
+    tables = {task: getattr(library, table) for task, table in TASKS.items()}
+    heads = {task: _names(table[kind])[0] for task, table in tables.items() if kind in table}
     task = source.options.get("task")
     if task is not None and task not in heads:
         raise OptionError("source.options.task", f"{kind} has no head for {task!r}; it has {', '.join(heads)}")
@@ -267,13 +267,12 @@ def _usual_task(heads: Mapping[str, str], kind: str) -> str:
 def _registered(library: Any) -> set[str]:
     """Returns the names of all classes in the library's registry."""
     tables = [getattr(library, name) for name in dir(library) if re.fullmatch(r"MODEL_\w*MAPPING_NAMES", name)]
-    return {
-        name for table in tables for value in table.values() for name in ([value] if isinstance(value, str) else value)
-    }
+    return {name for table in tables for value in table.values() for name in _names(value)}
 
 
-def _first(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else str(value[0])
+def _names(classes: Any) -> list[str]:
+    """Returns the class names in one entry of a table."""
+    return [classes] if isinstance(classes, str) else [str(name) for name in classes]
 
 
 def _architectures(settings: Mapping[str, Any]) -> list[str]:
@@ -284,8 +283,9 @@ def _architectures(settings: Mapping[str, Any]) -> list[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the library's advice and progress bars from our user."""
-    from transformers.utils import logging as library_log
+    from transformers.utils import logging as advice
 
+    library_log: Any = advice
     log = logging.getLogger("transformers")
     level, bars = log.level, library_log.is_progress_bar_enabled()
     log.setLevel(logging.CRITICAL)

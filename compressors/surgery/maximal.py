@@ -41,10 +41,8 @@ def _free(region: MergeRegion, option: MergeOption) -> bool:
 
 def maximal_steps(graph: Graph, reach: Reach | None = None) -> tuple[Step, ...]:
     """Returns as many merges as there can be (case 2), longest first, none overlapping."""
-    found = []
-    for region in merge_space(graph, reach).regions:
-        if not region.changes_nothing:
-            found.append((region, min(region.options, key=lambda option: len(option.pruned))))
+    regions = (region for region in merge_space(graph, reach).regions if not region.changes_nothing)
+    found = [(region, min(region.options, key=lambda option: len(option.pruned))) for region in regions]
     return _disjoint(found, lambda region, option: len(region.operators) + len(region.sites) - len(option.pruned))
 
 

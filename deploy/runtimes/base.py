@@ -53,6 +53,11 @@ class Session(ABC):
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What the model returns, in order."""
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The one batch size that the file allows, None where it is free or unknown."""
+        return None
+
     @abstractmethod
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Returns the outputs for one batch; inputs in the order of `inputs`, batch first.

@@ -84,6 +84,11 @@ class _OnnxRuntimeSession(Session):
     def outputs(self) -> tuple[TensorInfo, ...]:
         return self._outputs
 
+    @property
+    def fixed_batch(self) -> int | None:
+        sizes = [value.shape[0] for value in self._session.get_inputs() if value.shape]
+        return next((size for size in sizes if isinstance(size, int)), None)
+
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         feed = self._feed(inputs)
         try:

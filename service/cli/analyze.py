@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def analyze(**flags: Any) -> int:
     """Show what could be cut from MODEL, without doing it.
 
-    MODEL is a .pt2 file written by torch.export.save, or timm:NAME or torchvision:NAME.
+    MODEL is a .pt2 file written by torch.export.save, an .onnx file (with its external data beside it, or a zip or tar
+    of both), a folder (or a zip or tar of it) that transformers or diffusers saved, or a name: timm:NAME,
+    torchvision:NAME, transformers:NAME or diffusers:NAME.
     """
     from service.cli.send import send_model
 

@@ -104,7 +104,9 @@ _DATA_HELP: Final = (
 def optimize(**flags: Any) -> int:
     """Make MODEL meet a latency budget.
 
-    MODEL is a .pt2 file written by torch.export.save, or timm:NAME or torchvision:NAME.
+    MODEL is a .pt2 file written by torch.export.save, an .onnx file (with its external data beside it, or a zip or tar
+    of both), a folder (or a zip or tar of it) that transformers or diffusers saved, or a name: timm:NAME,
+    torchvision:NAME, transformers:NAME or diffusers:NAME.
 
     Exits with 0 when the budget is met, 3 when it is not, 2 for bad input, 1 for anything else.
     """

@@ -49,6 +49,7 @@ def whole(low: int, high: int) -> Parsed:
 BUDGET: Final = Parsed("0.6x|12ms", parse.budget)
 DURATION: Final = Parsed("DURATION", parse.duration)
 SHAPE: Final = Parsed("C,H,W", parse.sample_shape)
+INPUT_SHAPE: Final = Parsed("NAME=C,H,W", parse.input_shape)
 NUMBERS: Final = Parsed("A,B,C", parse.numbers)
 FRACTION: Final = Parsed("FRACTION", parse.fraction)
 PERCENTILE: Final = Parsed("PERCENTILE", parse.percentile)
@@ -82,6 +83,14 @@ def model_options(command: F) -> F:
     """Adds the MODEL argument and what belongs to it."""
     for decorate in (
         click.option("--sample-shape", type=SHAPE, help="Shape of one sample without the batch, like 3,224,224."),
+        click.option(
+            "--input-shape",
+            type=INPUT_SHAPE,
+            multiple=True,
+            help="The same for one input of several, by name, like input_ids=128; may be given more than once.",
+        ),
+        click.option("--task", help="What a transformers model is for, like text-classification; picks its head."),
+        click.option("--pretrained", is_flag=True, help="Let the server download the published weights of a name."),
         click.option("--num-classes", type=whole(1, 1_000_000), help="Classes of a named architecture."),
         click.option(
             "--weights", type=click.Path(), help="Weights of a named architecture: safetensors or a state dictionary."

@@ -18,7 +18,15 @@ _DURATION: Final = re.compile(rf"({_NUMBER})\s*(d|h|min|m|s)", re.ASCII)
 _MILLISECONDS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _SECONDS: Final = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
 _MAX_SIDE: Final = 65_536
-_ARCHITECTURE: Final = re.compile(r"(timm|torchvision):[A-Za-z0-9_.]+", re.ASCII)
+_ARCHITECTURE: Final = re.compile(
+    r"(timm|torchvision):[A-Za-z0-9_.]+|(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*", re.ASCII
+)
+_REGISTRIES: Final = {
+    "timm": "resnet18",
+    "torchvision": "resnet18",
+    "transformers": "bert-base-uncased",
+    "diffusers": "google/ddpm-cifar10-32",
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,14 @@ def sample_shape(text: str) -> tuple[int, ...]:
     return sides
 
 
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Reads `NAME=1,2,3`: an input's name and the shape of one sample of it."""
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"{text!r} is no input shape; write NAME=SIZES without the batch, like input_ids=128")
+    return name.strip(), sample_shape(sizes)
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Reads `0.485,0.456,0.406`: finite numbers."""
     try:
@@ -136,7 +152,7 @@ def option(text: str) -> tuple[str, Any]:
 
 
 def architecture(text: str) -> str | None:
-    """Returns `timm:NAME` or `torchvision:NAME` as it is, and None for anything that looks like a file.
+    """Returns `timm:NAME`, `transformers:NAME` and the like as it is, and None for anything that looks like a file.
 
     Raises:
         ValueError: A name with a prefix that is none of ours.
@@ -144,8 +160,8 @@ def architecture(text: str) -> str | None:
     if _ARCHITECTURE.fullmatch(text):
         return text
     prefix = text.partition(":")[0]
-    if ":" in text and prefix in {"timm", "torchvision"}:
-        raise ValueError(f"{text!r} is no architecture name; write for example {prefix}:resnet18")
+    if ":" in text and prefix in _REGISTRIES:
+        raise ValueError(f"{text!r} is no architecture name; write for example {prefix}:{_REGISTRIES[prefix]}")
     return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli import parse
+from service.cli import modelfile, parse
 from service.cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,16 +20,22 @@ class ModelFlags:
     """Which network.
 
     Attributes:
-        model: Path of a `.pt2` file, `timm:NAME` or `torchvision:NAME`.
+        model: Path of a model's file, archive or folder, or a name like `timm:NAME`.
         weights: File with the weights of a named architecture.
         num_classes: Of a named architecture.
         sample_shape: Without the batch dimension.
+        input_shape: The same by input name, for models with several.
+        pretrained: Whether the server downloads the published weights of a named architecture.
+        task: What a named transformers model is for.
     """
 
     model: str
     weights: str | None = None
     num_classes: int | None = None
     sample_shape: tuple[int, ...] | None = None
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    pretrained: bool = False
+    task: str | None = None
 
     @property
     def label(self) -> str:
@@ -92,19 +98,25 @@ def check_model(flags: ModelFlags) -> None:
         named = parse.architecture(flags.model)
     except ValueError as exc:
         raise InputError(str(exc)) from exc
+    if len({name for name, _ in flags.input_shape}) != len(flags.input_shape):
+        raise InputError("--input-shape names an input twice")
     if named:
+        if flags.weights is not None and flags.pretrained:
+            raise InputError("--pretrained downloads weights, and --weights brings them; give one of the two")
         if flags.weights is not None:
             check_file(Path(flags.weights), "--weights")
         return
-    if flags.weights is not None or flags.num_classes is not None:
+    if flags.weights is not None or flags.num_classes is not None or flags.pretrained or flags.task:
         raise InputError(
-            "--weights and --num-classes belong to timm:NAME and torchvision:NAME; a .pt2 file has its own"
+            "--weights, --num-classes, --pretrained and --task belong to names like timm:NAME; a file has its own"
         )
-    if Path(flags.model).suffix != ".pt2":
-        raise InputError(
-            f"MODEL must be a .pt2 file written by torch.export.save, timm:NAME or torchvision:NAME; got {flags.model}"
-        )
-    check_file(Path(flags.model), "MODEL")
+    path = Path(flags.model)
+    if not path.is_dir():
+        if path.suffix not in modelfile.SUFFIXES:
+            raise InputError(f"MODEL must be {modelfile.WANTED}; got {path}")
+        check_file(path, "MODEL")
+    modelfile.kind_of(path)
+    modelfile.parts(path)
 
 
 def check_file(path: Path, what: str) -> None:
@@ -121,13 +133,20 @@ def model_source(flags: ModelFlags, uploaded: Uploaded) -> job_pb.ModelSource:
     """Returns the model part of a request."""
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
 
-    shape = flags.sample_shape or ()
-    if uploaded.model is not None:
-        return job_pb.ModelSource(pt2_artifact=uploaded.model, sample_shape=shape)
-    named = job_pb.NamedModel(
-        architecture=flags.model, weights_artifact=uploaded.weights or "", num_classes=flags.num_classes
+    source = job_pb.ModelSource(
+        sample_shape=flags.sample_shape or (),
+        input_shapes=[job_pb.InputShape(name=name, sizes=sizes) for name, sizes in flags.input_shape],
     )
-    return job_pb.ModelSource(named=named, sample_shape=shape)
+    if uploaded.model is not None:
+        setattr(source, f"{modelfile.kind_of(Path(flags.model))}_artifact", uploaded.model)
+        return source
+    source.named.architecture = flags.model
+    source.named.weights_artifact = uploaded.weights or ""
+    source.named.pretrained = flags.pretrained
+    source.named.task = flags.task or ""
+    if flags.num_classes is not None:
+        source.named.num_classes = flags.num_classes
+    return source
 
 
 def target(flags: TargetFlags) -> job_pb.Target:

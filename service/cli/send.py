@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli import figures, parse, splits
+from service.cli import figures, modelfile, parse, splits
 from service.cli.request import ModelFlags, Uploaded
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def send_model(client: Client, flags: ModelFlags, note: Callable[[str], None]) -> Uploaded:
     """Uploads the model file, or the weights of a named architecture if there are any.
 
+    A folder, and an `.onnx` file with external data, are packed first.
+
     Args:
         client: The server.
         flags: Which model.
@@ -28,7 +30,11 @@ def send_model(client: Client, flags: ModelFlags, note: Callable[[str], None]) -
     from protos.shoal.v1.model_optimizer_pb2 import ARTIFACT_KIND_MODEL, ARTIFACT_KIND_WEIGHTS
 
     if parse.architecture(flags.model) is None:
-        return Uploaded(model=_send(client, Path(flags.model), ARTIFACT_KIND_MODEL, note))
+        path = Path(flags.model)
+        if not modelfile.parts(path):
+            return Uploaded(model=_send(client, path, ARTIFACT_KIND_MODEL, note))
+        with _packed(path, modelfile.pack, note) as archive:
+            return Uploaded(model=_send(client, archive, ARTIFACT_KIND_MODEL, note))
     if flags.weights is None:
         return Uploaded()
     return Uploaded(weights=_send(client, Path(flags.weights), ARTIFACT_KIND_WEIGHTS, note))
@@ -40,16 +46,18 @@ def send_split(client: Client, split: Path, note: Callable[[str], None]) -> str:
 
     if not split.is_dir():
         return _send(client, split, ARTIFACT_KIND_DATA, note)
-    with _packed(split, note) as archive:
+    with _packed(split, splits.pack, note) as archive:
         return _send(client, archive, ARTIFACT_KIND_DATA, note)
 
 
 @contextmanager
-def _packed(folder: Path, note: Callable[[str], None]) -> Iterator[Path]:
+def _packed(
+    source: Path, pack: Callable[[Path, Path], object], note: Callable[[str], None]
+) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
-        note(f"packing {folder.name}")
-        archive = Path(temporary) / f"{folder.name}.tar"
-        splits.pack(folder, archive)
+        note(f"packing {source.name}")
+        archive = Path(temporary) / f"{source.resolve().stem if source.is_file() else source.resolve().name}.tar"
+        pack(source, archive)
         yield archive
 
 

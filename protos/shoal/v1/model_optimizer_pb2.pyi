@@ -32,7 +32,7 @@ class _ArtifactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifact
     ARTIFACT_KIND_UNSPECIFIED: _ArtifactKind.ValueType  # 0
     """Not allowed."""
     ARTIFACT_KIND_MODEL: _ArtifactKind.ValueType  # 1
-    """`.pt2`."""
+    """`.pt2`, `.onnx`, or a zip or tar of a model's files."""
     ARTIFACT_KIND_WEIGHTS: _ArtifactKind.ValueType  # 2
     """safetensors or a state dictionary."""
     ARTIFACT_KIND_DATA: _ArtifactKind.ValueType  # 3
@@ -46,7 +46,7 @@ class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
 ARTIFACT_KIND_UNSPECIFIED: ArtifactKind.ValueType  # 0
 """Not allowed."""
 ARTIFACT_KIND_MODEL: ArtifactKind.ValueType  # 1
-"""`.pt2`."""
+"""`.pt2`, `.onnx`, or a zip or tar of a model's files."""
 ARTIFACT_KIND_WEIGHTS: ArtifactKind.ValueType  # 2
 """safetensors or a state dictionary."""
 ARTIFACT_KIND_DATA: ArtifactKind.ValueType  # 3

@@ -270,9 +270,16 @@ class ModelSource(_message.Message):
 
     PT2_ARTIFACT_FIELD_NUMBER: _builtins.int
     NAMED_FIELD_NUMBER: _builtins.int
+    ONNX_ARTIFACT_FIELD_NUMBER: _builtins.int
+    FOLDER_ARTIFACT_FIELD_NUMBER: _builtins.int
     SAMPLE_SHAPE_FIELD_NUMBER: _builtins.int
+    INPUT_SHAPES_FIELD_NUMBER: _builtins.int
     pt2_artifact: _builtins.str
     """A `.pt2` file written by `torch.export.save`, uploaded before: `artifacts/{id}`."""
+    onnx_artifact: _builtins.str
+    """An `.onnx` file, or a zip or tar of one with its external data, uploaded before: `artifacts/{id}`."""
+    folder_artifact: _builtins.str
+    """A zip or tar of the folder that transformers or diffusers saved a model to, uploaded before: `artifacts/{id}`."""
     @_builtins.property
     def named(self) -> Global___NamedModel:
         """An architecture known by name, with its weights."""
@@ -283,22 +290,57 @@ class ModelSource(_message.Message):
         configuration states. Each at least 1.
         """
 
+    @_builtins.property
+    def input_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputShape]:
+        """The same by input, for models with several; what is missing comes from the file. At most 32, each input once."""
+
     def __init__(
         self,
         *,
         pt2_artifact: _builtins.str = ...,
         named: Global___NamedModel | None = ...,
+        onnx_artifact: _builtins.str = ...,
+        folder_artifact: _builtins.str = ...,
         sample_shape: _abc.Iterable[_builtins.int] | None = ...,
+        input_shapes: _abc.Iterable[Global___InputShape] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["named", b"named", "pt2_artifact", b"pt2_artifact", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["folder_artifact", b"folder_artifact", "named", b"named", "onnx_artifact", b"onnx_artifact", "pt2_artifact", b"pt2_artifact", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["named", b"named", "pt2_artifact", b"pt2_artifact", "sample_shape", b"sample_shape", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder_artifact", b"folder_artifact", "input_shapes", b"input_shapes", "named", b"named", "onnx_artifact", b"onnx_artifact", "pt2_artifact", b"pt2_artifact", "sample_shape", b"sample_shape", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["pt2_artifact", "named"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["pt2_artifact", "named", "onnx_artifact", "folder_artifact"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015
+
+@_typing.final
+class InputShape(_message.Message):
+    """The shape of one input of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The input's name in the model."""
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Required. Without the batch dimension, e.g. 128 for a sequence of 128 tokens. Each at least 1."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sizes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sizes", b"sizes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputShape: _TypeAlias = InputShape  # noqa: Y015
 
 @_typing.final
 class NamedModel(_message.Message):
@@ -309,22 +351,30 @@ class NamedModel(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     WEIGHTS_ARTIFACT_FIELD_NUMBER: _builtins.int
     NUM_CLASSES_FIELD_NUMBER: _builtins.int
+    PRETRAINED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
-    """Required. `timm:NAME` or `torchvision:NAME`."""
+    """Required. `timm:NAME`, `torchvision:NAME`, `transformers:NAME` or `diffusers:NAME`."""
     weights_artifact: _builtins.str
     """`artifacts/{id}` of a safetensors file or a state dictionary saved with torch.save."""
     num_classes: _builtins.int
     """Number of classes. Default: what the weights hold."""
+    pretrained: _builtins.bool
+    """Whether the server downloads the published weights; not together with `weights_artifact`. Default false."""
+    task: _builtins.str
+    """What a transformers model is for, e.g. `text-classification`; picks its head. Default: what its configuration says."""
     def __init__(
         self,
         *,
         architecture: _builtins.str = ...,
         weights_artifact: _builtins.str = ...,
         num_classes: _builtins.int | None = ...,
+        pretrained: _builtins.bool = ...,
+        task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_num_classes", b"_num_classes", "num_classes", b"num_classes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_classes", b"_num_classes", "architecture", b"architecture", "num_classes", b"num_classes", "weights_artifact", b"weights_artifact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_classes", b"_num_classes", "architecture", b"architecture", "num_classes", b"num_classes", "pretrained", b"pretrained", "task", b"task", "weights_artifact", b"weights_artifact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__num_classes: _TypeAlias = _typing.Literal["num_classes"]  # noqa: Y015
     _WhichOneofArgType__num_classes: _TypeAlias = _typing.Literal["_num_classes", b"_num_classes"]  # noqa: Y015

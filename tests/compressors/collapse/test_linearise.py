@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from compressors.analysis.sites import find_sites
 from compressors.collapse import ChannelLine, Line, identity_line, line_name, linearise, lines, site_statistics
+from compressors.collapse.linearise import _relative_error
 from compressors.errors import OptionError
 from compressors.lift import lift
 from compressors.modules import activation_kind
@@ -91,12 +94,26 @@ def test_refuses_slopes_without_intercepts():
         linearise(graph_of("resnet-a"), {"relu": wrong})
 
 
+def test_refuses_what_is_not_finite():
+    wrong = Line(torch.full((8,), math.nan).double(), torch.ones(8).double(), 1)
+    with pytest.raises(OptionError, match="not finite"):
+        linearise(graph_of("resnet-a"), {"relu": wrong})
+
+
 def test_the_result_can_be_exported_and_lifted_again():
     graph = graph_of("resnet-a")
     got = linearise(graph, lines(graph, sites_of(graph), "gaussian"))
     again = lift(exported(got.module, (3, 16, 16)), "again")
     (x,) = graph.samples(3)
     torch.testing.assert_close(again.module(x), got.module(x))
+
+
+def test_nan_in_the_same_places_is_no_disagreement():
+    nan, inf = math.nan, math.inf
+    wanted = torch.tensor([1.0, nan, inf, -4.0])
+    assert _relative_error(wanted, torch.tensor([1.0, nan, inf, -3.0])) == 0.25
+    assert not _relative_error(wanted, torch.tensor([nan, nan, inf, -4.0])) <= 1e-4
+    assert not _relative_error(wanted, torch.tensor([1.0, nan, -inf, -4.0])) <= 1e-4
 
 
 def test_exports_to_onnx_as_a_product_and_a_sum():

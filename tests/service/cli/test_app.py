@@ -61,7 +61,7 @@ def test_version() -> None:
         (("optimize", "timm:resnet18", "--budget", "0.6x", "--preprocess", "nowhere"), "--preprocess nowhere cannot"),
         (("optimize", "timm:resnet18", "--budget", "0.6x", "--precision", "fp8"), "'fp8' is not one of"),
         (("optimize", "timm:resnet18", "--budget", "0.6x", "--seed", str(2**63)), "Invalid value for '--seed'"),
-        (("analyze", "net.onnx"), "MODEL must be a .pt2 file"),
+        (("analyze", "net.h5"), "MODEL must be a .pt2 file"),
         (("measure", "nowhere.onnx"), "ARTIFACT nowhere.onnx cannot be read"),
         (("serve", "--address", "0.0.0.0:0"), "no authentication"),
     ],

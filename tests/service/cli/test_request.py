@@ -91,8 +91,12 @@ def test_a_broken_preprocessing_file_is_refused_with_its_fields(tmp_path: Path, 
     ("flags", "message"),
     [
         (ModelFlags("nowhere.pt2"), "MODEL nowhere.pt2 cannot be read: No such file"),
-        (ModelFlags("."), r"must be a \.pt2 file"),
-        (ModelFlags("net.onnx"), r"must be a \.pt2 file"),
+        (ModelFlags("."), r"holds neither an \.onnx file nor config\.json"),
+        (ModelFlags("net.h5"), r"must be a \.pt2 file"),
+        (ModelFlags("net.onnx"), "MODEL net.onnx cannot be read: No such file"),
+        (ModelFlags("transformers:a b"), "no architecture name"),
+        (ModelFlags("timm:a", weights="w", pretrained=True), "give one of the two"),
+        (ModelFlags("timm:a", input_shape=(("x", (1,)), ("x", (2,)))), "names an input twice"),
         (ModelFlags("timm:a b"), "no architecture name"),
         (ModelFlags("timm:resnet18", weights="nowhere.bin"), r"--weights nowhere\.bin cannot be read"),
     ],
@@ -102,15 +106,15 @@ def test_models_that_cannot_be_used_are_refused(flags: ModelFlags, message: str)
         request.check_model(flags)
 
 
-@pytest.mark.parametrize("extra", [{"weights": "w.bin"}, {"num_classes": 3}])
+@pytest.mark.parametrize("extra", [{"weights": "w.bin"}, {"num_classes": 3}, {"pretrained": True}, {"task": "fill-mask"}])
 def test_a_file_takes_no_weights_and_no_classes(model: Path, extra: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=r"belong to timm:NAME"):
+    with pytest.raises(InputError, match=r"belong to names like timm:NAME"):
         request.check_model(ModelFlags(str(model), **extra))  # type: ignore[arg-type]
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "net.pt2").mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="holds neither"):
         request.check_model(ModelFlags(str(tmp_path / "net.pt2")))
 
 

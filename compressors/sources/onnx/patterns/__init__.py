@@ -1,0 +1,1 @@
+"""Patterns that exporters leave behind: one file each."""
