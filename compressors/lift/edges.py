@@ -103,8 +103,8 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
         error = _relative(left, right)
         if not bool(left.isfinite().all()) and not error <= _TOLERANCE:
             raise ModelError(
-                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing can "
-                "be checked; are its weights intact?"
+                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that "
+                "nothing can be checked; are its weights intact?"
             )
         if not error <= _TOLERANCE and fixed:
             raise UnsupportedModelError(

@@ -34,11 +34,15 @@ def _kept(result: Any, *operands: Any) -> Any:
 def _divide(left: Any, right: Any) -> Any:
     if left.dtype.kind == "f" or right.dtype.kind == "f":
         return left / right
-    if left.dtype == object or right.dtype == object:
+    if object in {left.dtype, right.dtype}:
         return left // right  # sizes are never negative
     if (right == 0).any():
         raise ZeroDivisionError("division of sizes by zero")
-    return np.trunc(np.true_divide(left, right)).astype(left.dtype) if (left < 0).any() or (right < 0).any() else left // right
+    return (
+        np.trunc(np.true_divide(left, right)).astype(left.dtype)
+        if (left < 0).any() or (right < 0).any()
+        else left // right
+    )
 
 
 def _modulo(call: Call) -> Any:

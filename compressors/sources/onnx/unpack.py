@@ -6,7 +6,6 @@ chooses a path, follows a link or sets a mode.
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -60,7 +59,9 @@ def unpack(path: Path, folder: Path, limits: ArchiveLimits | None = None) -> lis
     except FileNotFoundError as exc:
         raise ModelError(f"{path.name}: there is no such file") from exc
     except _DAMAGE as exc:
-        raise ModelError(f"{path.name} is truncated or damaged, or is no zip or tar archive ({exc}); pack it again") from exc
+        raise ModelError(
+            f"{path.name} is truncated or damaged, or is no zip or tar archive ({exc}); pack it again"
+        ) from exc
 
 
 @contextmanager
@@ -84,7 +85,9 @@ def _zip_entry(path: Path, info: zipfile.ZipInfo) -> _Entry:
 
 def _tar_entry(path: Path, member: tarfile.TarInfo) -> _Entry:
     if not member.isreg() or member.issparse():
-        raise UnsafeModelError(f"{path.name}: entry {member.name!r} is a link, a device or a sparse file; pack plain files")
+        raise UnsafeModelError(
+            f"{path.name}: entry {member.name!r} is a link, a device or a sparse file; pack plain files"
+        )
     return _Entry(member.name, member.size, member.size, member)
 
 
@@ -126,19 +129,9 @@ def _write(path: Path, entry: _Entry, read: Any, folder: Path) -> Path:
 
 def _copy(source: IO[bytes], file: IO[bytes], entry: _Entry, path: Path) -> None:
     """Copies what the entry claims, and not a byte more."""
-    shutil.copyfileobj(_Bounded(source, entry.size), file, _CHUNK)  # type: ignore[misc]
-    if file.tell() != entry.size:
-        raise ModelError(f"{path.name}: entry {entry.name!r} claims {entry.size} bytes and has {file.tell()}")
-
-
-class _Bounded:
-    """The first bytes of a stream."""
-
-    def __init__(self, source: IO[bytes], size: int) -> None:
-        self._source = source
-        self._left = size
-
-    def read(self, size: int) -> bytes:
-        data = self._source.read(min(size, self._left))
-        self._left -= len(data)
-        return data
+    left = entry.size
+    while left and (data := source.read(min(_CHUNK, left))):
+        file.write(data)
+        left -= len(data)
+    if left:
+        raise ModelError(f"{path.name}: entry {entry.name!r} claims {entry.size} bytes and has {entry.size - left}")

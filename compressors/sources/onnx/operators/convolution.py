@@ -79,9 +79,10 @@ def _transposed_window(
         before.append(total - less if mode == "SAME_LOWER" else less)
         after.append(total - before[-1])
     if mode == "NOTSET":
-        before, after = [b + a - (b + a) // 2 for b, a in zip(before, after, strict=True)], [
-            (b + a) // 2 for b, a in zip(before, after, strict=True)
-        ]
+        before, after = (
+            [b + a - (b + a) // 2 for b, a in zip(before, after, strict=True)],
+            [(b + a) // 2 for b, a in zip(before, after, strict=True)],
+        )
     return Window(kernel, stride, dilation, tuple(before), tuple(after)), extra
 
 

@@ -36,7 +36,9 @@ def _binary(function: Callable[[Any, Any], Any]) -> Operator:
 
 
 def _ranks(call: Call) -> tuple[int, int]:
-    return tuple(value.host.ndim if value.tensor is None else value.tensor.dim() for value in (call.value(0), call.value(1)))  # type: ignore[return-value]
+    return tuple(
+        value.host.ndim if value.tensor is None else value.tensor.dim() for value in (call.value(0), call.value(1))
+    )  # type: ignore[return-value]
 
 
 def _is_number(call: Call, index: int) -> bool:
@@ -68,7 +70,9 @@ def _mean(call: Call) -> Any:
 
 
 def _divide(left: Any, right: Any) -> Any:
-    whole = all(not (x.is_floating_point() if isinstance(x, torch.Tensor) else isinstance(x, float)) for x in (left, right))
+    whole = all(
+        not (x.is_floating_point() if isinstance(x, torch.Tensor) else isinstance(x, float)) for x in (left, right)
+    )
     return torch.div(left, right, rounding_mode="trunc") if whole else left / right
 
 
@@ -120,7 +124,11 @@ def _clip(call: Call) -> Any:
         result = x if low is None else torch.maximum(x, torch.as_tensor(low, dtype=x.dtype))
         return result if high is None else torch.minimum(result, torch.as_tensor(high, dtype=x.dtype))
     # ONNX: where the bounds cross, the upper one wins; so it does in torch.
-    return F.hardtanh(x, low, high) if None not in {low, high} and low < high and x.is_floating_point() else x.clamp(low, high)
+    return (
+        F.hardtanh(x, low, high)
+        if None not in {low, high} and low < high and x.is_floating_point()
+        else x.clamp(low, high)
+    )
 
 
 def _bound(call: Call, index: int) -> Any:

@@ -78,7 +78,9 @@ def _one_hot(call: Call) -> Any:
     indices = _wrapped(call, 0, depth)
     axis = call.axis(call.attr("axis", -1), indices.dim() + 1)
     call.check_size([*indices.shape, depth], constant=call.value(0).constant)
-    hit = indices.unsqueeze(axis) == torch.arange(depth).reshape([-1 if d == axis else 1 for d in range(indices.dim() + 1)])
+    hit = indices.unsqueeze(axis) == torch.arange(depth).reshape(
+        [-1 if d == axis else 1 for d in range(indices.dim() + 1)]
+    )
     return torch.where(hit, on, off)
 
 

@@ -186,7 +186,9 @@ def _pad(call: Call) -> Any:
     mode = call.attr("mode", "constant")
     if mode not in _MODES:
         raise call.refuse(f"the mode {mode!r} is unknown")
-    call.check_size([size + sum(edges.get(axis, (0, 0))) for axis, size in enumerate(x.shape)], constant=call.value(0).constant)
+    call.check_size(
+        [size + sum(edges.get(axis, (0, 0))) for axis, size in enumerate(x.shape)], constant=call.value(0).constant
+    )
     if mode == "constant":
         return _pad_constant(call, x, edges)
     return _pad_mirrored(call, x, edges, mode)

@@ -35,7 +35,9 @@ def _resize(call: Call) -> Any:
     call.check_size(sizes, constant=call.value(0).constant)
     exact = all(sizes[axis] == x.shape[axis] * scales[axis] for axis in changed)
     if coordinates == "align_corners" and not exact:
-        raise call.refuse("its scale does not give whole sizes, and corners cannot be aligned then; export it with sizes")
+        raise call.refuse(
+            "its scale does not give whole sizes, and corners cannot be aligned then; export it with sizes"
+        )
     if exact and 3 <= x.dim() <= 5 and changed[0] >= 2:
         family = _torch_mode(call, mode, coordinates, rounding, x.dim() - 2)
         if family is not None:

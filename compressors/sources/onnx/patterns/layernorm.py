@@ -69,9 +69,19 @@ def _replace(draft: Draft, last: Node, x: str, axes: tuple[int, ...], epsilon: f
             break
         inputs.append(name)
         end = after
-    draft.put(end, replace(last, op=".LayerNorm", inputs=tuple(inputs), outputs=end.outputs, attributes={
-        "axes": axes, "epsilon": epsilon,
-    }))
+    draft.put(
+        end,
+        replace(
+            last,
+            op=".LayerNorm",
+            inputs=tuple(inputs),
+            outputs=end.outputs,
+            attributes={
+                "axes": axes,
+                "epsilon": epsilon,
+            },
+        ),
+    )
 
 
 def _vector(draft: Draft, name: str, axes: tuple[int, ...]) -> bool:
