@@ -62,6 +62,7 @@ CASES = {
         17, ([node("LayerNormalization", "xwb", axis=-2)], {"w": weights(6, 6), "b": weights(6, 6)}),
     ),
     "group norm 21": (21, ([node("GroupNormalization", "xsb", num_groups=3)], NORM)),
+    "global lp pool": (9, ([node("GlobalLpPool", "x", p=2)], {})),
     "lrn": (13, ([node("LRN", "x", size=3)], {})),
     "softmax 11, inner axis": (11, ([node("Softmax", "x", axis=1)], {})),
     "softmax 11, last axis": (11, ([node("Softmax", "x", axis=3)], {})),
