@@ -24,10 +24,10 @@ from deploy.tensors import Array
 from service.errors import WrongImportError
 
 TOLERANCE = 1e-5
-"""Largest error allowed, relative to the largest value of an output. Both sides sum float32 products in other orders."""
+"""Largest error allowed, relative to the largest value of an output. Both sum float32 products in other orders."""
 
 ROUNDING_FACTOR = 10.0
-"""Where the graph's own rounding, its distance from itself in float64, is larger, up to so many times that is allowed."""
+"""Where the graph's own rounding (its distance from itself in float64) is larger, so many times that is allowed."""
 
 BATCHES = (1, 2, 5)
 
