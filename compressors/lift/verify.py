@@ -8,7 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from compressors.errors import SurgeryError, UnsupportedModelError
+from compressors.errors import ModelError, SurgeryError, UnsupportedModelError
 from compressors.graph import Graph
 from compressors.lift.edges import is_data
 
@@ -27,6 +27,7 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
 
     Raises:
         SurgeryError: They differ; our fault.
+        ModelError: The program's own outputs are not finite.
         UnsupportedModelError: They differ only because the program mixes samples of its one batch size.
     """
     fixed = _fixed_batch(program)
@@ -37,8 +38,13 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
         got = graph.module(*samples)
     got = got if isinstance(got, tuple) else (got,)
     for index, right in enumerate(got):
-        error = _relative(torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index], right)
-        tolerance = _tolerance(right.dtype)
+        left = torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index]
+        error, tolerance = _relative(left, right), _tolerance(right.dtype)
+        if not error <= tolerance and not bool(left.isfinite().all()):
+            raise ModelError(
+                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing can "
+                "be checked; are its weights intact?"
+            )
         if not error <= tolerance and fixed:
             raise UnsupportedModelError(
                 f"the model was exported for batch size {fixed} only, and cannot be freed from it (error {error:.3g}); "

@@ -17,6 +17,7 @@ from compressors.sources.onnx.names import tensor_paths
 from compressors.sources.onnx.operators import OPERATORS
 from compressors.sources.onnx.values import Call, Value, elements, hint, stored
 
+_WEIGHTS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -96,7 +97,8 @@ class Network(nn.Module):
         owner, _, leaf = path.rpartition(".")
         module = self._scope(owner) if owner else self
         trained = learned and tensor.is_floating_point() and tensor.dim() > 0 and leaf not in _STATISTICS
-        if trained and not bool(torch.isinf(tensor).any()):
+        # A mask may hold minus infinity; a weight that does is left for the check of the finished program to refuse.
+        if trained and (leaf in _WEIGHTS or not bool(torch.isinf(tensor).any())):
             module.register_parameter(leaf, nn.Parameter(tensor))
         else:
             module.register_buffer(leaf, tensor)
