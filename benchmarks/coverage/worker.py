@@ -1,11 +1,8 @@
-"""One architecture through the engine, in this process; what happened goes to standard output as one JSON object."""
+"""One architecture through the engine, in this process; what happened is returned as one JSON object."""
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import sys
 import time
 import traceback
 from collections import Counter
@@ -20,7 +17,7 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from benchmarks.coverage.cases import Case, cases
+from benchmarks.coverage.cases import Case
 from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge_all, settle_statistics
 from compressors.analysis import Analysis, analyse
 from compressors.graph import Graph
@@ -248,19 +245,3 @@ def warm_up() -> None:
     with TemporaryDirectory() as folder:
         artifact = export_onnx(merged.module, merged.inputs, ["output"], Path(folder) / "warm-up.onnx")
         agree(artifact, merged.module, (1,))
-
-
-def main() -> None:
-    """Runs the case named on the command line."""
-    case = next(case for case in cases() if case.name == sys.argv[1])
-    out = os.dup(1)
-    os.dup2(2, 1)
-    warm_up()
-    started = time.process_time()
-    result = run(case)
-    result["cpu_seconds"]["start"] = started
-    os.write(out, json.dumps(result).encode())
-
-
-if __name__ == "__main__":
-    main()
