@@ -9,6 +9,7 @@ Cases, in the order in which a node is looked at:
    they ran in.
 5. Everything else stays a function; weights that it takes are read with `get_attr`.
 6. A batch size that the tracer wrote into the graph as a number becomes the size of the input again.
+7. What models write out by hand (SiLU, GELU, a linear on flattened tokens) is put together again: `patterns`.
 
 The result is compared with the program before it is returned.
 """
@@ -21,6 +22,7 @@ from torch.export import ExportedProgram
 
 from compressors.graph import Graph
 from compressors.lift.edges import Edges, input_specs, kept_names, output_specs
+from compressors.lift.patterns import recognise
 from compressors.lift.verify import verify
 from compressors.lift.walk import AliasedWriteError, Walk
 
@@ -56,6 +58,8 @@ def lift(
         module = Walk(program).run()
     edges = edges or Edges()
     inputs = input_specs(program, sample_shapes, edges.ranges)
-    graph = Graph(module, inputs, output_specs(module, inputs, kept_names(program, edges)), name)
+    outputs = output_specs(module, inputs, kept_names(program, edges))
+    recognise(module, inputs)
+    graph = Graph(module, inputs, outputs, name)
     verify(program, graph)
     return graph
