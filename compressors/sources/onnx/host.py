@@ -47,6 +47,7 @@ def _divide(left: Any, right: Any) -> Any:
 
 def _modulo(call: Call) -> Any:
     left, right = call.array(0), call.array(1)
+    _room(np.broadcast_shapes(left.shape, right.shape))
     return _kept(np.fmod(left, right) if call.attr("fmod", 0) else np.mod(left, right), left, right)
 
 
@@ -60,6 +61,7 @@ def _all(function: Callable[[Any, Any], Any]) -> Callable[[Call], Any]:
     def run(call: Call) -> Any:
         result = call.array(0)
         for index in range(1, len(call.values)):
+            _room(np.broadcast_shapes(result.shape, call.array(index).shape))
             result = _kept(function(result, call.array(index)), result, call.array(index))
         return result
 
@@ -100,8 +102,9 @@ def _objects(items: list[Any], shape: tuple[int, ...]) -> Any:
 
 
 def _gather(call: Call) -> Any:
-    array, axis = call.array(0), call.attr("axis", 0)
-    return np.take(array, call.array(1).astype(np.int64), axis=axis)
+    array, axis, indices = call.array(0), call.attr("axis", 0), call.array(1).astype(np.int64)
+    _room((array.size, *indices.shape) if array.ndim > 1 else indices.shape)
+    return np.take(array, indices, axis=axis)
 
 
 def _concat(call: Call) -> Any:

@@ -13,6 +13,9 @@ FILE_BYTES: Final = 2**31
 MESSAGES: Final = 1_000_000
 """Messages and strings in one file. A model of 10,000 operators has some 200,000."""
 
+SCALARS: Final = 4_000_000
+"""Numbers that stand by themselves, such as sizes and the entries of attributes."""
+
 PACKED_BYTES: Final = 2**28
 """Bytes of numbers written one by one, which grow up to eight times when they are read."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from compressors.sources.onnx.model import OnnxModel
 from compressors.sources.onnx.patterns.activation import join_activations
 from compressors.sources.onnx.patterns.convolution import join_convolution
+from compressors.sources.onnx.patterns.copies import part_statistics, read_directly
 from compressors.sources.onnx.patterns.draft import Draft
 from compressors.sources.onnx.patterns.layernorm import join_layer_norms
 from compressors.sources.onnx.patterns.linear import join_linear
 
-_PATTERNS = (join_layer_norms, join_activations, join_linear, join_convolution)
+_PATTERNS = (part_statistics, join_layer_norms, join_activations, join_linear, join_convolution)
 
 
 def prepare(model: OnnxModel) -> OnnxModel:
@@ -17,7 +18,7 @@ def prepare(model: OnnxModel) -> OnnxModel:
 
     Every replacement is exact up to the rounding of float32.
     """
-    draft = Draft(model)
+    draft = Draft(read_directly(model))
     draft.drop_unread()
     for join in _PATTERNS:
         join(draft)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, final
 
 from compressors.errors import ModelError
-from compressors.sources.onnx.limits import DEPTH, MESSAGES, PACKED_BYTES
+from compressors.sources.onnx.limits import DEPTH, MESSAGES, PACKED_BYTES, SCALARS
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -33,6 +33,7 @@ class _Scan:
         self.data = data
         self.where = where
         self.messages = 0
+        self.scalars = 0
         self.packed = 0
         self.fields: dict[str, dict[int, Any]] = {}
 
@@ -97,14 +98,14 @@ class _Scan:
         self._within()
 
     def _scalar(self) -> None:
-        self.packed += 1
+        self.scalars += 1
         self._within()
 
     def _within(self) -> None:
-        if self.messages > MESSAGES or self.packed > PACKED_BYTES:
+        if self.messages > MESSAGES or self.scalars > SCALARS or self.packed > PACKED_BYTES:
             raise ModelError(
-                f"{self.where} holds more than {MESSAGES} messages, or more than {PACKED_BYTES} bytes of numbers that "
-                "are not raw data; no exporter writes that"
+                f"{self.where} holds more than {MESSAGES} messages, {SCALARS} single numbers or {PACKED_BYTES} bytes "
+                "of numbers that are not raw data; no exporter writes that"
             )
 
     def _broken(self, why: str) -> ModelError:

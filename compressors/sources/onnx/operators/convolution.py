@@ -42,6 +42,9 @@ def _conv_transpose(call: Call) -> Any:
     extra = tuple(call.attr("output_padding") or (0,) * rank)
     view, extra = _transposed_window(call, x, kernel, extra)
     function, groups = _TRANSPOSED[rank - 1], call.attr("group", 1)
+    reach = zip(x.shape[2:], view.stride, view.extent, strict=True)
+    whole = [(size - 1) * step + extent for size, step, extent in reach]
+    call.check_size([x.shape[0], weight.shape[1] * groups, *whole], constant=False)
     fits = all(0 <= e < max(s, d) for e, s, d in zip(extra, view.stride, view.dilation, strict=True))
     if view.symmetric and fits and min(view.before) >= 0:
         return function(x, weight, bias, view.stride, view.before, extra, groups, view.dilation)

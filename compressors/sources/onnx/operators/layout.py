@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,19 @@ def _reshape(call: Call) -> Any:
         shape = [x.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(shape)]
     elif any(isinstance(size, int) and size == 0 for size in shape) and x.numel():
         raise ModelError(f"{call.node.label} makes an empty tensor of one that is not")
+    shape = _resolved(x, shape)
     return x if list(x.shape) == shape else x.reshape(shape)
+
+
+def _resolved(x: torch.Tensor, shape: list[Any]) -> list[Any]:
+    """Returns a shape with the size that -1 stands for, where that is a number and not the leading one.
+
+    Lifting frees a fixed batch by making the leading size follow from the others, which must be known for that.
+    """
+    if -1 not in shape[1:] or not all(isinstance(size, int) for size in (*shape, *x.shape)):
+        return shape
+    rest = math.prod(size for size in shape if size != -1)
+    return [x.numel() // rest if size == -1 and rest else size for size in shape]
 
 
 def _flatten(call: Call) -> Any:

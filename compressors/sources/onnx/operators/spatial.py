@@ -64,6 +64,8 @@ def window(call: Call, x: torch.Tensor, kernel: tuple[int, ...]) -> Window:
     dilation = _ones(call, "dilations", rank)
     plain = Window(kernel, stride, dilation, (0,) * rank, (0,) * rank)
     before, after = _padding(call, plain, tuple(x.shape[2:]))
+    padded = [size + b + a for size, b, a in zip(x.shape[2:], before, after, strict=True)]
+    call.check_size([*x.shape[:2], *padded], constant=False)
     return Window(kernel, stride, dilation, before, after)
 
 

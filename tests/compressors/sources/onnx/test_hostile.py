@@ -183,6 +183,39 @@ def test_a_huge_constant_is_refused_before_it_is_made(name, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kibibytes
 
 
+INNER = {
+    "padded for a convolution": (
+        [node("Conv", "xw", pads=[10**6] * 4, strides=[10**6] * 2)], {"w": weights(4, 3, 1, 1)}
+    ),
+    "spread by a convolution": (
+        [node("ConvTranspose", "xw", strides=[10**5] * 2, output_shape=[2, 2])], {"w": weights(3, 4, 1, 1)}
+    ),
+    "padded for a pool": ([node("AveragePool", "x", kernel_shape=[9, 9], pads=[10**6] * 4, strides=[10**6] * 2)], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_a_huge_tensor_within_an_operator_is_refused(name, tmp_path):
+    nodes, stored = INNER[name]
+    with pytest.raises(ModelError, match="elements, more than the"):
+        read(model(nodes, stored=stored), tmp_path)
+
+
+SIZES = {
+    "gathered": ([node("Gather", "ab", "c")], {"a": np.ones((1, 2**16), np.int64), "b": np.zeros(2**16, np.int64)}),
+    "compared": ([node("Max", "ab", "c")], {"a": np.ones((1, 2**16), np.int64), "b": np.ones((2**16, 1), np.int64)}),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_shape_arithmetic_does_not_grow(name, tmp_path):
+    nodes, stored = SIZES[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match="elements, more than the"):
+        read(model([*nodes, node("Reshape", "xc")], stored=stored), tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kibibytes
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path):
     data = good().SerializeToString()
     for end in range(0, len(data) - 1, 7):
@@ -210,7 +243,7 @@ def test_messages_without_end_are_refused_before_they_are_parsed(tmp_path, monke
     monkeypatch.setattr(wire, "MESSAGES", 10_000)
     empty_nodes = b"\x0a\x00" * 10_001
     graph = b"\x3a" + varint(len(empty_nodes)) + empty_nodes
-    with pytest.raises(ModelError, match="more than 10000 messages"):
+    with pytest.raises(ModelError, match="more than 10000 messages, 4000000 single"):
         read(graph, tmp_path)
 
 

@@ -158,6 +158,23 @@ def test_a_sum_that_reaches_further_is_no_bias(tmp_path):
     assert difference(write(proto, tmp_path), graph) < 1e-6
 
 
+def test_a_weight_that_is_read_through_an_identity_is_that_weight(tmp_path):
+    nodes = [node("Identity", "b", "c"), node("MatMul", "xw", "h"), node("Add", "hc")]
+    proto = model(nodes, SHAPE, {"w": weights(8, 4), "b": weights(4)})
+    graph = imported(proto, tmp_path)
+    assert (kinds(graph), functions(graph)) == (["Linear"], [])
+    assert difference(write(proto, tmp_path), graph) < 1e-6
+
+
+def test_statistics_that_are_stored_together_with_a_bias_are_parted(tmp_path):
+    nodes = [node("BatchNormalization", "xabbv", "h"), node("BatchNormalization", "habbv")]
+    stored = {"a": weights(3), "b": weights(3, seed=1), "v": np.abs(weights(3))}
+    proto = model(nodes, stored=stored)
+    graph = imported(proto, tmp_path)
+    assert kinds(graph) == ["BatchNorm2d", "BatchNorm2d"]
+    assert difference(write(proto, tmp_path), graph) < 1e-5
+
+
 def test_one_weight_of_two_products_stays_one(tmp_path):
     nodes = [node("MatMul", "xw", "h"), node("Relu", "h", "r"), node("MatMul", "rw")]
     graph = imported(model(nodes, SHAPE, {"w": weights(8, 8)}), tmp_path)
