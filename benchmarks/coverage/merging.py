@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compressors.analysis.regions import Reach
 from compressors.graph import Graph
 from compressors.modules import BATCH_NORMS, NORMS, OPERATORS
 from compressors.surgery import apply, maximal_steps, merge
+
+
+SPAN = 4
+"""Positions that one merge covers at most: two residual blocks. Wider ones make kernels of gigabytes where channels are many."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def merge_all(graph: Graph) -> Outcome:
     Without its activations a network's values grow until what is left of them saturates and hides every error, so the
     statistics of its batch norms are set anew first, as training would.
     """
-    steps = maximal_steps(graph)
+    steps = maximal_steps(graph, Reach(span=SPAN))
     reference = apply(graph, steps).copied()
     settle(reference)
     merged = merge(reference)

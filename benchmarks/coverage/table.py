@@ -38,7 +38,7 @@ that would be constant. {newest["processor"]}; {versions}; commit {", ".join(com
 
 * *sites*: activations. *segments*: stretches that a convolution or linear may replace, or that may be removed. *merges*:
   regions of several operators that became one each when every activation that stood between was taken out (the deepest merge there
-  can be, longest regions first; no network to ship), plus batch norms folded beside them. *layers*: convolutions, linears and norms
+  can be within four positions of a chain, longest regions first; no network to ship), plus batch norms folded beside them. *layers*: convolutions, linears and norms
   called, before and after. *refusals*: what may not be cut, by reason.
 * Seconds are processor seconds (user and system) of that phase, after the libraries have been loaded.
 * *peak*: largest resident memory up to and with that phase, above that of the loaded libraries, as a multiple of the weights'
