@@ -15,9 +15,8 @@ from compressors.graph import Graph
 from compressors.modules import BATCH_NORMS, NORMS, OPERATORS
 from compressors.surgery import apply, maximal_steps, merge
 
-
 SPAN = 4
-"""Positions that one merge covers at most: two residual blocks. Wider ones make kernels of gigabytes where channels are many."""
+"""Positions that one merge covers at most: two residual blocks. Wider ones can make kernels of gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _settle_norm(norm: nn.Module, inputs: tuple[Any, ...], generator: torch.Gene
 
 
 def settle_statistics(x: torch.Tensor, statistics: Sequence[torch.Tensor], generator: torch.Generator) -> None:
-    """Sets mean and variance, in place, near those of a norm's input (n, channels, ...): half centred, random otherwise.
+    """Sets mean and variance, in place, near those of a norm's input (n, channels, ...): half centred.
 
     Statistics that fit the random inputs exactly would make a deep random network amplify rounding a thousandfold.
     """

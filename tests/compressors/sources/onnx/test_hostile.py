@@ -235,7 +235,9 @@ def varint(value):
 def test_functions_that_call_each_other_are_refused(tmp_path):
     bodies = [helper.make_node("B", ["a"], ["b"], domain="d"), helper.make_node("A", ["a"], ["b"], domain="d")]
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
-    made = [helper.make_function("d", name, ["a"], ["b"], [body], sets) for name, body in zip("AB", bodies, strict=True)]
+    made = [
+        helper.make_function("d", name, ["a"], ["b"], [body], sets) for name, body in zip("AB", bodies, strict=True)
+    ]
     proto = model([helper.make_node("A", ["x"], ["y"], domain="d")], functions=made)
     proto.opset_import.append(helper.make_opsetid("d", 1))
     with pytest.raises(ModelError, match="calls functions more than"):
@@ -243,7 +245,11 @@ def test_functions_that_call_each_other_are_refused(tmp_path):
 
 
 def test_names_cannot_reach_python(tmp_path):
-    nodes = [node("Conv", ["x", "__class__"], "h"), node("Conv", ["h", "forward.__init__"], "i"), node("Add", ["i", "a"])]
+    nodes = [
+        node("Conv", ["x", "__class__"], "h"),
+        node("Conv", ["h", "forward.__init__"], "i"),
+        node("Add", ["i", "a"]),
+    ]
     stored = {"__class__": weights(4, 3, 3, 3), "forward.__init__": weights(4, 4, 1, 1), "a": weights(4, 1, 1)}
     graph = read(model(nodes, stored=stored), tmp_path)
     assert difference(tmp_path / "net.onnx", graph) < 1e-5
@@ -293,7 +299,12 @@ def test_external_data_in_a_pipe_is_unsafe(tmp_path):
 
 @pytest.mark.parametrize(
     ("offset", "length", "message"),
-    [(10**15, 432, "wants bytes"), (-1, 432, "at offset -1"), (0, 4, "claims 432 bytes"), ("x", 432, "must be numbers")],
+    [
+        (10**15, 432, "wants bytes"),
+        (-1, 432, "at offset -1"),
+        (0, 4, "claims 432 bytes"),
+        ("x", 432, "must be numbers"),
+    ],
 )
 def test_external_data_out_of_range_is_refused(offset, length, message, tmp_path):
     proto = external(tmp_path, "net.bin", 0, length)

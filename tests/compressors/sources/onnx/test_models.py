@@ -77,9 +77,7 @@ def export(network, path, opset, *, new, fixed=False):
 
 def direct(network):
     """The kinds of modules that lifting the network itself gives, with batch norms folded as exporters fold them."""
-    program = torch.export.export(
-        network, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=({0: torch.export.Dim.AUTO},)
-    )
+    program = torch.export.export(network, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     return sorted(kind for kind in kinds(lift(program, "direct")) if not kind.startswith("BatchNorm"))
 
 

@@ -156,7 +156,10 @@ def test_shape_arithmetic_becomes_a_plain_reshape(tmp_path, opset):
 
 
 REFUSALS = {
-    "positions of maxima": ([node("MaxPool", "x", ["y", "i"], kernel_shape=[2, 2]), node("Cast", "i", "z", to=FLOAT)], {}),
+    "positions of maxima": (
+        [node("MaxPool", "x", ["y", "i"], kernel_shape=[2, 2]), node("Cast", "i", "z", to=FLOAT)],
+        {},
+    ),
     "crop and resize": resize("linear", "tf_crop_and_resize"),
     "antialias": resize("linear", "half_pixel", (1, 1, 0.5, 0.5), antialias=1),
     "an unknown mode": resize("sinc", "half_pixel"),
