@@ -42,8 +42,8 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
         error, tolerance = _relative(left, right), _tolerance(right.dtype)
         if not error <= tolerance and not bool(left.isfinite().all()):
             raise ModelError(
-                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing can "
-                "be checked; are its weights intact?"
+                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing "
+                "can be checked; are its weights intact?"
             )
         if not error <= tolerance and fixed:
             raise UnsupportedModelError(

@@ -35,7 +35,11 @@ def embedding(path: Path, rows: int) -> Path:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5, 2])
     table = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
     graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "ids"], ["y"])], "g", [ids], [y], [numpy_helper.from_array(table, "table")]
+        [helper.make_node("Gather", ["table", "ids"], ["y"])],
+        "g",
+        [ids],
+        [y],
+        [numpy_helper.from_array(table, "table")],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     made.ir_version = 9
@@ -59,7 +63,9 @@ def test_a_wrong_import_is_ours_and_says_by_how_much(tmp_path: Path) -> None:
     graph = load(ModelSource(kind="onnx", path=path))
     with torch.no_grad():
         next(graph.module.parameters()).mul_(1.001)
-    with pytest.raises(WrongImportError, match=r"output 'output' differs from ONNX Runtime's by 0\.001 .*fault of Shoal"):
+    with pytest.raises(
+        WrongImportError, match=r"output 'output' differs from ONNX Runtime's by 0\.001 .*fault of Shoal"
+    ):
         check_import(path, graph)
 
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from compressors.errors import EngineError, ModelError, UnsupportedModelError
 from compressors.sources.onnx.host import run_host
-from compressors.sources.onnx.model import Body, Node, OnnxModel
+from compressors.sources.onnx.model import Node, OnnxModel
 from compressors.sources.onnx.names import tensor_paths
 from compressors.sources.onnx.operators import OPERATORS
-from compressors.sources.onnx.values import Call, Value, elements, hint, stored
+from compressors.sources.onnx.values import Call, Value, hint, stored
 
 _WEIGHTS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var")
@@ -104,7 +104,7 @@ class Network(nn.Module):
             module.register_buffer(leaf, tensor)
 
     def _scope(self, path: str) -> nn.Module:
-        """Returns the module at a path, made where it is missing; the nearest one above where a tensor is in the way."""
+        """Returns the module at a path, made where it is missing; where a tensor is in the way, the one above."""
         module: nn.Module = self
         for part in filter(None, path.split(".")):
             children = dict(module.named_children())

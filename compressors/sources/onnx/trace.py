@@ -121,8 +121,10 @@ def _export(
     sizes: Any = {"inputs": {name: {0: Dim.AUTO} for name in samples}} if free else None
     try:
         return torch.export.export(network, (), samples, dynamic_shapes=sizes)
+    except OptionError:
+        raise
     except EngineError as exc:
-        raise type(exc)(f"{model.where}: {exc}") from exc if not isinstance(exc, OptionError) else exc
+        raise type(exc)(f"{model.where}: {exc}") from exc
     except Exception as exc:  # the tracer raises whatever it stumbles over
         reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
         raise UnsupportedModelError(f"{model.where} cannot be traced: {reason[:200]}") from exc

@@ -170,7 +170,7 @@ CONSTANTS = {
     "padded": ([node("Pad", "as", "c")], {"a": weights(3, 3), "s": np.array([10**6, 10**6, 10**6, 10**6])}),
     "one-hot": ([node("OneHot", "asv", "c")], {"a": np.zeros(10**4, np.int64), "s": np.int64(10**8), "v": weights(2)}),
     "multiplied": ([node("MatMul", "ab", "c")], {"a": weights(20_000, 1), "b": weights(1, 20_000)}),
-    "resized": ([node("Resize", ["a", "", "s"], "c")], {"a": weights(1, 1, 2, 2), "s": np.array([1, 1, 1e5, 1e5], np.float32)}),
+    "resized": ([node("Resize", ["a", "", "s"], "c")], {"a": weights(1, 1, 2, 2), "s": np.float32([1, 1, 1e5, 1e5])}),
 }  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
 def test_random_bytes_are_refused(tmp_path):
     generator = np.random.default_rng(0)
     data = bytearray(good().SerializeToString())
-    for _ in range(150):
+    for _ in range(40):
         broken = bytearray(data)
         for place in generator.integers(0, len(data), 4):
             broken[place] = generator.integers(0, 256)

@@ -12,6 +12,8 @@ def ints(*values):
     return np.array(values, np.int64)
 
 
+MORE = node("Concat", ["x"] * 4, "h", axis=1)
+FLAT = node("Flatten", "x", "h")
 CONV = {"w": weights(4, 3, 3, 3), "b": weights(4)}
 DECONV = {"w": weights(3, 4, 3, 3), "b": weights(4)}
 NORM = {"s": weights(3), "b": weights(3), "m": weights(3), "v": np.abs(weights(3))}
@@ -56,8 +58,11 @@ CASES = {
     "batch norm 14": (14, ([node("BatchNormalization", "xsbmv")], NORM)),
     "batch norm 15": (15, ([node("BatchNormalization", "xsbmv")], NORM)),
     "instance norm": (17, ([node("InstanceNormalization", "xsb")], NORM)),
-    "layer norm over two axes": (17, ([node("LayerNormalization", "xwb", axis=-2)], {"w": weights(6, 6), "b": weights(6, 6)})),
+    "layer norm over two axes": (
+        17, ([node("LayerNormalization", "xwb", axis=-2)], {"w": weights(6, 6), "b": weights(6, 6)}),
+    ),
     "group norm 21": (21, ([node("GroupNormalization", "xsb", num_groups=3)], NORM)),
+    "global lp pool": (9, ([node("GlobalLpPool", "x", p=2)], {})),
     "lrn": (13, ([node("LRN", "x", size=3)], {})),
     "softmax 11, inner axis": (11, ([node("Softmax", "x", axis=1)], {})),
     "softmax 11, last axis": (11, ([node("Softmax", "x", axis=3)], {})),
@@ -94,12 +99,12 @@ CASES = {
     "resize 13, asymmetric": (13, resize("linear", "asymmetric")),
     "resize 13, cubic": (13, resize("cubic", "half_pixel")),
     "resize 18, cubic of Pillow": (18, resize("cubic", "half_pixel", cubic_coeff_a=-0.5)),
-    "depth to space 11": (11, ([node("Pad", "xp", "h"), node("DepthToSpace", "h", blocksize=2, mode="CRD")], {"p": ints(0, 0, 0, 0, 0, 1, 0, 0)})),
-    "depth to space 9": (9, ([node("Pad", "x", "h", pads=[0, 0, 0, 0, 0, 1, 0, 0]), node("DepthToSpace", "h", blocksize=2)], {})),
+    "depth to space 11": (11, ([MORE, node("DepthToSpace", "h", blocksize=2, mode="CRD")], {})),
+    "depth to space 9": (9, ([MORE, node("DepthToSpace", "h", blocksize=2)], {})),
     "space to depth": (9, ([node("SpaceToDepth", "x", blocksize=2)], {})),
-    "gemm": (11, ([node("Flatten", "x", "h"), node("Gemm", "hwb", alpha=0.5, beta=2.0)], {"w": weights(108, 4), "b": weights(1, 4)})),
-    "gemm, transposed": (11, ([node("Flatten", "x", "h"), node("Gemm", "hwb", transB=1)], {"w": weights(4, 108), "b": weights(4)})),
-    "gemm, weights first": (11, ([node("Flatten", "x", "h"), node("Gemm", "wh", transB=1)], {"w": weights(4, 108)})),
+    "gemm": (11, ([FLAT, node("Gemm", "hwb", alpha=0.5, beta=2.0)], {"w": weights(108, 4), "b": weights(1, 4)})),
+    "gemm, transposed": (11, ([FLAT, node("Gemm", "hwb", transB=1)], {"w": weights(4, 108), "b": weights(4)})),
+    "gemm, weights first": (11, ([FLAT, node("Gemm", "wh", transB=1)], {"w": weights(4, 108)})),
     "matmul, rank 4": (13, ([node("MatMul", "xw", "h"), node("Add", "hb")], {"w": weights(6, 5), "b": weights(5)})),
     "einsum": (13, ([node("Einsum", "xx", equation="bchw, bcvw -> bchv")], {})),
     "prelu, scalar": (9, ([node("PRelu", "xw")], {"w": weights(1)})),
