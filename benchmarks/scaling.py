@@ -1,7 +1,7 @@
 """How time grows with depth: `python -m benchmarks.scaling [--depths 20 56 110] [--json FILE]`.
 
-Lifts, analyses and merges CIFAR ResNets and prints processor seconds as a Markdown table; the time per layer should be flat.
-Each depth runs in a process of its own.
+Lifts and analyses CIFAR ResNets, looks for what can be merged, folds their norms, and prints processor seconds as a
+Markdown table; the time per layer should be flat. Each depth runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import torch
 from torch.export import Dim
 
 from benchmarks.coverage.machine import describe
-from benchmarks.coverage.merging import merge_all
 from benchmarks.coverage.networks import CifarResNet
 from compressors.analysis import analyse
+from compressors.analysis.regions import merge_space
 from compressors.lift import lift
+from compressors.surgery import merge
 
 DEPTHS = (20, 32, 56, 110, 218, 434, 866, 1202)
-PHASES = ("trace", "lift", "analyse", "merge")
+PHASES = ("trace", "lift", "analyse", "regions", "fold")
 SIZE = 8
 """Height and width of the input: the time of the engine's own work is what is asked for, not that of convolutions."""
 
@@ -68,7 +69,8 @@ def _phases(depth: int) -> dict[str, float]:
     program = timed("trace", lambda: torch.export.export(model, (sample,), dynamic_shapes=({0: Dim.AUTO},)))
     graph = timed("lift", lambda: lift(program, f"resnet{depth}"))
     analysis = timed("analyse", lambda: analyse(graph))
-    timed("merge", lambda: merge_all(graph))
+    timed("regions", lambda: merge_space(graph))
+    timed("fold", lambda: merge(graph))
     return {**seconds, "nodes": len(graph.module.graph.nodes), "segments": len(analysis.segments)}
 
 

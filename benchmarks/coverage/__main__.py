@@ -1,7 +1,7 @@
 """`python -m benchmarks.coverage [--only PATTERN] [--again] [--out FILE] [--json FILE] [--work DIR]`.
 
-Takes every architecture of `cases` through import, lift, analysis, merge, export and agreement, each in a process of its
-own, and writes a table. What the work folder holds already is not done again.
+Takes every architecture of `cases` through import, lift, analysis, merge, export and agreement, each in a process of
+its own, and writes a table. What the work folder holds already is not done again.
 """
 
 from __future__ import annotations

@@ -38,16 +38,16 @@ resnet18 resnet34 resnet50 mobilenetv2_075 mobilenetv2_140 efficientnet_lite0 ef
 efficientnet_lite3 efficientnet_lite4 mobilenetv3_small_100 mobilenetv3_large_100 mobilenetv4_conv_small
 mobilenetv4_conv_medium mobilenetv4_hybrid_medium mobileone_s0 mobileone_s1 repvgg_a0 repvgg_b0 convnext_atto
 convnext_tiny convnextv2_atto convnextv2_tiny regnetx_002 regnety_002 regnety_008 ghostnet_100 ghostnetv2_100
-ghostnetv3_100 edgenext_xx_small edgenext_small densenet121 inception_v4 mnasnet_100 efficientnet_b0 tf_efficientnetv2_s
-xception41 resnext50_32x4d wide_resnet50_2 seresnet50 skresnet18 res2net50_26w_4s hrnet_w18_small dla34 dla46x_c
-poolformer_s12 poolformerv2_s12 repvit_m0_9 repvit_m1_0 hgnetv2_b0 hgnet_tiny nfnet_l0 eca_nfnet_l0 resnetv2_50 lcnet_100
-fasternet_t0 starnet_s1 cspdarknet53 ese_vovnet19b_dw rexnet_100 selecsls42b gernet_s repghostnet_100 tresnet_m
-mambaout_femto cspnext_tiny
+ghostnetv3_100 edgenext_xx_small edgenext_small densenet121 inception_v4 mnasnet_100 efficientnet_b0
+tf_efficientnetv2_s xception41 resnext50_32x4d wide_resnet50_2 seresnet50 skresnet18 res2net50_26w_4s hrnet_w18_small
+dla34 dla46x_c poolformer_s12 poolformerv2_s12 repvit_m0_9 repvit_m1_0 hgnetv2_b0 hgnet_tiny nfnet_l0 eca_nfnet_l0
+resnetv2_50 lcnet_100 fasternet_t0 starnet_s1 cspdarknet53 ese_vovnet19b_dw rexnet_100 selecsls42b gernet_s
+repghostnet_100 tresnet_m mambaout_femto cspnext_tiny
 """
 _TIMM_FULL = """
-fastvit_t8 efficientformer_l1 efficientformerv2_s0 mobilevit_xxs mobilevitv2_050 tiny_vit_5m_224 levit_128s coatnet_0_rw_224
-maxvit_tiny_tf_224 cait_xxs24_224 deit_tiny_patch16_224 pit_ti_224 efficientvit_b0 efficientvit_m0 xcit_nano_12_p16_224
-visformer_tiny vit_tiny_patch16_224 vit_small_patch16_224 mixer_s16_224
+fastvit_t8 efficientformer_l1 efficientformerv2_s0 mobilevit_xxs mobilevitv2_050 tiny_vit_5m_224 levit_128s
+coatnet_0_rw_224 maxvit_tiny_tf_224 cait_xxs24_224 deit_tiny_patch16_224 pit_ti_224 efficientvit_b0 efficientvit_m0
+xcit_nano_12_p16_224 visformer_tiny vit_tiny_patch16_224 vit_small_patch16_224 mixer_s16_224
 """
 _TIMM_LARGE = "vit_base_patch16_224 mixer_b16_224 vit_large_patch16_224"
 _TORCHVISION = """
@@ -59,7 +59,7 @@ _VGG = "vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn"
 
 def cases() -> list[Case]:
     """Returns every case, the largest last."""
-    found = [
+    return [
         *(
             _cifar(depth, option)
             for depth, option in ((20, "A"), (20, "B"), (32, "A"), (44, "A"), (56, "A"), (110, "A"))
@@ -80,7 +80,6 @@ def cases() -> list[Case]:
         *(Case(f"timm:{name}", FULL) for name in _TIMM_LARGE.split()),
         *(Case(f"torchvision:{name}", FULL) for name in _VGG.split()),
     ]
-    return found
 
 
 def _cifar(depth: int, option: str) -> Case:

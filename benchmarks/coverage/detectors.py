@@ -1,6 +1,8 @@
-"""Two detectors as they come off the shelf, written out small: anchor-free with a PAN neck, and SSD on MobileNet blocks."""
+"""Two detectors, as they are on the shelf but small: anchor-free with a PAN neck, and SSD on MobileNet blocks."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -65,9 +67,7 @@ class YoloLike(nn.Module):
         super().__init__()
         w = [width * 2**level for level in range(5)]
         self.stem = unit(3, w[0], 3, 2)
-        self.stages = nn.ModuleList(
-            nn.Sequential(unit(a, b, 3, 2), Csp(b, b, 1)) for a, b in zip(w, w[1:], strict=False)
-        )
+        self.stages = nn.ModuleList(nn.Sequential(unit(a, b, 3, 2), Csp(b, b, 1)) for a, b in pairwise(w))
         self.pool = Pyramid(w[4])
         self.lateral = nn.ModuleList([unit(w[4], w[3], 1), unit(w[3], w[2], 1)])
         self.top = nn.ModuleList([Csp(2 * w[3], w[3], 1, residual=False), Csp(2 * w[2], w[2], 1, residual=False)])
@@ -115,7 +115,7 @@ class SsdLike(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(inplace=True))
         self.body = nn.Sequential(Depthwise(16, 32), Depthwise(32, 64, 2), Depthwise(64, 64), Depthwise(64, 128, 2))
         self.deep = nn.Sequential(Depthwise(128, 128), Depthwise(128, 256, 2))
-        self.extra = nn.Sequential(nn.Conv2d(256, 64, 1), nn.ReLU6(inplace=True), Depthwise(64, 128, 2))
+        self.further = nn.Sequential(nn.Conv2d(256, 64, 1), nn.ReLU6(inplace=True), Depthwise(64, 128, 2))
         widths = (128, 256, 128)
         self.scores = nn.ModuleList(self._head(width, anchors * classes) for width in widths)
         self.boxes = nn.ModuleList(self._head(width, anchors * 4) for width in widths)
@@ -129,7 +129,7 @@ class SsdLike(nn.Module):
         """Maps (n, 3, h, w) to scores (n, all anchors, classes) and boxes (n, all anchors, 4)."""
         first = self.body(self.stem(x))
         second = self.deep(first)
-        maps = (first, second, self.extra(second))
+        maps = (first, second, self.further(second))
         scores = [self._rows(head(level), self.classes) for head, level in zip(self.scores, maps, strict=True)]
         boxes = [self._rows(head(level), 4) for head, level in zip(self.boxes, maps, strict=True)]
         return {"scores": torch.cat(scores, 1), "boxes": torch.cat(boxes, 1)}

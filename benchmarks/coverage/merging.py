@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compressors.analysis.regions import Reach
 from compressors.graph import Graph
 from compressors.modules import BATCH_NORMS, NORMS, OPERATORS
 from compressors.surgery import apply, maximal_steps, merge
+
+SPAN = 4
+"""Positions that one merge covers at most: two residual blocks. Wider ones can make kernels of gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def merge_all(graph: Graph) -> Outcome:
     Without its activations a network's values grow until what is left of them saturates and hides every error, so the
     statistics of its batch norms are set anew first, as training would.
     """
-    steps = maximal_steps(graph)
+    steps = maximal_steps(graph, Reach(span=SPAN))
     reference = apply(graph, steps).copied()
     settle(reference)
     merged = merge(reference)
@@ -63,7 +67,7 @@ def _settle_norm(norm: nn.Module, inputs: tuple[Any, ...], generator: torch.Gene
 
 
 def settle_statistics(x: torch.Tensor, statistics: Sequence[torch.Tensor], generator: torch.Generator) -> None:
-    """Sets mean and variance, in place, near those of a norm's input (n, channels, ...): half centred, random otherwise.
+    """Sets mean and variance, in place, near those of a norm's input (n, channels, ...): half centred.
 
     Statistics that fit the random inputs exactly would make a deep random network amplify rounding a thousandfold.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -78,8 +80,8 @@ class UNet(nn.Module):
         super().__init__()
         sizes = [width * 2**level for level in range(depth + 1)]
         self.stem = Pair(3, width)
-        self.down = nn.ModuleList(Pair(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.down = nn.ModuleList(Pair(a, b) for a, b in pairwise(sizes))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(sizes))
         self.join = nn.ModuleList(Pair(2 * a, a) for a in sizes[:-1])
         self.head = nn.Conv2d(width, classes, 1)
 

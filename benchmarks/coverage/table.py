@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from benchmarks.coverage.merging import SPAN
+
 Result = dict[str, Any]
 
 _HEAD = [
@@ -27,26 +29,29 @@ def report(results: list[Result]) -> str:
 
 def _header(results: list[Result]) -> str:
     newest = results[-1]
+    start = newest.get("start_cpu_seconds", 0.0)
     commits = sorted({str(result["commit"]) for result in results})
     versions = ", ".join(f"{name} {number}" for name, number in newest["versions"].items())
     return f"""# Coverage
 
     python -m benchmarks.coverage --out docs/coverage.md
 
-Every architecture in a process of its own, one thread; weights are random, and so are all norm statistics, scales and biases
-that would be constant. {newest["processor"]}; {versions}; commit {", ".join(commits)}.
+Every architecture in a process of its own, one thread. Weights are random, and so are all norm statistics, scales and
+biases that an initialisation leaves constant. {newest["processor"]}; {versions}; commit {", ".join(commits)}.
 
-* *sites*: activations. *segments*: stretches that a convolution or linear may replace, or that may be removed. *merges*:
-  regions of several operators that became one each when every activation that stood between was taken out (the deepest merge there
-  can be, longest regions first; no network to ship), plus batch norms folded beside them. *layers*: convolutions, linears and norms
-  called, before and after. *refusals*: what may not be cut, by reason.
-* Seconds are processor seconds (user and system) of that phase, after the libraries have been loaded.
-* *peak*: largest resident memory up to and with that phase, above that of the loaded libraries, as a multiple of the weights'
-  bytes.
+* *sites*: activations. *segments*: stretches that a convolution or linear may replace, or that may be removed.
+* *merges*: regions of several operators that became one each, every activation between them taken out (the deepest
+  merge within {SPAN} positions of a chain, longest first: it shows the engine, it is no network to ship), plus batch
+  norms folded beside them. *layers*: convolutions, linears and norms called, before and after.
+* *refusals*: what no single operator can stand for, by reason; the reasons are counted below.
+* Seconds are processor seconds (user and system) of that phase, after the libraries have been loaded ({start:.0f} s,
+  once).
+* *peak*: largest resident memory up to and with that phase, above that of the loaded libraries, as a multiple of the
+  weights' bytes; torch's tracer and exporter take some 50 to 200 MB whatever the model.
 * Errors are the largest absolute difference relative to the largest absolute value of that output, on random inputs:
-  lifted graph against the program, merged graph against the unmerged one in float32 and in float64, ONNX file in ONNX Runtime
-  against the merged graph. *rounding* is the yardstick: the graph itself in float32 against float64. Deep networks with random
-  weights amplify rounding; an error of about this size is no more than another order of summation."""
+  lifted graph against the program, merged graph against the unmerged one in float32 and in float64, ONNX file in ONNX
+  Runtime against the merged graph. *rounding* is the yardstick: the graph itself in float32 against float64. Deep
+  networks with random weights amplify rounding; an error of about this size is another order of summation, no more."""
 
 
 def _summary(done: list[Result], failed: list[Result]) -> str:
@@ -92,7 +97,8 @@ def _failures(failed: list[Result]) -> str:
     if not failed:
         return "Nothing."
     return "\n".join(
-        f"* {r['name']}: in {r['failure']['phase']}, {r['failure']['kind']}: {' '.join(r['failure']['message'].split())[:300]}"
+        f"* {r['name']}: in {r['failure']['phase']}, {r['failure']['kind']}: "
+        + " ".join(r["failure"]["message"].split())[:300]
         for r in failed
     )
 

@@ -138,8 +138,8 @@ def _source(case: Case, folder: Path) -> ModelSource:
 def _spread(program: ExportedProgram, ranges: Mapping[str, tuple[int, int]]) -> None:
     """Gives every tensor that its initialisation filled with one value random values, as training would.
 
-    Scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake. Statistics of batch norms
-    are set near those of random inputs, half centred: otherwise random networks amplify rounding a thousandfold in their depth.
+    Scales of one and zero, layer scales of 1e-6 and skip gains of zero would hide every mistake. Statistics of batch
+    norms are set near those of random inputs, see `settle_statistics`.
     """
     generator = torch.Generator().manual_seed(1)
     for name, value in program.state_dict.items():
@@ -147,7 +147,7 @@ def _spread(program: ExportedProgram, ranges: Mapping[str, tuple[int, int]]) -> 
             continue
         zero = bool((value == 0).all())
         with torch.no_grad():
-            if name.endswith("bias") or name.endswith("running_mean"):
+            if name.endswith(("bias", "running_mean")):
                 value.normal_(0, 0.2, generator=generator)
             elif zero:
                 value.uniform_(-0.5, 0.5, generator=generator)

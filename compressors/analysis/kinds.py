@@ -32,6 +32,7 @@ class Kind(StrEnum):
     SLICE = "slice"
     PAD = "pad"
     MEAN = "mean"
+    REDUCE = "reduce"
     AVERAGE_POOL = "average-pool"
     GLOBAL_POOL = "global-pool"
     MAX_POOL = "max-pool"
@@ -54,6 +55,7 @@ _GROUPS: dict[Kind, str] = {
     Kind.SLICE: "slice select narrow",
     Kind.PAD: "pad constant_pad_nd",
     Kind.MEAN: "mean",
+    Kind.REDUCE: "sum linalg_vector_norm",
     Kind.AVERAGE_POOL: "avg_pool1d avg_pool2d avg_pool3d",
     Kind.GLOBAL_POOL: "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d",
     Kind.MAX_POOL: "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d amax max",

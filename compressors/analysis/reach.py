@@ -409,11 +409,21 @@ def _slice(walk: _Walk, node: fx.Node) -> _Trace:
 
 
 def _mean(walk: _Walk, node: fx.Node) -> _Trace:
+    return _reduced(walk, node, 1)
+
+
+def _reduce(walk: _Walk, node: fx.Node) -> _Trace:
+    """A sum, or the length of a vector of positions or features (ConvNeXt V2's response normalisation)."""
+    return _reduced(walk, node, 2 if function_name(node) == "linalg_vector_norm" else 1)
+
+
+def _reduced(walk: _Walk, node: fx.Node, place: int) -> _Trace:
+    """Returns the trace after axes have been reduced to one value; `place` is where the arguments name them."""
     trace = walk.source(node)
-    given: Any = node.args[1] if len(node.args) > 1 else None
+    given: Any = node.args[place] if len(node.args) > place else None
     axes = {axis % len(trace.labels) for axis in (given if given is not None else range(len(trace.labels)))}
     if any(trace.labels[axis] == "N" for axis in axes):
-        raise _BlockedError("mixes-samples", f"averages over the batch in {_label(node)}")
+        raise _BlockedError("mixes-samples", f"joins the samples of a batch in {_label(node)}")
     kept = len(walk.shape(node)) == len(trace.labels)
     labels = tuple(label for axis, label in enumerate(trace.labels) if kept or axis not in axes)
     return replace(trace, labels=labels, whole=trace.whole or any(trace.labels[axis] != "C" for axis in axes))
@@ -450,6 +460,7 @@ _RULES: dict[Kind, Callable[[_Walk, fx.Node], _Trace]] = {
     Kind.SLICE: _slice,
     Kind.PAD: _same,
     Kind.MEAN: _mean,
+    Kind.REDUCE: _reduce,
     Kind.AVERAGE_POOL: _average_pool,
     Kind.GLOBAL_POOL: _global_pool,
 }

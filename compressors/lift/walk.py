@@ -211,7 +211,7 @@ class Walk:
                 raise ModelError(f"dropout in {path_of(node)!r} is active; call model.eval() before exporting")
             return True
         if name in _PASS_THROUGH:
-            return True
+            return not _lays_out_attention(node, name)
         source = node.args[0] if node.args else None
         if name == "slice":
             return traced_shape(node) == traced_shape(source) and len(args) < 5
@@ -299,6 +299,16 @@ class Walk:
                 results: Any = inner.args[0]
                 self.env[node] = tuple(self._value(r) for r in results)
                 self._own(node, node)
+
+
+def _lays_out_attention(node: fx.Node, name: str) -> bool:
+    """Says whether a copy is there for attention, whose kernel, and so whose rounding, depends on the layout in memory."""
+    source: Any = node.args[0]
+    before, after = (one.meta.get("val") for one in (source, node))
+    if name != "contiguous" or not node.users or not isinstance(before, torch.Tensor):
+        return False
+    attends = all(user.target is torch.ops.aten.scaled_dot_product_attention.default for user in node.users)
+    return attends and after is not None and before.stride() != after.stride()
 
 
 def _weight(name: str, value: Any) -> Constant:

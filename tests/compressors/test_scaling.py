@@ -88,8 +88,10 @@ def test_work_per_block_does_not_grow_with_depth(network):
     for depth in (2, 4, 8):
         program = exported(network(depth).eval(), (3, 8, 8))
         graph = lift(program, "net")
-        near_regions(graph)  # what it remembers of repeated blocks must not look like less work in the deeper network
+        near_regions(graph)  # what it remembers of repeated blocks must not look like less work later
         steps = [partial(lift, program, "net"), *(partial(act, graph) for act in (analyse, near_regions, merge))]
         counts.append(torch.tensor([lines_run(step) for step in steps], dtype=torch.float64))
     first, second = (counts[1] - counts[0]) / 2, (counts[2] - counts[1]) / 4
-    assert ((second / first) < 1.05).all(), f"lines a block for lift, analysis, regions and merge: {first}, then {second}"
+    assert ((second / first) < 1.05).all(), (
+        f"lines a block for lift, analysis, regions and merge: {first}, then {second}"
+    )

@@ -290,6 +290,7 @@ def shuffle(x):
         lambda x: F.avg_pool2d(x, 3, 1, 1),
         lambda x: x.permute(0, 2, 3, 1).mul(2).permute(0, 3, 1, 2),
         lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+        lambda x: x * x.norm(2, (2, 3), keepdim=True) + x.sum(1, keepdim=True),
         lambda x: x.flatten(2).mul(2).unflatten(2, (8, 8)),
         lambda x: x.clamp(-1, 1) - x.abs(),
     ],

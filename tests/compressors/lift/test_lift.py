@@ -252,6 +252,24 @@ def test_activation_called_often_gets_numbered_names():
     assert names == ["act", "act_1", "act_2", "act_3"]
 
 
+def test_layout_that_attention_sees_is_kept():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.value = (nn.Conv2d(8, width, 1) for width in (128, 64, 64))
+
+        def forward(self, x):
+            q = self.query(x).reshape(x.shape[0], 2, 64, -1).transpose(-1, -2).contiguous()
+            k, v = (one(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for one in (self.key, self.value))
+            return F.scaled_dot_product_attention(q, k, v)
+
+    torch.manual_seed(0)
+    model = Queries()
+    graph = lifted(model, (8, 6, 6))
+    x = torch.randn(1, 8, 6, 6)
+    assert torch.equal(model(x), graph.module(x))
+
+
 def test_the_input_is_never_written():
     graph = lifted(nn.ReLU(inplace=True), (4,))
     x = -torch.ones(2, 4)
