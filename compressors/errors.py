@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 
+def reason(exc: BaseException, longest: int = 200) -> str:
+    """Returns what another library's exception says, fit for a message of ours: its first line, printable and short."""
+    line = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+    return shown(line[:longest])
+
+
+def shown(text: str) -> str:
+    """Returns a text from a file with everything escaped that would not show in a message."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 class EngineError(Exception):
     """Base of all engine errors; the message is fit for the user."""
 

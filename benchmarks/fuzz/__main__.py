@@ -104,13 +104,19 @@ def _run(options: argparse.Namespace, box: Path) -> None:
         if not entries:
             raise SystemExit(f"the child ran nothing: {(box / 'output').read_text()[-2000:]}")
         for entry in entries:
-            if not entry["good"] and "key" in entry and entry["key"].startswith(("timeout", "memory", "signal", "exit")):
+            if (
+                not entry["good"]
+                and "key" in entry
+                and entry["key"].startswith(("timeout", "memory", "signal", "exit"))
+            ):
                 alone = range(entry["index"], entry["index"] + 1)  # was it this case, or all before it together?
                 entry = run_batch(options.loader, options.seed, alone, box, Limits())[0]  # noqa: PLW2901
             log.add(entry)
         log.save()
         index = max(entry["index"] for entry in entries) + 1
-    print(f"{log.cases} cases in {(time.monotonic() - log.start) / 60:.1f} minutes, {len(log.findings)} kinds of findings")
+    print(
+        f"{log.cases} cases in {(time.monotonic() - log.start) / 60:.1f} minutes, {len(log.findings)} kinds of findings"
+    )
 
 
 if __name__ == "__main__":

@@ -116,7 +116,11 @@ def _case(
     (folder / "link").symlink_to(box)
     os.chdir(folder)
     seen.clear()
-    before, start, written = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), os.fstat(2).st_size
+    before, start, written = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        time.perf_counter(),
+        os.fstat(2).st_size,
+    )
     verdict = judge(loader, path)
     seconds = time.perf_counter() - start
     sys.stdout.flush()

@@ -8,7 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from compressors.errors import SurgeryError, UnsupportedModelError
+from compressors.errors import ModelError, SurgeryError, UnsupportedModelError, reason
 from compressors.graph import Graph
 from compressors.lift.edges import is_data
 
@@ -28,6 +28,7 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
     Raises:
         SurgeryError: They differ; our fault.
         UnsupportedModelError: They differ only because the program mixes samples of its one batch size.
+        ModelError: The program itself does not run.
     """
     fixed = _fixed_batch(program)
     samples = _samples(graph, 2 * fixed if fixed else 2)
@@ -63,12 +64,12 @@ def _samples(graph: Graph, batch: int) -> tuple[torch.Tensor, ...]:
 
 
 def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Returns the largest difference over the largest value; values that are equal, infinities too, do not differ."""
+    """Returns the largest difference over the largest value; values that are equal, infinities and NaN too, do not differ."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return float("inf")
     difference, scale = 0.0, torch.finfo(torch.float64).tiny
     for a, b in zip(torch.split(left.flatten(), _CHUNK), torch.split(right.flatten(), _CHUNK), strict=True):
-        same = a == b
+        same = (a == b) | (a.isnan() & b.isnan())
         if bool(same.all()):
             continue
         wide = torch.complex128 if a.is_complex() else torch.float64
@@ -90,7 +91,11 @@ def _fixed_batch(program: ExportedProgram) -> int | None:
 
 
 def _run(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
-    """Runs the program as it is, on copies: its in-place operators write their inputs."""
+    """Runs the program as it is, on copies: its in-place operators write their inputs.
+
+    Raises:
+        ModelError: It does not run.
+    """
     values = {**program.constants, **program.state_dict}
     data = iter(inputs)
     flat = []
@@ -99,4 +104,7 @@ def _run(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> Sequence
             flat.append(values[str(spec.target)])
         else:
             flat.append(next(data).clone() if is_data(spec) else getattr(spec.arg, "value", None))
-    return [value for value in program.graph_module(*flat) if value is not None]
+    try:
+        return [value for value in program.graph_module(*flat) if value is not None]
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as exc:
+        raise ModelError(f"the model does not run on random samples: {reason(exc)}; export it again") from exc

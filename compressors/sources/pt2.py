@@ -7,7 +7,6 @@ entry by entry, and torch is given a new archive that holds the checked program,
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from compressors.errors import ModelError, OptionError, UnsafeModelError
+from compressors.errors import ModelError, OptionError, UnsafeModelError, reason
 from compressors.sources.archive import read_entries, write_entries
+from compressors.sources.dryrun import dry_run
 from compressors.sources.program import sanitise
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced
@@ -45,7 +45,9 @@ def read(source: ModelSource) -> Traced:
     clean = {_PROGRAM: json.dumps(checked).encode(), "data/sample_inputs/model.pt": b""}
     for folder, (config, pattern) in _PAYLOADS.items():
         clean.update(_payloads(entries, folder, config, pattern, where))
-    return Traced(_load(clean, where), output_names=names)
+    program = _load(clean, where)
+    dry_run(program, where)
+    return Traced(program, output_names=names)
 
 
 def _check_format(entries: dict[str, bytes], where: str) -> None:
@@ -104,17 +106,7 @@ def _payload(entries: dict[str, bytes], folder: str, item: dict[str, Any], names
 
 def _load(entries: dict[str, bytes], where: str) -> ExportedProgram:
     """Hands checked entries to torch."""
-    log = logging.getLogger("torch.export")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
         return torch.export.load(write_entries(entries))
     except Exception as exc:  # torch raises whatever its reader stumbles over
-        raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {_first_line(exc)}") from exc
-    finally:
-        log.setLevel(level)
-
-
-def _first_line(exc: Exception) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(exc).__name__
+        raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {reason(exc)}") from exc

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressors.errors import EngineError, ModelError, UnsupportedModelError
+from compressors.errors import EngineError, ModelError, UnsupportedModelError, reason
 from compressors.sources.onnx.host import run_host
-from compressors.sources.onnx.model import Body, Node, OnnxModel
+from compressors.sources.onnx.model import Node, OnnxModel
 from compressors.sources.onnx.names import tensor_paths
 from compressors.sources.onnx.operators import OPERATORS
-from compressors.sources.onnx.values import Call, Value, elements, hint, stored
+from compressors.sources.onnx.values import Call, Value, hint, stored
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -174,5 +174,4 @@ def _misfit(call: Call, exc: Exception) -> ModelError:
             got.append(f"{str(value.tensor.dtype).removeprefix('torch.')}{sizes}")
         else:
             got.append(f"numbers{list(value.host.shape)}")
-    reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-    return ModelError(f"{call.node.label} does not fit its inputs ({', '.join(got)}): {reason[:200]}")
+    return ModelError(f"{call.node.label} does not fit its inputs ({', '.join(got)}): {reason(exc)}")
