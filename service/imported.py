@@ -63,9 +63,7 @@ def check_import(path: Path, graph: Graph) -> None:
     batches = BATCHES if session.fixed_batch is None else (session.fixed_batch,)
     ran = [_check_batch(session, graph, batch) for batch in batches]
     if not any(ran):
-        raise ModelError(
-            f"ONNX Runtime cannot run {path.name} at any of the batch sizes {batches}, so it cannot be checked"
-        )
+        raise ModelError(f"ONNX Runtime cannot run {path.name} at any of the batch sizes {batches}, so it cannot be checked")
 
 
 def _check_batch(session: Session, graph: Graph, batch: int) -> bool:

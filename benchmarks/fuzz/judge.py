@@ -60,7 +60,7 @@ def _loaded(kind: Literal["onnx", "pt2"], path: Path) -> Verdict:
         graph = load(ModelSource(kind=kind, path=path))
     except EngineError as exc:
         return _refusal(exc, path)
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, it is a finding
         return Verdict(False, f"foreign {type(exc).__name__} {_origin(exc)}", "".join(traceback.format_exception(exc)))
     good = isinstance(graph, Graph)
     return Verdict(good, "graph" if good else "no graph", type(graph).__name__)

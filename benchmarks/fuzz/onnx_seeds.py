@@ -15,13 +15,9 @@ SIDE_FILE = "net.bin"
 
 def seeds() -> list[onnx.ModelProto]:
     """Returns the models, the same ones every time."""
-    return [_convolutional(17), _convolutional(11), _dense(13), _reshaped(18), _branched(16), _functional(18)] + [
-        _external(17),
-        _attending(17),
-        _several_inputs(20),
-        _resized(13),
-        _sequence(14),
-        _exported_scopes(18),
+    return [
+        *(_convolutional(17), _convolutional(11), _dense(13), _reshaped(18), _branched(16), _functional(18)),
+        *(_external(17), _attending(17), _several_inputs(20), _resized(13), _sequence(14), _exported_scopes(18)),
     ]
 
 

@@ -52,9 +52,8 @@ def fold(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, in_pla
         with torch.no_grad():
             return map_leaves(function(*arguments[0], **arguments[1]), _wrap)
     except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as exc:
-        raise ModelError(
-            f"{str(function)[:100]!r}, of weights and numbers only, cannot be computed: {reason(exc)}"
-        ) from exc
+        name = str(function)[:100]
+        raise ModelError(f"{name!r}, of weights and numbers only, cannot be computed: {reason(exc)}") from exc
 
 
 def _unwrap(value: Any) -> Any:

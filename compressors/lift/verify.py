@@ -64,7 +64,7 @@ def _samples(graph: Graph, batch: int) -> tuple[torch.Tensor, ...]:
 
 
 def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Returns the largest difference over the largest value; values that are equal, infinities and NaN too, do not differ."""
+    """Returns the largest difference over the largest value; equal values, infinities and NaN too, do not differ."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return float("inf")
     difference, scale = 0.0, torch.finfo(torch.float64).tiny

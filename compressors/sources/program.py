@@ -70,7 +70,9 @@ def sanitise(data: bytes, where: str) -> tuple[dict[str, Any], tuple[str, ...] |
         _check_version(program["schema_version"], where)
         nodes = list(_objects(program))
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise ModelError(f"{where}: models/model.json is no exported program ({exc!r})") from exc
+        raise ModelError(
+            f"{where}: models/model.json is no exported program ({type(exc).__name__}: {reason(exc)})"
+        ) from exc
     for item in nodes:
         _check(item, where)
     names = _output_names(program)

@@ -62,7 +62,7 @@ def _check_format(entries: dict[str, bytes], where: str) -> None:
     if entries.get("archive_format") != b"pt2" or _PROGRAM not in entries:
         raise ModelError(f"{where} holds no exported program ({_PROGRAM}); write it with torch.export.save")
     if entries.get("archive_version", b"0") != b"0":
-        raise ModelError(f"{where} has archive version {entries['archive_version']!r}, this Shoal reads 0")
+        raise ModelError(f"{where} has archive version {entries['archive_version'][:20]!r}, this Shoal reads 0")
     compiled = [name for name in entries if name.startswith("data/aotinductor/")]
     if compiled:
         raise UnsafeModelError(f"{where} holds compiled code ({compiled[0]!r}), which Shoal never loads")
@@ -84,7 +84,7 @@ def _payloads(
         for item in items:
             found[folder + item["path_name"]] = _payload(entries, folder, item, names, where)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise ModelError(f"{where}: {config!r} is missing or damaged ({exc!r})") from exc
+        raise ModelError(f"{where}: {config!r} is missing or damaged ({type(exc).__name__}: {reason(exc)})") from exc
     return {config: json.dumps(settings).encode(), **found}
 
 

@@ -86,6 +86,4 @@ def test_work_per_block_does_not_grow_with_depth(network):
         steps = [partial(lift, program, "net"), *(partial(act, graph) for act in (analyse, merge_space, merge))]
         counts.append(torch.tensor([lines_run(step) for step in steps], dtype=torch.float64))
     first, second = (counts[1] - counts[0]) / 3, (counts[2] - counts[1]) / 6
-    assert ((second / first) < 1.05).all(), (
-        f"lines a block for lift, analysis, regions and merge: {first}, then {second}"
-    )
+    assert ((second / first) < 1.05).all(), f"lines a block for lift, analysis, regions and merge: {first}, then {second}"

@@ -12,10 +12,10 @@ from torch import nn
 
 from compressors.errors import EngineError, ModelError, UnsupportedModelError, reason
 from compressors.sources.onnx.host import run_host
-from compressors.sources.onnx.model import Node, OnnxModel
+from compressors.sources.onnx.model import Body, Node, OnnxModel
 from compressors.sources.onnx.names import tensor_paths
 from compressors.sources.onnx.operators import OPERATORS
-from compressors.sources.onnx.values import Call, Value, hint, stored
+from compressors.sources.onnx.values import Call, Value, elements, hint, stored
 
 _STATISTICS = ("running_mean", "running_var")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from compressors.errors import EngineError, ModelError, OptionError, UnsupportedModelError, reason, shown
+from compressors.errors import EngineError, ModelError, OptionError, UnsupportedModelError, reason
 from compressors.sources.onnx.limits import RESULT_ELEMENTS
 from compressors.sources.onnx.model import Input, OnnxModel
 from compressors.sources.onnx.network import Network
@@ -88,9 +88,9 @@ def sample_shape(item: Input, model: OnnxModel, source: ModelSource) -> tuple[in
     stated = tuple(size if isinstance(size, int) and size > 0 else None for size in item.sizes[1:])
     if given is None:
         if None in stated:
-            sizes = ", ".join(shown(str(size or "?"))[:30] for size in item.sizes)
+            shown = ", ".join(str(size or "?") for size in item.sizes)
             raise ModelError(
-                f"{where} has the shape ({sizes}), open in more than the batch; give its sample shape (without the "
+                f"{where} has the shape ({shown}), open in more than the batch; give its sample shape (without the "
                 "batch) with sample_shape or input_shapes"
             )
         return tuple(size for size in stated if size is not None)
@@ -121,8 +121,8 @@ def _export(
     for item, shape in zip(model.inputs, shapes, strict=True):
         if batch * math.prod(shape) > RESULT_ELEMENTS:
             raise ModelError(
-                f"{model.where}: the input {item.name!r} of shape {(batch, *shape)} has more than the {RESULT_ELEMENTS} "
-                "elements allowed"
+                f"{model.where}: the input {item.name!r} of shape {(batch, *shape)} has more than "
+                f"{RESULT_ELEMENTS} elements"
             )
     named = zip(input_names(model), model.inputs, shapes, strict=True)
     samples = {name: torch.zeros(batch, *shape, dtype=item.dtype) for name, item, shape in named}

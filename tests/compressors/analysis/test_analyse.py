@@ -1,10 +1,11 @@
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from compressors.analysis import Limits, analyse
-from tests.compressors.networks import NETWORKS, graph_of, lifted
+from tests.compressors.networks import NETWORKS, PreActivation, graph_of, lifted
 
 
 def neighbours(analysis, chain="main"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from compressors.errors import UnsupportedModelError, shown
+from compressors.errors import UnsupportedModelError
 from compressors.sources.onnx.model import Body, Node
 from compressors.sources.onnx.operators import (
     activation,
@@ -65,7 +65,7 @@ def check_known(nodes: Iterable[Node], where: str) -> None:
     if not found:
         return
     named = [
-        f"{shown(op)[:60]} ({len(group)} times, first {group[0].name or group[0].outputs[0]!r}, opset {group[0].opset})"
+        f"{op} ({len(group)} times, first {group[0].name or group[0].outputs[0]!r}, opset {group[0].opset})"
         for op, group in sorted(found.items())
     ]
     advice = "; ".join(sorted({_ADVICE[_kind(op)] for op in found}))

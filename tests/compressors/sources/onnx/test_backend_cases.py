@@ -105,9 +105,7 @@ def test_every_case_of_the_table_agrees_or_is_refused(cases, tmp_path):
             if known and not named:
                 wrong.append(f"{case.name} refused: {exc}")
             continue
-        if all(
-            agrees(*pair, 1e-3 if case.name in TYPED else 1e-5) for pair in zip(case.data_sets[0][1], got, strict=False)
-        ):
+        if all(agrees(*pair, 1e-3 if case.name in TYPED else 1e-5) for pair in zip(case.data_sets[0][1], got, strict=False)):
             agreed += 1
             used |= {node.op_type for node in case.model.graph.node}
         else:
