@@ -24,10 +24,10 @@ from deploy.tensors import Array
 from service.errors import WrongImportError
 
 TOLERANCE = 1e-5
-"""Largest error allowed, relative to the largest value of an output. Both sides sum float32 products in other orders."""
+"""Largest error allowed, relative to the largest value of an output. Both sum float32 products in other orders."""
 
 ROUNDING_FACTOR = 10.0
-"""Where the graph's own rounding, its distance from itself in float64, is larger, up to so many times that is allowed."""
+"""Where the graph's own rounding (its distance from itself in float64) is larger, so many times that is allowed."""
 
 BATCHES = (1, 2, 5)
 
@@ -63,7 +63,9 @@ def check_import(path: Path, graph: Graph) -> None:
     batches = BATCHES if session.fixed_batch is None else (session.fixed_batch,)
     ran = [_check_batch(session, graph, batch) for batch in batches]
     if not any(ran):
-        raise ModelError(f"ONNX Runtime cannot run {path.name} at any of the batch sizes {batches}, so it cannot be checked")
+        raise ModelError(
+            f"ONNX Runtime cannot run {path.name} at any of the batch sizes {batches}, so it cannot be checked"
+        )
 
 
 def _check_batch(session: Session, graph: Graph, batch: int) -> bool:

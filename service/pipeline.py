@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 
-from compressors.analysis import Analysis, Segment, analyse
+from compressors.analysis import Analysis, analyse, merge_space
 from compressors.graph import Graph
 from compressors.plan import Plan
 from compressors.problem import NO_SAMPLES, Candidate, Problem
@@ -19,6 +19,7 @@ from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
+from service.candidates import candidates
 from service.data import Split
 from service.inputs import Model, Samples, load_model, load_samples
 from service.phases import Phases
@@ -29,7 +30,7 @@ from service.report.schema import Report
 from service.search import Found, Tools, search
 from service.shipping import Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
-from service.work import AnalysisResult, FloorFacts, RefusalFacts, SegmentFacts, SiteFacts, WorkOrder
+from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
 WIND_UP_SECONDS = 60.0
 """Kept back from the time limit for exporting, measuring and reporting."""
@@ -193,7 +194,7 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
     with phases.phase("load", "Loading and checking the model"):
         model = load_model(order)
     with phases.phase("analyze", "Looking for what can be cut"):
-        analysis = analyse(model.graph)
+        analysis, space = analyse(model.graph), merge_space(model.graph)
     floor = None
     if not order.skip_floor:
         with phases.phase("baseline", "Timing the original and the floor"):
@@ -201,21 +202,11 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
     return AnalysisResult(
         parameters=sum(values.numel() for values in model.graph.module.parameters()),
         sites=tuple(SiteFacts(node=s.node, kind=s.kind, module=s.target, shape=s.shape) for s in analysis.sites),
-        segments=tuple(_segment(segment) for segment in analysis.segments),
-        refusals=tuple(RefusalFacts(where=r.where, code=r.code, reason=r.reason) for r in analysis.refusals),
+        segments=candidates(analysis, space),
+        refusals=tuple(
+            RefusalFacts(where=r.where, code=r.code, reason=r.reason) for r in (*analysis.refusals, *space.refusals)
+        ),
         floor=floor,
-    )
-
-
-def _segment(segment: Segment) -> SegmentFacts:
-    kernels = ["regress linear" if not k else f"regress {'x'.join(map(str, k))}" for k in segment.kernels]
-    return SegmentFacts(
-        name=segment.name,
-        entry=segment.entry,
-        exit=segment.exit,
-        candidates=(*kernels, *(["remove"] if segment.removable else [])),
-        sites=segment.sites,
-        operators=len(segment.operators),
     )
 
 

@@ -12,6 +12,7 @@ _HEAD = [
     "trace s", "lift s", "analyse s", "merge s", "export s", "peak analyse", "peak export",
     "rounding", "lift error", "merge float32", "merge float64", "file error",
 ]  # fmt: skip
+_ERRORS = {"lift": "lift", "merge32": "merge in float32", "merge64": "merge in float64", "file": "file"}
 _PHASES = ("trace", "lift", "analyse", "merge", "export")
 
 
@@ -35,8 +36,10 @@ def _header(results: list[Result]) -> str:
 Every architecture in a process of its own, one thread; weights are random, and so are all norm statistics, scales and biases
 that would be constant. {newest["processor"]}; {versions}; commit {", ".join(commits)}.
 
-* *sites*: activations. *segments*: stretches that a convolution or linear may replace, or that may be removed. *layers*:
-  convolutions, linears and norms called, before and after merging. *refusals*: what may not be cut, by reason.
+* *sites*: activations. *segments*: stretches that a convolution or linear may replace, or that may be removed. *merges*:
+  regions of several operators that became one each when every activation that stood between was taken out (the deepest merge there
+  can be, longest regions first; no network to ship), plus batch norms folded beside them. *layers*: convolutions, linears and norms
+  called, before and after. *refusals*: what may not be cut, by reason.
 * Seconds are processor seconds (user and system) of that phase, after the libraries have been loaded.
 * *peak*: largest resident memory up to and with that phase, above that of the loaded libraries, as a multiple of the weights'
   bytes.
@@ -49,12 +52,8 @@ that would be constant. {newest["processor"]}; {versions}; commit {", ".join(com
 def _summary(done: list[Result], failed: list[Result]) -> str:
     total = len(done) + len(failed)
     lines = [f"{len(done)} of {total} architectures go the whole way; {len(failed)} do not (listed below)."]
-    for key, title in (
-        ("lift", "lift"),
-        ("merge32", "merge in float32"),
-        ("merge64", "merge in float64"),
-        ("file", "file"),
-    ):
+    for key, title in _ERRORS.items():
+        errors = sorted((result["errors"].get(key, 0.0), result["name"]) for result in done)
         errors = sorted((result["errors"].get(key, 0.0), result["name"]) for result in done)
         if errors:
             lines.append(f"Largest error of {title}: {errors[-1][0]:.1e} ({errors[-1][1]}).")
@@ -76,7 +75,7 @@ def _cells(result: Result) -> list[str]:
         f"{result['parameters'] / 1e6:.2f}",
         str(result["sites"]),
         str(result["segments"]),
-        str(result["merges"]),
+        "{} + {}".format(*result["merges"]),
         "{} → {}".format(*result["layers"]),
         refusals,
         *(f"{result['cpu_seconds'][phase]:.1f}" for phase in _PHASES),

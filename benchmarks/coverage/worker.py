@@ -1,11 +1,8 @@
-"""One architecture through the engine, in this process; what happened goes to standard output as one JSON object."""
+"""One architecture through the engine, in this process; what happened is returned as one JSON object."""
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import sys
 import time
 import traceback
 from collections import Counter
@@ -20,8 +17,8 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from benchmarks.coverage.cases import Case, cases
-from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge_all
+from benchmarks.coverage.cases import Case
+from benchmarks.coverage.merging import Outcome, count_layers, in_float64, merge_all, settle_statistics
 from compressors.analysis import Analysis, analyse
 from compressors.graph import Graph
 from compressors.lift import Edges, lift
@@ -100,7 +97,7 @@ def _run(case: Case, record: Record, folder: Path) -> None:
     _note(analysis, record)
     with record.phase("merge"):
         outcome = merge_all(graph)
-    record.values["merges"] = outcome.merges
+    record.values["merges"] = [outcome.regions, outcome.folds]
     record.values["layers"] = [count_layers(graph), count_layers(outcome.graph)]
     with record.phase("export"):
         names = [spec.name for spec in outcome.graph.outputs]
@@ -171,12 +168,7 @@ class _Settle(fx.Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sets the statistics before they are used."""
         if target is torch.ops.aten.batch_norm.default:
-            x, mean, variance = args[0], args[3], args[4]
-            over = [axis for axis in range(x.dim()) if axis != 1]
-            means = x.mean(over)
-            mean.copy_(means * (0.3 + 0.4 * torch.rand(mean.shape, generator=self.generator)))
-            spread = x.var(over, correction=0) + (means - mean) ** 2 + 1e-3
-            variance.copy_(spread * (0.7 + 0.6 * torch.rand(mean.shape, generator=self.generator)))
+            settle_statistics(args[0], (args[3], args[4]), self.generator)
         return super().call_function(target, args, kwargs)
 
 
@@ -253,19 +245,3 @@ def warm_up() -> None:
     with TemporaryDirectory() as folder:
         artifact = export_onnx(merged.module, merged.inputs, ["output"], Path(folder) / "warm-up.onnx")
         agree(artifact, merged.module, (1,))
-
-
-def main() -> None:
-    """Runs the case named on the command line."""
-    case = next(case for case in cases() if case.name == sys.argv[1])
-    out = os.dup(1)
-    os.dup2(2, 1)
-    warm_up()
-    started = time.process_time()
-    result = run(case)
-    result["cpu_seconds"]["start"] = started
-    os.write(out, json.dumps(result).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -243,13 +243,17 @@ class _Composer:
     def _compose(self, pruned: frozenset[fx.Node], size: tuple[int, ...] | None) -> Geometry:
         """Returns the composed geometry, with what makes it exact at an input's size where that is given."""
         found = {self.entry: geometry.start(self._channels(self.entry), self.axes)}
+        gone = set(pruned)
         for node, sources in self.reads.items():
             kind = self.kinds[node]
             one = found[sources[0]]
             if kind in _WINDOWS and node not in pruned:
                 one = geometry.after(one, self._own(node), size)
             elif kind in {Kind.NORM, Kind.LINE, Kind.ACTIVATION}:
-                one = one if one.biased else replace(one, biased=True)
+                if sources[0] in gone:
+                    gone.add(node)
+                elif not one.biased:
+                    one = replace(one, biased=True)
             elif kind in {Kind.ADD, Kind.MULTIPLY}:
                 one = self._joined(node, kind, [found[source] for source in sources])
             elif kind is Kind.CONCAT:

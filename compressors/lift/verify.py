@@ -27,8 +27,8 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
 
     Raises:
         SurgeryError: They differ; our fault.
+        ModelError: The program does not run, or its own outputs are not finite.
         UnsupportedModelError: They differ only because the program mixes samples of its one batch size.
-        ModelError: The program itself does not run.
     """
     fixed = _fixed_batch(program)
     samples = _samples(graph, 2 * fixed if fixed else 2)
@@ -38,8 +38,13 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
         got = graph.module(*samples)
     got = got if isinstance(got, tuple) else (got,)
     for index, right in enumerate(got):
-        error = _relative(torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index], right)
-        tolerance = _tolerance(right.dtype)
+        left = torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index]
+        error, tolerance = _relative(left, right), _tolerance(right.dtype)
+        if not error <= tolerance and not bool(left.isfinite().all()):
+            raise ModelError(
+                f"output {index} of the model is NaN or infinite on random inputs of ordinary size, so that nothing "
+                "can be checked; are its weights intact?"
+            )
         if not error <= tolerance and fixed:
             raise UnsupportedModelError(
                 f"the model was exported for batch size {fixed} only, and cannot be freed from it (error {error:.3g}); "
@@ -64,12 +69,12 @@ def _samples(graph: Graph, batch: int) -> tuple[torch.Tensor, ...]:
 
 
 def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Returns the largest difference over the largest value; equal values, infinities and NaN too, do not differ."""
+    """Returns the largest difference over the largest value; values that are equal, infinities too, do not differ."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return float("inf")
     difference, scale = 0.0, torch.finfo(torch.float64).tiny
     for a, b in zip(torch.split(left.flatten(), _CHUNK), torch.split(right.flatten(), _CHUNK), strict=True):
-        same = (a == b) | (a.isnan() & b.isnan())
+        same = a == b
         if bool(same.all()):
             continue
         wide = torch.complex128 if a.is_complex() else torch.float64

@@ -46,6 +46,7 @@ class Walk:
         self.env: dict[fx.Node, Any] = {}
         self.owner: dict[fx.Node, fx.Node] = {}
         self.sharing: dict[fx.Node, list[fx.Node]] = {}
+        self.views: dict[fx.Node, fx.Node] = {}
         self.order: dict[fx.Node, float] = {node: index for index, node in enumerate(program.graph.nodes)}
         self.attributes: dict[int, fx.Node] = {}
         self.state: dict[fx.Node, str] = {}
@@ -112,6 +113,9 @@ class Walk:
         if not (is_constant(args) and is_constant(kwargs)) or schema.is_random(target):
             refuse(node, name, path_of(node))
         self._own(node, self._memory_owner(node, name))
+        if isinstance(target, OpOverload) and schema.shares_memory(target):
+            first: Any = node.args[0]
+            self.views[node] = self.views.get(first, first)
         if schema.writes(target):
             self._refuse_state(node)
         if name.startswith(_ASSERTIONS):
@@ -166,9 +170,8 @@ class Walk:
 
     def _refuse_state(self, node: fx.Node) -> None:
         """Refuses a call that overwrites a weight or a view of one; a copy of one may be written."""
-        written: Any = node.args[0]
-        while isinstance(written.target, OpOverload) and schema.shares_memory(written.target):
-            written = written.args[0]
+        first: Any = node.args[0]
+        written = self.views.get(first, first)
         if written in self.state:
             raise ModelError(_OWN_STATE.format(self.state[written]))
 

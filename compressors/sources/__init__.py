@@ -61,7 +61,9 @@ def _check_finite(program: ExportedProgram) -> None:
     signature = program.graph_signature
     parameters = {spec.target for spec in signature.input_specs if spec.kind is InputKind.PARAMETER}
     for name, value in {**program.state_dict, **program.constants}.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel():
+            continue
+        if all(bool(bound.isfinite()) for bound in torch.aminmax(value.detach())):
             continue
         strict = name in parameters or name.rsplit(".", 1)[-1] in {"running_mean", "running_var"}
         bad = ~value.isfinite() if strict else value.isnan()

@@ -1,17 +1,21 @@
 """Zip archives from strangers, read without trusting anything in them.
 
-A `.pt2` is a zip with one top folder. Everything is read into memory under caps, checked, and written again as a new
-archive that holds only what was checked: no other reader ever parses the original bytes, so that a file that two zip
-readers understand differently gains nothing.
+A `.pt2` is a zip with one top folder. Everything is read under caps, one entry at a time, checked, and written again as
+a new archive that holds only what was checked: no other reader ever parses the original bytes, so that a file that two
+zip readers understand differently gains nothing.
 """
 
 from __future__ import annotations
 
-import io
+import lzma
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import final
 
 from torch.export.pt2_archive import PT2ArchiveWriter
 
@@ -33,36 +37,88 @@ class ArchiveLimits:
     entries: int = 100_000
 
 
-def read_entries(path: Path, limits: ArchiveLimits | None = None) -> dict[str, bytes]:
-    """Returns every entry by its name below the archive's top folder.
+@final
+class Entries(Mapping[str, bytes]):
+    """What an archive holds, by name below its top folder; every entry is read when it is asked for, and not kept."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._path, self._archive = path, archive
+        self._infos = {_inner(info.filename): info for info in archive.infolist() if not info.is_dir()}
+
+    def __getitem__(self, name: str) -> bytes:
+        info = self._infos[name]
+        try:
+            return self._archive.read(info)
+        except _DAMAGE as exc:
+            raise _damaged(self._path, exc) from exc
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def size(self, name: str) -> int:
+        """Returns an entry's bytes after decompression."""
+        return self._infos[name].file_size
+
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
+
+
+@contextmanager
+def open_entries(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Entries]:
+    """Yields the entries of an archive whose names and sizes have been checked.
 
     Raises:
         ModelError: The file is no intact zip, or breaks a cap.
         UnsafeModelError: It holds absolute, climbing, duplicate or encrypted names.
     """
-    limits = limits or ArchiveLimits()
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            _check_sizes(path, infos, limits)
-            _check_names(path, infos)
-            return {_inner(info.filename): archive.read(info) for info in infos}
+        archive = zipfile.ZipFile(path)
     except FileNotFoundError as exc:
         raise ModelError(f"{path.name}: there is no such file") from exc
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as exc:
-        raise ModelError(
-            f"{path.name} is truncated or damaged, or is no .pt2 archive ({exc}); write it again with torch.export.save"
-        ) from exc
+    except _DAMAGE as exc:
+        raise _damaged(path, exc) from exc
+    with archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        _check_sizes(path, infos, limits or ArchiveLimits())
+        _check_names(path, infos)
+        yield Entries(path, archive)
 
 
-def write_entries(entries: dict[str, bytes]) -> io.BytesIO:
-    """Returns a new archive with exactly these entries."""
-    buffer = io.BytesIO()
-    with PT2ArchiveWriter(buffer) as writer:
-        for name, data in entries.items():
+def write_entries(target: Path, changed: Mapping[str, bytes], kept: Mapping[str, str], source: Entries) -> None:
+    """Writes a new archive with exactly these entries, one in memory at a time.
+
+    Args:
+        target: The file to write.
+        changed: New contents by name.
+        kept: Names in the new archive of what is copied from the old one, to names there.
+        source: The old archive.
+    """
+    with PT2ArchiveWriter(str(target)) as writer:
+        for name, data in changed.items():
             writer.write_bytes(name, data)
-    buffer.seek(0)
-    return buffer
+        for name, old in kept.items():
+            writer.write_bytes(name, source[old])
+
+
+def _damaged(path: Path, reason: object) -> ModelError:
+    return ModelError(
+        f"{path.name} is truncated or damaged, or is no .pt2 archive ({reason}); write it again with torch.export.save"
+    )
 
 
 def _inner(name: str) -> str:
@@ -73,7 +129,7 @@ def _inner(name: str) -> str:
 def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     # An archive holds archives; where its own end is cut off, a reader finds an inner one that starts further back.
     if not infos or min(info.header_offset for info in infos) > 0:
-        raise zipfile.BadZipFile("the archive does not start where the file starts")
+        raise _damaged(path, "the archive does not start where the file starts")
     if len(infos) > limits.entries:
         raise ModelError(f"{path.name} holds {len(infos)} entries, more than the {limits.entries} allowed")
     total = sum(info.file_size for info in infos)

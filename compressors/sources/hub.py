@@ -28,13 +28,13 @@ def download(name: str, *, weights: bool) -> Path:
     Raises:
         ModelError: It cannot be had; the message gives the reason.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
     patterns = _CONFIGS + (_WEIGHTS if weights else [])
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=10))
         if weights and not any(folder.rglob("*.safetensors")):
-            folder = Path(HfApi().snapshot_download(name, allow_patterns=_CONFIGS + _PICKLES, etag_timeout=10))
+            folder = Path(snapshot_download(name, allow_patterns=_CONFIGS + _PICKLES, etag_timeout=10))
     except Exception as exc:  # the client raises whatever its transport stumbles over
         reason = next((line for line in str(exc).splitlines() if line.strip()), "")
         raise ModelError(

@@ -154,10 +154,11 @@ def _check(item: dict[str, Any], where: str) -> None:
 
 
 def _check_operator(target: Any, where: str) -> None:
+    target = target if isinstance(target, str) else str(target)[:100]
     if target in _PLAIN:
         return
-    match = _OPERATOR.fullmatch(target) if isinstance(target, str) else None
-    if match is None and isinstance(target, str) and re.fullmatch(r"torch\.ops\.\w+\.\w+(\.\w+)?", target):
+    match = _OPERATOR.fullmatch(target)
+    if match is None and re.fullmatch(r"torch\.ops\.\w+\.\w+(\.\w+)?", target):
         raise UnsupportedModelError(
             f"{where} uses the operator {target!r}; Shoal knows PyTorch's own (torch.ops.aten) only"
         )

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from compressors.errors import ModelError, OptionError, UnsafeModelError, reason
-from compressors.sources.archive import read_entries, write_entries
+from compressors.sources.archive import Entries, open_entries, write_entries
 from compressors.sources.dryrun import dry_run
 from compressors.sources.program import sanitise
 from compressors.sources.source import ModelSource
@@ -39,18 +41,23 @@ def read(source: ModelSource) -> Traced:
     if source.path is None:
         raise OptionError("source.path", "a .pt2 source needs the path of the file")
     where = source.path.name
-    entries = read_entries(source.path)
-    _check_format(entries, where)
-    checked, names = sanitise(entries[_PROGRAM], where)
-    clean = {_PROGRAM: json.dumps(checked).encode(), "data/sample_inputs/model.pt": b""}
-    for folder, (config, pattern) in _PAYLOADS.items():
-        clean.update(_payloads(entries, folder, config, pattern, where))
-    program = _load(clean, where)
+    with open_entries(source.path) as entries:
+        _check_format(entries, where)
+        checked, names = sanitise(entries[_PROGRAM], where)
+        changed = {_PROGRAM: json.dumps(checked).encode(), "data/sample_inputs/model.pt": b""}
+        tensors: list[str] = []
+        for folder, (config, pattern) in _PAYLOADS.items():
+            changed[config], found = _payloads(entries, folder, config, pattern, where)
+            tensors += found
+        with tempfile.TemporaryDirectory(prefix="shoal-model-") as place:
+            clean = Path(place) / "clean.pt2"
+            write_entries(clean, changed, {name: name for name in tensors}, entries)
+            program = _load(clean, where)
     dry_run(program, where)
     return Traced(program, output_names=names)
 
 
-def _check_format(entries: dict[str, bytes], where: str) -> None:
+def _check_format(entries: Entries, where: str) -> None:
     """Refuses whatever is not one exported program; what else zips of PyTorch hold is told apart in the message."""
     if "data.pkl" in entries and _PROGRAM not in entries:
         kind = "a TorchScript file" if any(name.startswith("code/") for name in entries) else "a pickle of torch.save"
@@ -69,9 +76,9 @@ def _check_format(entries: dict[str, bytes], where: str) -> None:
 
 
 def _payloads(
-    entries: dict[str, bytes], folder: str, config: str, names: re.Pattern[str], where: str
-) -> dict[str, bytes]:
-    """Returns the config and the raw tensors of one folder, checked."""
+    entries: Entries, folder: str, config: str, names: re.Pattern[str], where: str
+) -> tuple[bytes, list[str]]:
+    """Returns the config of one folder and the names of its raw tensors, checked."""
     legacy = f"{folder}model.pt"
     if legacy in entries:
         raise UnsafeModelError(
@@ -80,17 +87,15 @@ def _payloads(
     try:
         settings = json.loads(entries[config])
         items: list[dict[str, Any]] = list(settings["config"].values())
-        found = {}
-        for item in items:
-            found[folder + item["path_name"]] = _payload(entries, folder, item, names, where)
+        found = dict.fromkeys(_payload(entries, folder, item, names, where) for item in items)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{where}: {config!r} is missing or damaged ({type(exc).__name__}: {reason(exc)})") from exc
-    return {config: json.dumps(settings).encode(), **found}
+    return json.dumps(settings).encode(), list(found)
 
 
-def _payload(entries: dict[str, bytes], folder: str, item: dict[str, Any], names: re.Pattern[str], where: str) -> bytes:
-    """Returns the bytes of one tensor; its device becomes the CPU."""
-    path = folder + item["path_name"]
+def _payload(entries: Entries, folder: str, item: dict[str, Any], names: re.Pattern[str], where: str) -> str:
+    """Returns the name of one tensor's entry; its device becomes the CPU."""
+    path = f"{folder}{item['path_name']}"
     if item["use_pickle"] or not names.fullmatch(item["path_name"]):
         raise UnsafeModelError(f"{where}: {path!r} is a pickled object, which would run code when it is loaded")
     meta = item["tensor_meta"]
@@ -99,14 +104,14 @@ def _payload(entries: dict[str, bytes], folder: str, item: dict[str, Any], names
     if path not in entries:
         raise ModelError(f"{where}: {path!r} is missing")
     elements = math.prod(sizes)
-    if not 0 <= elements <= _MAX_ELEMENTS or (elements and not entries[path]):
-        raise ModelError(f"{where}: {path!r} claims {elements} elements, its entry has {len(entries[path])} bytes")
-    return entries[path]
+    if not 0 <= elements <= _MAX_ELEMENTS or (elements and not entries.size(path)):
+        raise ModelError(f"{where}: {path!r} claims {elements} elements, its entry has {entries.size(path)} bytes")
+    return path
 
 
-def _load(entries: dict[str, bytes], where: str) -> ExportedProgram:
-    """Hands checked entries to torch."""
+def _load(path: Path, where: str) -> ExportedProgram:
+    """Hands a checked archive to torch."""
     try:
-        return torch.export.load(write_entries(entries))
+        return torch.export.load(path)
     except Exception as exc:  # torch raises whatever its reader stumbles over
         raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {reason(exc)}") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_state_dict(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path, of_torch=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on formats that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path, of_torch=True))
     except pickle.UnpicklingError as exc:
         raise UnsafeModelError(
             f"{path.name} is a pickle of more than tensors (a whole module?), which would run code when it is loaded; "
@@ -170,7 +173,11 @@ def fit_weights(model: nn.Module, weights: Weights, name: str) -> None:
     refuse_misfits(
         name, {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another kind": kinds}
     )
+    filled: dict[int, str] = {}
     for key, value in weights.items():
+        other = filled.setdefault(id(wanted[key]), key)
+        if other != key and not torch.equal(weights[other], value):
+            raise ModelError(f"{name} ties {other!r} and {key!r}, but the file holds different values for them")
         wanted[key].data = value.detach().to(wanted[key].dtype)
 
 

@@ -2,6 +2,7 @@
 
 from compressors.surgery.apply import apply, cut_name
 from compressors.surgery.extract import extract, prefix_outputs
+from compressors.surgery.loss import step_errors
 from compressors.surgery.maximal import free_steps, maximal_steps, merge_step, reparameterise
 from compressors.surgery.merge import Merged, fold_norms, merge
 from compressors.surgery.verify import Agreement, Verification, agreement
@@ -21,4 +22,5 @@ __all__ = [
     "merge_step",
     "prefix_outputs",
     "reparameterise",
+    "step_errors",
 ]

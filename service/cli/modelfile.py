@@ -95,9 +95,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if hidden or not file.is_file():
             continue
-        if file.suffix in _DATA:
-            yield file
-        elif file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors")):
+        if file.suffix in _DATA or (file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors"))):
             yield file
 
 

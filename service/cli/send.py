@@ -51,9 +51,7 @@ def send_split(client: Client, split: Path, note: Callable[[str], None]) -> str:
 
 
 @contextmanager
-def _packed(
-    source: Path, pack: Callable[[Path, Path], object], note: Callable[[str], None]
-) -> Iterator[Path]:
+def _packed(source: Path, pack: Callable[[Path, Path], object], note: Callable[[str], None]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
         note(f"packing {source.name}")
         archive = Path(temporary) / f"{source.resolve().stem if source.is_file() else source.resolve().name}.tar"

@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from compressors.analysis.segments import Segment
+from compressors.batches import in_order
 from compressors.problem import Problem
+from compressors.surgery import step_errors
 from compressors.tune import Tuned
 from deploy.artifact import hash_model
 from deploy.evaluate import Accuracy
@@ -42,6 +44,10 @@ from service.verdict import Verdict
 from service.work import WorkOrder
 
 VERSIONED = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxscript", "numpy")
+
+
+LOSS_BATCH, LOSS_SAMPLES = 64, 256
+"""On how many calibration samples each cut's own error is measured."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +235,11 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
     if facts.chosen is None:
         return ()
     segments: dict[tuple[str, str], Segment] = {(s.entry, s.exit): s for s in facts.problem.analysis.segments}
+    planned = facts.chosen.candidate.plan.steps
+    samples = in_order(facts.samples.parts.calibration, LOSS_BATCH, LOSS_SAMPLES)
+    errors = step_errors(facts.model.graph, facts.chosen.graph, planned, (batch.inputs for batch in samples))
     steps = []
-    for step in facts.chosen.candidate.plan.steps:
+    for step, error in zip(planned, errors, strict=True):
         segment = segments[step.entry, step.exit]
         steps.append(
             StepReport(
@@ -239,6 +248,7 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
                 label=step.label,
                 operators_before=len(segment.operators),
                 activations_before=len(segment.sites),
+                error=error,
             )
         )
     return tuple(steps)
@@ -246,7 +256,7 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
 
 def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
     plan = trial.candidate.plan
-    kinds = Counter({"regress": "regressed", "remove": "removed"}[step.kind] for step in plan.steps)
+    kinds = Counter({"regress": "regressed", "remove": "removed", "merge": "merged"}[step.kind] for step in plan.steps)
     cuts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     predicted = facts.in_final_seconds(plan.predicted_seconds)
     seconds = facts.in_final_seconds(trial.candidate.seconds if trial.seconds is None else trial.seconds)

@@ -88,13 +88,14 @@ class SpeedupReport(_Part):
 
 
 class StepReport(_Part):
-    """One cut."""
+    """One cut; `error` is the share of the signal that its replacement loses by itself (`compressors.surgery.loss`)."""
 
     kind: str
     segment: str
     label: str
     operators_before: int
     activations_before: int
+    error: float | None = None
 
 
 class CandidateReport(_Part):

@@ -81,7 +81,7 @@ def _known(proto: Any, opset: int, where: str) -> Signature:
         raise ModelError(f"{what} lacks the attribute {', '.join(missing) or '(one is there twice)'}")
     defaults, kinds = {}, {}
     for key, attribute in schema.attributes.items():
-        kinds[key] = attribute.type.name
+        kinds[key] = attribute.type.name  # type: ignore[attr-defined]
         value = attribute.default_value
         if value.name and kinds[key] in _KINDS:
             defaults[key] = _plain(value, kinds[key])

@@ -62,11 +62,11 @@ def opsets(imports: Any, where: str) -> dict[str, int]:
 
     versions = {("" if item.domain == "ai.onnx" else item.domain): int(item.version) for item in imports}
     newest = defs.onnx_opset_version()
-    own = versions.get("", None)
+    own = versions.get("")
     if own is not None and not OLDEST_OPSET <= own <= newest:
         raise UnsupportedModelError(
-            f"{where} follows opset {own}; this Shoal reads {OLDEST_OPSET} to {newest}. Export it with an opset in that "
-            "range, or convert it with onnx.version_converter"
+            f"{where} follows opset {own}; this Shoal reads {OLDEST_OPSET} to {newest}. Export it with an opset "
+            "in that range, or convert it with onnx.version_converter"
         )
     return versions
 

@@ -34,7 +34,7 @@ def _kept(result: Any, *operands: Any) -> Any:
 def _divide(left: Any, right: Any) -> Any:
     if left.dtype.kind == "f" or right.dtype.kind == "f":
         return left / right
-    if left.dtype == object or right.dtype == object:
+    if object in {left.dtype, right.dtype}:
         return left // right  # sizes are never negative
     if (right == 0).any():
         raise ZeroDivisionError("division of sizes by zero")

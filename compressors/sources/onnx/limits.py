@@ -10,7 +10,7 @@ OLDEST_OPSET: Final = 7
 FILE_BYTES: Final = 2**31
 """Protobuf's own limit; larger models keep their weights beside the file."""
 
-MESSAGES: Final = 2_000_000
+MESSAGES: Final = 1_000_000
 """Messages and strings in one file. A model of 10,000 operators has some 200,000."""
 
 PACKED_BYTES: Final = 2**28

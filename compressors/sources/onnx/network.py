@@ -12,11 +12,12 @@ from torch import nn
 
 from compressors.errors import EngineError, ModelError, UnsupportedModelError, reason
 from compressors.sources.onnx.host import run_host
-from compressors.sources.onnx.model import Body, Node, OnnxModel
+from compressors.sources.onnx.model import Node, OnnxModel
 from compressors.sources.onnx.names import tensor_paths
 from compressors.sources.onnx.operators import OPERATORS
-from compressors.sources.onnx.values import Call, Value, elements, hint, stored
+from compressors.sources.onnx.values import Call, Value, hint, stored
 
+_WEIGHTS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -96,13 +97,14 @@ class Network(nn.Module):
         owner, _, leaf = path.rpartition(".")
         module = self._scope(owner) if owner else self
         trained = learned and tensor.is_floating_point() and tensor.dim() > 0 and leaf not in _STATISTICS
-        if trained and not bool(torch.isinf(tensor).any()):
+        # A mask may hold minus infinity; a weight that does is left for the check of the finished program to refuse.
+        if trained and (leaf in _WEIGHTS or not bool(torch.isinf(tensor).any())):
             module.register_parameter(leaf, nn.Parameter(tensor))
         else:
             module.register_buffer(leaf, tensor)
 
     def _scope(self, path: str) -> nn.Module:
-        """Returns the module at a path, made where it is missing; the nearest one above where a tensor is in the way."""
+        """Returns the module at a path, made where it is missing; where a tensor is in the way, the one above."""
         module: nn.Module = self
         for part in filter(None, path.split(".")):
             children = dict(module.named_children())

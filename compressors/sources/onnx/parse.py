@@ -40,7 +40,7 @@ def _proto(path: Path) -> Any:
     from onnx import ModelProto
 
     data = path.read_bytes()
-    check_wire(memoryview(data), path.name)
+    check_wire(data, path.name)
     try:
         model = ModelProto.FromString(data)
     except (DecodeError, ValueError, RecursionError) as exc:

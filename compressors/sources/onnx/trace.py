@@ -129,7 +129,9 @@ def _export(
     sizes: Any = {"inputs": {name: {0: Dim.AUTO} for name in samples}} if free else None
     try:
         return torch.export.export(network, (), samples, dynamic_shapes=sizes)
+    except OptionError:
+        raise
     except EngineError as exc:
-        raise type(exc)(f"{model.where}: {exc}") from exc if not isinstance(exc, OptionError) else exc
+        raise type(exc)(f"{model.where}: {exc}") from exc
     except Exception as exc:  # the tracer raises whatever it stumbles over
         raise UnsupportedModelError(f"{model.where} cannot be traced: {reason(exc)}") from exc

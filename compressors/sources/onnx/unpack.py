@@ -6,7 +6,6 @@ chooses a path, follows a link or sets a mode.
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -130,19 +129,9 @@ def _write(path: Path, entry: _Entry, read: Any, folder: Path) -> Path:
 
 def _copy(source: IO[bytes], file: IO[bytes], entry: _Entry, path: Path) -> None:
     """Copies what the entry claims, and not a byte more."""
-    shutil.copyfileobj(_Bounded(source, entry.size), file, _CHUNK)  # type: ignore[misc]
-    if file.tell() != entry.size:
-        raise ModelError(f"{path.name}: entry {entry.name!r} claims {entry.size} bytes and has {file.tell()}")
-
-
-class _Bounded:
-    """The first bytes of a stream."""
-
-    def __init__(self, source: IO[bytes], size: int) -> None:
-        self._source = source
-        self._left = size
-
-    def read(self, size: int) -> bytes:
-        data = self._source.read(min(size, self._left))
-        self._left -= len(data)
-        return data
+    left = entry.size
+    while left and (data := source.read(min(_CHUNK, left))):
+        file.write(data)
+        left -= len(data)
+    if left:
+        raise ModelError(f"{path.name}: entry {entry.name!r} claims {entry.size} bytes and has {entry.size - left}")

@@ -14,7 +14,7 @@ from compressors.sources.onnx.limits import DEPTH, MESSAGES, PACKED_BYTES
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def check_wire(data: memoryview, where: str) -> None:
+def check_wire(data: bytes, where: str) -> None:
     """Makes sure that parsing `data` as a ModelProto takes memory in proportion to its size.
 
     Raises:
@@ -29,7 +29,7 @@ def check_wire(data: memoryview, where: str) -> None:
 class _Scan:
     """One walk, with its counters."""
 
-    def __init__(self, data: memoryview, where: str) -> None:
+    def __init__(self, data: bytes, where: str) -> None:
         self.data = data
         self.where = where
         self.messages = 0
@@ -43,7 +43,7 @@ class _Scan:
             if depth > DEPTH:
                 raise ModelError(f"{self.where} nests its messages more than {DEPTH} deep; no exporter writes that")
             for field, first, last in self._children(kind, start, end):
-                self._count(field, last - first)
+                self._count(field, first, last)
                 if field.message_type is not None:
                     pending.append((field.message_type, first, last, depth + 1))
 
@@ -52,7 +52,8 @@ class _Scan:
         known = self.fields.setdefault(kind.full_name, {field.number: field for field in kind.fields})
         position = start
         while position < end:
-            tag, position = self._varint(position, end)
+            tag = self.data[position]
+            tag, position = (tag, position + 1) if tag < 128 else self._varint(position, end)
             wire = tag & 7
             if wire == _VARINT:
                 _, position = self._varint(position, end)
@@ -80,10 +81,19 @@ class _Scan:
             shift += 7
         raise self._broken("a number is cut off")
 
-    def _count(self, field: Any, size: int) -> None:
+    def _text(self, first: int, last: int) -> None:
+        """Refuses names that are no text; the parser would hand them on as bytes."""
+        try:
+            self.data[first:last].decode()
+        except UnicodeDecodeError as exc:
+            raise self._broken("a name is no UTF-8 text") from exc
+
+    def _count(self, field: Any, first: int, last: int) -> None:
         self.messages += 1
+        if field.type == field.TYPE_STRING:
+            self._text(first, last)
         if field.type not in {field.TYPE_BYTES, field.TYPE_STRING, field.TYPE_MESSAGE}:
-            self.packed += size
+            self.packed += last - first
         self._within()
 
     def _scalar(self) -> None:

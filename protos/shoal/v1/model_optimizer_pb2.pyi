@@ -753,7 +753,7 @@ class SegmentDescription(_message.Message):
     """Convolutions and linears inside."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What could take its place, e.g. `regress 3x3`, `remove`."""
+        """What could take its place, e.g. `regress 3x3`, `remove`, `merge 5x5 (3 of 4 operators)`."""
 
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

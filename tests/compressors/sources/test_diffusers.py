@@ -87,6 +87,7 @@ def test_config_that_does_not_fit_is_refused_by_name(tmp_path, folder, settings,
         load(source(tmp_path))
 
 
+@pytest.mark.slow
 def test_conditional_denoiser_of_a_whole_pipeline_takes_what_it_attends_to(tmp_path):
     settings = {**SETTINGS, "cross_attention_dim": 12, "attention_head_dim": 4}
     settings.update(down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",))

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressors.errors import ModelError, OptionError, UnsafeModelError, UnsupportedModelError
 from compressors.sources import ModelSource, load, preprocessing
-from compressors.sources.archive import ArchiveLimits, read_entries
+from compressors.sources.archive import ArchiveLimits, open_entries
 from tests.compressors.networks import exported
 
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -80,6 +80,53 @@ def test_file_as_torch_wrote_it_loads(tmp_path, model):
     path = tmp_path / "m.pt2"
     torch.export.save(exported(model, (3, 8, 8)), path)
     assert load(ModelSource("pt2", path=path)).inputs[0].shape == (3, 8, 8)
+
+
+class Named(nn.Module):
+    def forward(self, x):
+        return {"logits": x * 2, "aux": [x + 1, {"deep": x - 1}]}
+
+
+@pytest.fixture(scope="module")
+def named():
+    buffer = io.BytesIO()
+    torch.export.save(exported(Named(), (3,)), buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
+
+
+def names(source):
+    return [spec.name for spec in load(source).outputs]
+
+
+def test_outputs_keep_the_names_of_the_saved_dictionary(tmp_path, named):
+    assert names(write(tmp_path / "m.pt2", named)) == ["logits", "aux_0", "aux_1_deep"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("logits", "../../x", ["output_0", "output_1_0", "output_1_1_deep"]),
+        ("logits", "x", ["out_x", "aux_0", "aux_1_deep"]),
+        ("logits", "aux", ["aux", "aux_0", "aux_1_deep"]),
+        ("builtins.dict", "os.system", ["logits", "aux_0", "aux_1_deep"]),
+    ],
+)
+def test_names_of_outputs_are_words_and_containers_are_never_built(tmp_path, named, old, new, wanted):
+    def change(program):
+        signature = program["graph_module"]["module_call_graph"][0]["signature"]
+        signature["out_spec"] = signature["out_spec"].replace(old, new)
+
+    assert names(write(tmp_path / "m.pt2", edited(named, PROGRAM, change))) == wanted
+
+
+@pytest.mark.parametrize("spec", ["", "[1]", "[1, 3]", "{}", "[" * 5000, '[1, {"type": "a", "children_spec": []}]'])
+def test_outputs_without_readable_names_are_numbered(tmp_path, named, spec):
+    def change(program):
+        program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = spec
+
+    found = names(write(tmp_path / "m.pt2", edited(named, PROGRAM, change)))
+    assert found == ["output_0", "output_1", "output_2"]
 
 
 def test_pickle_in_place_of_the_sample_inputs_is_never_read(tmp_path, entries):
@@ -295,8 +342,8 @@ def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, entries):
 @pytest.mark.parametrize("limits", [ArchiveLimits(total_bytes=1000), ArchiveLimits(entries=3)])
 def test_caps_hold(tmp_path, entries, limits):
     write(tmp_path / "m.pt2", entries)
-    with pytest.raises(ModelError, match="more than"):
-        read_entries(tmp_path / "m.pt2", limits)
+    with pytest.raises(ModelError, match="more than"), open_entries(tmp_path / "m.pt2", limits):
+        pass
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/../../escape", "back\\slash"])

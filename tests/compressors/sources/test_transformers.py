@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -317,6 +318,16 @@ def test_name_that_cannot_be_had_says_why(monkeypatch, name, match):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=match):
         load(ModelSource("named", name=name))
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("transformers.models.auto", "transformers:bert"), ("diffusers", "diffusers:ddpm-cifar10")],
+)
+def test_missing_library_names_the_extra(monkeypatch, package, name):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=r"shoal\[huggingface\]"):
+        load(ModelSource("named", name=name, options={"random_weights": True}))
 
 
 def test_preprocessing_comes_from_the_folder(tmp_path):

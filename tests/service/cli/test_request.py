@@ -106,7 +106,9 @@ def test_models_that_cannot_be_used_are_refused(flags: ModelFlags, message: str)
         request.check_model(flags)
 
 
-@pytest.mark.parametrize("extra", [{"weights": "w.bin"}, {"num_classes": 3}, {"pretrained": True}, {"task": "fill-mask"}])
+@pytest.mark.parametrize(
+    "extra", [{"weights": "w.bin"}, {"num_classes": 3}, {"pretrained": True}, {"task": "fill-mask"}]
+)
 def test_a_file_takes_no_weights_and_no_classes(model: Path, extra: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"belong to names like timm:NAME"):
         request.check_model(ModelFlags(str(model), **extra))  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def _hardmax(call: Call) -> Any:
     axis = call.axis(call.attr("axis", -1), x.dim())
     shape = x.shape
     if call.since < 13:
-        x, axis = x.flatten(axis), axis
+        x = x.flatten(axis)
     one = F.one_hot(x.argmax(axis), x.shape[axis]).to(x.dtype)
     return one.movedim(-1, axis).reshape(shape)
 

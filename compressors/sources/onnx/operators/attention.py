@@ -37,7 +37,7 @@ def _attention(call: Call) -> Any:
 
 def _heads(x: torch.Tensor, count: int) -> torch.Tensor:
     """Returns (batch, heads, length, width) of (batch, length, heads * width)."""
-    return x.unflatten(-1, (count, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:2], count, x.shape[2] // count).transpose(1, 2)
 
 
 def _mask(call: Call, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:

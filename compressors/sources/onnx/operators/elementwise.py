@@ -145,6 +145,13 @@ def _same_type(call: Call) -> Any:
     return _binary(torch.eq)(call)
 
 
+def _dropout(call: Call) -> Any:
+    """Dropout: nothing, unless the file switches training on."""
+    if call.has(2) and bool(call.number(2)) and not (call.has(1) and call.number(1) == 0):
+        raise ModelError(f"{call.node.label} is in training mode; export the model in eval mode")
+    return call.tensor(0)
+
+
 def _shift(call: Call) -> Any:
     left, right = call.tensor(0), call.tensor(1)
     return left << right if call.attr("direction") == "LEFT" else left >> right
@@ -194,7 +201,7 @@ OPERATORS: dict[str, Operator] = {
     "IsInf": _is_inf,
     "IsNaN": _unary(torch.isnan),
     "Identity": _unary(lambda x: x),
-    "Dropout": _unary(lambda x: x),
+    "Dropout": _dropout,
     "Abs": _unary(torch.abs),
     "Neg": _unary(torch.neg),
     "Reciprocal": _unary(torch.reciprocal),

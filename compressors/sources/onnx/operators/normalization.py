@@ -79,7 +79,7 @@ def _group_norm(call: Call) -> Any:
 
 
 def _local_response(call: Call) -> Any:
-    """LRN: over neighbouring channels; with an even size, one more of the later ones (ONNX), not the earlier (torch)."""
+    """LRN: over neighbouring channels; with an even size, one more of the later ones; torch takes the earlier."""
     x, size = call.tensor(0), call.attr("size")
     alpha, beta, bias = call.attr("alpha"), call.attr("beta"), call.attr("bias")
     if size % 2:

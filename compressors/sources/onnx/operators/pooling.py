@@ -72,7 +72,9 @@ def _average_pool(call: Call) -> Any:
 
 
 def _trim_like(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return x[(..., *[slice(0, size) for size in other.shape[2:]])]
+    for axis, size in enumerate(other.shape[2:], 2):
+        x = x.narrow(axis, 0, size)
+    return x
 
 
 def _sum(call: Call, x: torch.Tensor, view: Window) -> torch.Tensor:

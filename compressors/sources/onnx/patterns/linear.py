@@ -15,9 +15,11 @@ def join_linear(draft: Draft) -> None:
     """Replaces products with weights by linear layers, and takes in the biases that are added after them."""
     transposed: dict[str, str] = {}
     for node in list(draft.nodes.values()):
+        if node.inputs and node.inputs[0] in draft.tensors:
+            continue
         if node.op == "MatMul":
             weight = _weight(draft, node.inputs[1], transposed)
-            if weight is not None and node.inputs[0] not in draft.tensors:
+            if weight is not None:
                 draft.put(node, replace(node, op=".Linear", inputs=(node.inputs[0], weight), attributes={}))
         elif node.op == "Gemm":
             _gemm(draft, node, transposed)
@@ -58,7 +60,7 @@ def _gemm(draft: Draft, node: Node, transposed: dict[str, str]) -> None:
         return
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     bias = _gemm_bias(draft, node, weight.shape[0 if node.attributes.get("transB") else 1], beta)
-    if bias is None or node.inputs[0] in draft.tensors:
+    if bias is None:
         return
     name = node.inputs[1] if node.attributes.get("transB") else _turned(draft, node.inputs[1], transposed)
     if alpha != 1:

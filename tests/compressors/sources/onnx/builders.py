@@ -81,3 +81,28 @@ def kinds(graph: Graph) -> list[str]:
 def functions(graph: Graph) -> list[str]:
     """The names of the functions that are called between the modules."""
     return [str(item.target).split(".")[1] for item in graph.module.graph.nodes if item.op == "call_function"]
+
+
+def computed(proto: onnx.ModelProto, folder: Path, batch: int = 2) -> tuple[Any, list[Any]]:
+    """Random values for x and the importer's results, operator by operator and without lifting."""
+    from compressors.sources.onnx.network import Network
+    from compressors.sources.onnx.operators import check_known
+    from compressors.sources.onnx.parse import parse
+    from compressors.sources.onnx.prepare import prepare
+
+    parsed = parse(write(proto, folder))
+    check_known(parsed.nodes, parsed.where)
+    generator = np.random.default_rng(0)
+    sizes = [batch if isinstance(size, str) else size for size in parsed.inputs[0].sizes or ()]
+    x = generator.standard_normal(sizes).astype(np.float32)
+    with torch.no_grad():
+        return x, [value.numpy() for value in Network(prepare(parsed))(x=torch.from_numpy(x))]
+
+
+def both(proto: onnx.ModelProto, folder: Path, batch: int = 2) -> list[tuple[Any, Any]]:
+    """ONNX Runtime's results and the importer's."""
+    x, got = computed(proto, folder, batch)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    return list(zip(session.run(None, {"x": x}), got, strict=True))
