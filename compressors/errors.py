@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+
+def reason(exc: BaseException, longest: int = 200) -> str:
+    """Returns what another library's exception says, fit for a message of ours: its first line, and short."""
+    return next((line.strip()[:longest] for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+
+
+def _fit(message: str) -> str:
+    """Returns a message with what would not show escaped, and cut in the middle where names in a file are too long."""
+    whole = message if message.isprintable() else repr(message)[1:-1]
+    return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST // 2]} ... {whole[-_LONGEST // 3 :]}"
+
+
+_LONGEST: Final = 1500
+"""Characters of a message; gRPC sends it as a header, and nobody reads more."""
+
 
 class EngineError(Exception):
-    """Base of all engine errors; the message is fit for the user."""
+    """Base of all engine errors; the message is fit for the user, short and printable whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_fit(message))
 
 
 class ModelError(EngineError):

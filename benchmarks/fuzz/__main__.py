@@ -1,7 +1,7 @@
 """The fuzz test: `python -m benchmarks.fuzz --loader onnx --seconds 3600 --seed 1 --out FOLDER`.
 
-Prints every new kind of finding as it comes, and writes it with the file that shows it: FOLDER/findings/NUMBER holds the
-case and what it did; FOLDER/summary.json counts everything. `--case INDEX` writes and judges one case again.
+Prints every new kind of finding as it comes, and writes it with the file that shows it: FOLDER/findings/NUMBER holds
+the case and what it did; FOLDER/summary.json counts everything. `--case INDEX` writes and judges one case again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _warm(loader: Literal["onnx", "pt2"], seed: int, box: Path) -> None:
         verdict = judge(loader, write_case(files, folder))
         if verdict.key != "graph":
             raise SystemExit(f"seed {number} does not load: {verdict.key}: {verdict.text}")
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise SystemExit("there are several threads; a child made now could wait for them for ever")
 
 
@@ -104,13 +104,19 @@ def _run(options: argparse.Namespace, box: Path) -> None:
         if not entries:
             raise SystemExit(f"the child ran nothing: {(box / 'output').read_text()[-2000:]}")
         for entry in entries:
-            if not entry["good"] and "key" in entry and entry["key"].startswith(("timeout", "memory", "signal", "exit")):
+            if (
+                not entry["good"]
+                and "key" in entry
+                and entry["key"].startswith(("timeout", "memory", "signal", "exit"))
+            ):
                 alone = range(entry["index"], entry["index"] + 1)  # was it this case, or all before it together?
                 entry = run_batch(options.loader, options.seed, alone, box, Limits())[0]  # noqa: PLW2901
             log.add(entry)
         log.save()
         index = max(entry["index"] for entry in entries) + 1
-    print(f"{log.cases} cases in {(time.monotonic() - log.start) / 60:.1f} minutes, {len(log.findings)} kinds of findings")
+    print(
+        f"{log.cases} cases in {(time.monotonic() - log.start) / 60:.1f} minutes, {len(log.findings)} kinds of findings"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from compressors.sources import ModelSource, load
 
 LONGEST_MESSAGE = 2000
 MOST_WARNINGS = 3
-_MEMORY = re.compile(r"MemoryError|can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
+_MEMORY = re.compile(r"can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
 _INTERNAL = re.compile(r"Traceback \(|File \"|0x[0-9a-f]{8,}|site-packages")
 
 
@@ -60,7 +60,7 @@ def _loaded(kind: Literal["onnx", "pt2"], path: Path) -> Verdict:
         graph = load(ModelSource(kind=kind, path=path))
     except EngineError as exc:
         return _refusal(exc, path)
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, it is a finding
         return Verdict(False, f"foreign {type(exc).__name__} {_origin(exc)}", "".join(traceback.format_exception(exc)))
     good = isinstance(graph, Graph)
     return Verdict(good, "graph" if good else "no graph", type(graph).__name__)
@@ -69,7 +69,7 @@ def _loaded(kind: Literal["onnx", "pt2"], path: Path) -> Verdict:
 def _refusal(exc: EngineError, path: Path) -> Verdict:
     message, where = str(exc), f"{type(exc).__name__} {_origin(exc)}"
     trace = "".join(traceback.format_exception(exc))
-    causes = [str(cause) for cause in _causes(exc)] + [type(cause).__name__ for cause in _causes(exc)]
+    causes = list(_causes(exc))
     roots = (str(path.parent), sys.prefix, str(Path(__file__).parents[2]), str(Path.home()) + "/")
     problems = {
         "ours": isinstance(exc, SurgeryError),
@@ -78,10 +78,16 @@ def _refusal(exc: EngineError, path: Path) -> Verdict:
         "path": any(root in message for root in roots),
         "internal": _INTERNAL.search(message) is not None,
         "unprintable": not message.isprintable(),
-        "memory": any(_MEMORY.search(text) for text in (message, *causes)),
+        "memory": any(_MEMORY.search(str(cause)) or _starved(cause) for cause in causes),
     }
     found = [name for name, bad in problems.items() if bad]
     return Verdict(not found, f"{' '.join(found) or 'refused'} {where}", trace if found else message)
+
+
+def _starved(exc: BaseException) -> bool:
+    """Says whether memory ran out; Python's parser says so too where only its own stack did."""
+    last = traceback.extract_tb(exc.__traceback__)[-1:]
+    return isinstance(exc, MemoryError) and not any(frame.filename.endswith("ast.py") for frame in last)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

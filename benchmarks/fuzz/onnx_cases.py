@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -164,10 +163,14 @@ def _required(random: Random, item: onnx.NodeProto) -> None:
             "INTS": lambda: _integers(random),
             "FLOAT": lambda: pick(random, FLOATS),
             "FLOATS": lambda: [pick(random, FLOATS) for _ in range(int(random.integers(1, 5)))],
-            "STRING": lambda: pick(random, (*STRINGS, "SAME_UPPER", "VALID", "reflect", "edge", "linear", "DCR", "ij,jk->ik")),
+            "STRING": lambda: pick(
+                random, (*STRINGS, "SAME_UPPER", "VALID", "reflect", "edge", "linear", "DCR", "ij,jk->ik")
+            ),
         }.get(kind)
         if value is not None:
-            item.attribute.append(helper.make_attribute(name, value(), attr_type=onnx.AttributeProto.AttributeType.Value(kind)))
+            item.attribute.append(
+                helper.make_attribute(name, value(), attr_type=onnx.AttributeProto.AttributeType.Value(kind))
+            )
 
 
 @cache

@@ -15,13 +15,9 @@ SIDE_FILE = "net.bin"
 
 def seeds() -> list[onnx.ModelProto]:
     """Returns the models, the same ones every time."""
-    return [_convolutional(17), _convolutional(11), _dense(13), _reshaped(18), _branched(16), _functional(18)] + [
-        _external(17),
-        _attending(17),
-        _several_inputs(20),
-        _resized(13),
-        _sequence(14),
-        _exported_scopes(18),
+    return [
+        *(_convolutional(17), _convolutional(11), _dense(13), _reshaped(18), _branched(16), _functional(18)),
+        *(_external(17), _attending(17), _several_inputs(20), _resized(13), _sequence(14), _exported_scopes(18)),
     ]
 
 
@@ -135,7 +131,11 @@ def _attending(opset: int) -> onnx.ModelProto:
     nodes = [_op("LayerNormalization", "xgb", "n", axis=-1), _op("MatMul", "nq", "Q"), _op("MatMul", "nk", "K")]
     nodes += [_op("Reshape", "Qs", "Q4"), _op("Reshape", "Ks", "K4"), _op("Transpose", ["Q4"], "Qh", perm=[0, 2, 1, 3])]
     nodes += [_op("Transpose", ["K4"], "Kh", perm=[0, 2, 3, 1]), _op("MatMul", ["Qh", "Kh"], "l")]
-    nodes += [_op("Softmax", "l", "p", axis=-1), _op("MatMul", ["p", "Qh"], "o"), _op("Einsum", "o", equation="abcd->acbd")]
+    nodes += [
+        _op("Softmax", "l", "p", axis=-1),
+        _op("MatMul", ["p", "Qh"], "o"),
+        _op("Einsum", "o", equation="abcd->acbd"),
+    ]
     for item in nodes:
         if item.op_type == "Reshape":
             item.input[:] = [item.input[0][:-1] if len(item.input[0]) > 1 else item.input[0], "s"]

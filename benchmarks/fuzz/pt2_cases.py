@@ -19,22 +19,115 @@ _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_cons
 _TARGETS = (
     *("torch.ops.aten.add.Tensor", "torch.ops.aten.view.default", "torch.ops.aten.relu_.default", "_operator.mul"),
     *("torch.ops.aten.zeros.default", "torch.ops.aten.expand.default", "torch.ops.aten.repeat.default", "math.floor"),
-    *("torch.ops.aten.conv2d.default", "torch.ops.aten.constant_pad_nd.default", "torch.ops.aten.cat.default", "_operator.pow"),
-    *("torch.ops.aten.from_file.default", "torch.os.system", "torch.ops.aten.arange.default", "torch.ops.aten.item.default"),
-    *("torch.ops.aten.nonexistent.default", "torch.ops.prim.device.default", "torch.ops.aten.sym_size.int", "_operator.getitem"),
-    *("torch.ops.higher_order.wrap_with_set_grad_enabled", "torch.ops.aten.resize_.default", "torch.ops.aten.as_strided.default"),
-    *("torch.ops.aten.set_.source_Storage_storage_offset", "torch.ops.aten.__class__.default", "torch.sym_int", "torch.sym_max"),
-    *("torch.ops.aten.empty.memory_format", "torch.ops.aten.lstm.input", "torch.ops.aten.einsum.default", "torch.sym_ite"),
-    *("torch.ops.aten.batch_norm.default", "torch.ops.aten.index.Tensor", "torch.ops.aten.randn.default", "torch.ops.aten.tile.default"),
+    *(
+        "torch.ops.aten.conv2d.default",
+        "torch.ops.aten.constant_pad_nd.default",
+        "torch.ops.aten.cat.default",
+        "_operator.pow",
+    ),
+    *(
+        "torch.ops.aten.from_file.default",
+        "torch.os.system",
+        "torch.ops.aten.arange.default",
+        "torch.ops.aten.item.default",
+    ),
+    *(
+        "torch.ops.aten.nonexistent.default",
+        "torch.ops.prim.device.default",
+        "torch.ops.aten.sym_size.int",
+        "_operator.getitem",
+    ),
+    *(
+        "torch.ops.higher_order.wrap_with_set_grad_enabled",
+        "torch.ops.aten.resize_.default",
+        "torch.ops.aten.as_strided.default",
+    ),
+    *(
+        "torch.ops.aten.set_.source_Storage_storage_offset",
+        "torch.ops.aten.__class__.default",
+        "torch.sym_int",
+        "torch.sym_max",
+    ),
+    *(
+        "torch.ops.aten.empty.memory_format",
+        "torch.ops.aten.lstm.input",
+        "torch.ops.aten.einsum.default",
+        "torch.sym_ite",
+    ),
+    *(
+        "torch.ops.aten.batch_norm.default",
+        "torch.ops.aten.index.Tensor",
+        "torch.ops.aten.randn.default",
+        "torch.ops.aten.tile.default",
+    ),
     *("torch.ops.aten.interpolate.default", "torch.ops.aten.upsample_nearest2d.vec", "torch.ops.aten.linspace.default"),
 )
 _EXPRESSIONS = (
-    *("s0", "Symbol('s0')", "2*s0", "s0**8", "s0**2**2", "9**9**9", "Pow(9, 9)", "-s0", "s0/0", "1/0", "Mod(s0, 0)", ""),
-    *("FloorDiv(s0, 0)", "Integer(10**100)", "99999999999999999999", "s0 +", "x.y", "zuf0", "u0", "Max(s0)", "Max()", "("),
-    *("Symbol('s0', positive=True, integer=True)", "Eq(s0, s0)", "Where(1, 2, 3)", "(" * 300, "-" * 9000 + "1", "1+" * 3000 + "1"),
-    *("s0 if s0 else 1", "[1 for _ in s0]", "s0[0]", "Float('1e400')", "1e400", "0x" + "f" * 4000, "1j", "True", "None", "b'x'"),
-    *("Symbol()", "Symbol(1)", "Integer('x')", "Rational(1, 0)", "ModularIndexing(s0, 0, 0)", "PowByNatural(s0, -1)", "Add(*s0)"),
-    *("Identity(Identity(s0))", "s0 < 3 < s0", "s0*" * 400 + "1", "(s0 + 1)*" * 30 + "1", "Add", "Max", "s999", "ToFloat(s0)"),
+    *(
+        "s0",
+        "Symbol('s0')",
+        "2*s0",
+        "s0**8",
+        "s0**2**2",
+        "9**9**9",
+        "Pow(9, 9)",
+        "-s0",
+        "s0/0",
+        "1/0",
+        "Mod(s0, 0)",
+        "",
+    ),
+    *(
+        "FloorDiv(s0, 0)",
+        "Integer(10**100)",
+        "99999999999999999999",
+        "s0 +",
+        "x.y",
+        "zuf0",
+        "u0",
+        "Max(s0)",
+        "Max()",
+        "(",
+    ),
+    *(
+        "Symbol('s0', positive=True, integer=True)",
+        "Eq(s0, s0)",
+        "Where(1, 2, 3)",
+        "(" * 300,
+        "-" * 9000 + "1",
+        "1+" * 3000 + "1",
+    ),
+    *(
+        "s0 if s0 else 1",
+        "[1 for _ in s0]",
+        "s0[0]",
+        "Float('1e400')",
+        "1e400",
+        "0x" + "f" * 4000,
+        "1j",
+        "True",
+        "None",
+        "b'x'",
+    ),
+    *(
+        "Symbol()",
+        "Symbol(1)",
+        "Integer('x')",
+        "Rational(1, 0)",
+        "ModularIndexing(s0, 0, 0)",
+        "PowByNatural(s0, -1)",
+        "Add(*s0)",
+    ),
+    *(
+        "Identity(Identity(s0))",
+        "s0 < 3 < s0",
+        "s0*" * 400 + "1",
+        "(s0 + 1)*" * 30 + "1",
+        "Add",
+        "Max",
+        "s999",
+        "ToFloat(s0)",
+    ),
 )
 
 
@@ -65,7 +158,9 @@ def _change(random: Random, entries: dict[str, bytes]) -> None:
     elif kind == 2:
         entries[pick(random, list(entries))] = entries[pick(random, list(entries))]
     elif kind == 3:
-        name = pick(random, ("data/weights/model.pt", "data/weights/weight_0", "code/x.py", "extra/a", "byteorder", "data.pkl"))
+        name = pick(
+            random, ("data/weights/model.pt", "data/weights/weight_0", "code/x.py", "extra/a", "byteorder", "data.pkl")
+        )
         entries[name] = b"\x80\x02." * 10
     else:
         name = pick(random, _CONFIGS) if kind < 7 else _PROGRAM
@@ -205,7 +300,11 @@ def _argument(random: Random, value: Any) -> None:
         kinds |= {"as_tensor": {"name": "x"}, "as_tensors": [{"name": "x"}], "as_scalar_type": integer(random)}
         kinds |= {"as_layout": integer(random), "as_memory_format": integer(random), "as_graph": {}, "as_operator": "x"}
         kinds |= {"as_sym_int": {"as_int": integer(random)}, "as_sym_ints": [{"as_name": "s0"}], "as_floats": [0.5]}
-        kinds |= {"as_optional_tensors": [{"as_none": True}], "as_device": {"type": "cuda", "index": 99}, "as_string_to_argument": {}}
+        kinds |= {
+            "as_optional_tensors": [{"as_none": True}],
+            "as_device": {"type": "cuda", "index": 99},
+            "as_string_to_argument": {},
+        }
         name = pick(random, list(kinds))
         holder[key] = {name: kinds[name]}
 

@@ -52,14 +52,13 @@ def seeds() -> list[dict[str, bytes]]:
     batch = Dim("batch", min=1, max=1024)
     image, rows = torch.zeros(2, 3, 6, 6), torch.zeros(2, 3, 4)
     ids = torch.zeros(2, 5, dtype=torch.int64)
-    made = [
+    return [
         _saved(_Convolutional(), (image,), {"x": {0: batch}}),
         _saved(_Convolutional(), (image,), None),
         _saved(_Several(), (ids, torch.zeros(2, 5, 4)), {"ids": {0: batch}, "x": {0: batch}}),
         _saved(_Reshaped(), (rows,), {"x": {0: batch}}),
         _saved(nn.Sequential(nn.ConvTranspose2d(3, 2, 2), nn.Upsample(scale_factor=2), nn.GELU()), (image,), None),
     ]
-    return made
 
 
 def _saved(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> dict[str, bytes]:

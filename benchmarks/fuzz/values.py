@@ -19,7 +19,17 @@ STRINGS = (
     *("a." * 300, "x" * 300, "nan", "None\n\nTraceback", "%s%n", "{0.__class__}", "class", "input", "kwargs", "int"),
 )
 PATHS = (
-    *("../secret.bin", "/etc/passwd", "link/net.bin", "a/../../secret.bin", "net.onnx", "/dev/zero", "", ".", "net.bin/x"),
+    *(
+        "../secret.bin",
+        "/etc/passwd",
+        "link/net.bin",
+        "a/../../secret.bin",
+        "net.onnx",
+        "/dev/zero",
+        "",
+        ".",
+        "net.bin/x",
+    ),
     *("net.bin\0", "C:\\x", "file:///etc/passwd", "A" * 300, "x/" * 3000, "link", "pipe", "/proc/self/mem", "net.bin/"),
     *("\ud7ff", "./net.bin", "NET.BIN", "\n", "~/x"),
 )

@@ -24,7 +24,7 @@ from benchmarks.fuzz.judge import Verdict, judge, write_case
 BUILDERS = {"onnx": onnx_cases.build, "pt2": pt2_cases.build}
 SEEDS = {"onnx": onnx_cases.whole, "pt2": pt2_cases.whole}
 _FORBIDDEN = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
-_SECRET = "secret.bin"
+_SECRET = "secret.bin"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,19 @@ def _case(
     (folder / "link").symlink_to(box)
     os.chdir(folder)
     seen.clear()
-    before, start, written = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), os.fstat(2).st_size
+    before, start, written = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        time.perf_counter(),
+        os.fstat(2).st_size,
+    )
     verdict = judge(loader, path)
     seconds = time.perf_counter() - start
     sys.stdout.flush()
     sys.stderr.flush()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    left = sorted(set(os.listdir(folder)) - {*files, "link"}) + os.listdir(box / "tmp")
+    left = [
+        str(left) for place in (folder, box / "tmp") for left in place.iterdir() if left.name not in {*files, "link"}
+    ]
     if verdict.good:
         verdict = _aftermath(verdict, grown, os.fstat(2).st_size - written, left + seen, limits)
     return {"good": verdict.good, "key": verdict.key, "text": verdict.text[:6000], "seconds": seconds}

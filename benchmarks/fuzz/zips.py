@@ -27,6 +27,7 @@ def mangle_zip(random: Random, entries: dict[str, bytes], method: int = zipfile.
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
         warnings.simplefilter("ignore")
         for name, data in entries.items():
+            name = name or "?"  # noqa: PLW2901 - zipfile itself stumbles over an empty one
             archive.writestr(zipfile.ZipInfo(name) if chance(random, 0.5) else name, data)
         if kind == 2:
             archive.writestr(pick(random, names), b"again")

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
 
-from compressors.errors import ModelError, UnsupportedModelError
+from compressors.errors import ModelError, UnsupportedModelError, reason
 from compressors.graph import TensorSpec
 from compressors.lift.names import output_names, unique
 from compressors.shapes import PROBE, output_nodes, propagate
@@ -148,9 +148,8 @@ def output_specs(
             f"the model uses {exc.func}, whose result depends on the data in its size; Shoal cannot edit that"
         ) from exc
     except (RuntimeError, ValueError, TypeError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise UnsupportedModelError(
-            f"the model runs at one batch size only ({reason}); export it with dynamic_shapes for dimension 0"
+            f"the model runs at one batch size only ({reason(exc)}); export it with dynamic_shapes for dimension 0"
         ) from exc
     nodes = output_nodes(module)
     if names is None or len(names) != len(nodes):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from compressors.errors import ModelError, reason
 from compressors.lift import schema
 from compressors.modules import Constant
 
@@ -40,12 +41,19 @@ def fold(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, in_pla
         args: Its arguments, constants and plain values.
         kwargs: The same by name.
         in_place: Whether a writing operator may write; otherwise it writes a copy, so that weights stay as they are.
+
+    Raises:
+        ModelError: The operator does not take these numbers.
     """
     arguments = (map_leaves(args, _unwrap), map_leaves(kwargs, _unwrap))
     if schema.writes(function) and not in_place:
         arguments = map_leaves(arguments, lambda v: v.clone() if isinstance(v, torch.Tensor) else v)
-    with torch.no_grad():
-        return map_leaves(function(*arguments[0], **arguments[1]), _wrap)
+    try:
+        with torch.no_grad():
+            return map_leaves(function(*arguments[0], **arguments[1]), _wrap)
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as exc:
+        name = str(function)[:100]
+        raise ModelError(f"{name!r}, of weights and numbers only, cannot be computed: {reason(exc)}") from exc
 
 
 def _unwrap(value: Any) -> Any:

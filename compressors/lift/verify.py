@@ -8,7 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from compressors.errors import ModelError, SurgeryError, UnsupportedModelError
+from compressors.errors import ModelError, SurgeryError, UnsupportedModelError, reason
 from compressors.graph import Graph
 from compressors.lift.edges import is_data
 
@@ -27,7 +27,7 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
 
     Raises:
         SurgeryError: They differ; our fault.
-        ModelError: The program's own outputs are not finite.
+        ModelError: The program does not run, or its own outputs are not finite.
         UnsupportedModelError: They differ only because the program mixes samples of its one batch size.
     """
     fixed = _fixed_batch(program)
@@ -96,7 +96,11 @@ def _fixed_batch(program: ExportedProgram) -> int | None:
 
 
 def _run(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
-    """Runs the program as it is, on copies: its in-place operators write their inputs."""
+    """Runs the program as it is, on copies: its in-place operators write their inputs.
+
+    Raises:
+        ModelError: It does not run.
+    """
     values = {**program.constants, **program.state_dict}
     data = iter(inputs)
     flat = []
@@ -105,4 +109,7 @@ def _run(program: ExportedProgram, inputs: tuple[torch.Tensor, ...]) -> Sequence
             flat.append(values[str(spec.target)])
         else:
             flat.append(next(data).clone() if is_data(spec) else getattr(spec.arg, "value", None))
-    return [value for value in program.graph_module(*flat) if value is not None]
+    try:
+        return [value for value in program.graph_module(*flat) if value is not None]
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as exc:
+        raise ModelError(f"the model does not run on random samples: {reason(exc)}; export it again") from exc

@@ -13,6 +13,7 @@ from compressors.errors import ModelError, OptionError
 from compressors.graph import Graph
 from compressors.lift import Edges, lift
 from compressors.sources import folder, named, onnx, pt2
+from compressors.sources.quiet import quiet
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced
 
@@ -37,11 +38,12 @@ def load(source: ModelSource) -> Graph:
     reader = _READERS.get(source.kind)
     if reader is None:
         raise OptionError("source.kind", f"unknown kind of model source {source.kind!r}; known: {', '.join(_READERS)}")
-    traced = reader(source)
-    _check_finite(traced.program)
-    name = source.name or (source.path.stem if source.path else "model")
-    shapes = [source.sample_shape] if source.sample_shape and source.kind == "pt2" else source.input_shapes
-    return lift(traced.program, name, shapes or None, Edges(traced.ranges, traced.output_names))
+    with quiet():
+        traced = reader(source)
+        _check_finite(traced.program)
+        name = source.name or (source.path.stem if source.path else "model")
+        shapes = [source.sample_shape] if source.sample_shape and source.kind == "pt2" else source.input_shapes
+        return lift(traced.program, name, shapes or None, Edges(traced.ranges, traced.output_names))
 
 
 def preprocessing(source: ModelSource) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import torch
 from torch._export.serde.schema import SCHEMA_VERSION
 from torch._ops import OpOverload
 
-from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError
+from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError, reason
 from compressors.lift.names import flat_names
 
 _PLAIN = {
@@ -70,7 +70,9 @@ def sanitise(data: bytes, where: str) -> tuple[dict[str, Any], tuple[str, ...] |
         _check_version(program["schema_version"], where)
         nodes = list(_objects(program))
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise ModelError(f"{where}: models/model.json is no exported program ({exc!r})") from exc
+        raise ModelError(
+            f"{where}: models/model.json is no exported program ({type(exc).__name__}: {reason(exc)})"
+        ) from exc
     for item in nodes:
         _check(item, where)
     names = _output_names(program)
@@ -141,7 +143,9 @@ def _check(item: dict[str, Any], where: str) -> None:
         _check_expression(item["expr_str"], where)
     if "target" in item and "inputs" in item:
         _check_operator(item["target"], where)
-        item["metadata"] = {key: value for key, value in item["metadata"].items() if key in _KEPT_METADATA}
+        metadata = item.get("metadata")
+        kept = metadata.items() if isinstance(metadata, dict) else ()
+        item["metadata"] = {key: value for key, value in kept if key in _KEPT_METADATA}
     for key in _CODE_OBJECTS:
         if item.get(key) is not None:
             raise UnsafeModelError(f"{where}: the program passes an object ({key}), which would have to be unpickled")
@@ -150,10 +154,11 @@ def _check(item: dict[str, Any], where: str) -> None:
 
 
 def _check_operator(target: Any, where: str) -> None:
+    target = target if isinstance(target, str) else str(target)[:100]
     if target in _PLAIN:
         return
-    match = _OPERATOR.fullmatch(target) if isinstance(target, str) else None
-    if match is None and isinstance(target, str) and re.fullmatch(r"torch\.ops\.\w+\.\w+(\.\w+)?", target):
+    match = _OPERATOR.fullmatch(target)
+    if match is None and re.fullmatch(r"torch\.ops\.\w+\.\w+(\.\w+)?", target):
         raise UnsupportedModelError(
             f"{where} uses the operator {target!r}; Shoal knows PyTorch's own (torch.ops.aten) only"
         )
@@ -169,7 +174,7 @@ def _check_expression(text: Any, where: str) -> None:
     try:
         tree = ast.parse(str(text)[:10_000], mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
-        raise ModelError(f"{where}: {text!r} is no size expression") from exc
+        raise ModelError(f"{where}: {str(text)[:100]!r} is no size expression ({reason(exc)})") from exc
     if not all(_harmless(node) for node in ast.walk(tree)):
         raise UnsafeModelError(f"{where}: the size expression {str(text)[:100]!r} is more than arithmetic")
 

@@ -7,7 +7,6 @@ entry by entry, and torch is given a new archive that holds the checked program,
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 import tempfile
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from compressors.errors import ModelError, OptionError, UnsafeModelError
+from compressors.errors import ModelError, OptionError, UnsafeModelError, reason
 from compressors.sources.archive import Entries, open_entries, write_entries
+from compressors.sources.dryrun import dry_run
 from compressors.sources.program import sanitise
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced
@@ -52,7 +52,9 @@ def read(source: ModelSource) -> Traced:
         with tempfile.TemporaryDirectory(prefix="shoal-model-") as place:
             clean = Path(place) / "clean.pt2"
             write_entries(clean, changed, {name: name for name in tensors}, entries)
-            return Traced(_load(clean, where), output_names=names)
+            program = _load(clean, where)
+    dry_run(program, where)
+    return Traced(program, output_names=names)
 
 
 def _check_format(entries: Entries, where: str) -> None:
@@ -67,7 +69,7 @@ def _check_format(entries: Entries, where: str) -> None:
     if entries.get("archive_format") != b"pt2" or _PROGRAM not in entries:
         raise ModelError(f"{where} holds no exported program ({_PROGRAM}); write it with torch.export.save")
     if entries.get("archive_version", b"0") != b"0":
-        raise ModelError(f"{where} has archive version {entries['archive_version']!r}, this Shoal reads 0")
+        raise ModelError(f"{where} has archive version {entries['archive_version'][:20]!r}, this Shoal reads 0")
     compiled = [name for name in entries if name.startswith("data/aotinductor/")]
     if compiled:
         raise UnsafeModelError(f"{where} holds compiled code ({compiled[0]!r}), which Shoal never loads")
@@ -87,7 +89,7 @@ def _payloads(
         items: list[dict[str, Any]] = list(settings["config"].values())
         found = dict.fromkeys(_payload(entries, folder, item, names, where) for item in items)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise ModelError(f"{where}: {config!r} is missing or damaged ({exc!r})") from exc
+        raise ModelError(f"{where}: {config!r} is missing or damaged ({type(exc).__name__}: {reason(exc)})") from exc
     return json.dumps(settings).encode(), list(found)
 
 
@@ -109,17 +111,7 @@ def _payload(entries: Entries, folder: str, item: dict[str, Any], names: re.Patt
 
 def _load(path: Path, where: str) -> ExportedProgram:
     """Hands a checked archive to torch."""
-    log = logging.getLogger("torch.export")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
         return torch.export.load(path)
     except Exception as exc:  # torch raises whatever its reader stumbles over
-        raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {_first_line(exc)}") from exc
-    finally:
-        log.setLevel(level)
-
-
-def _first_line(exc: Exception) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(exc).__name__
+        raise ModelError(f"{where} cannot be read by torch {torch.__version__}: {reason(exc)}") from exc

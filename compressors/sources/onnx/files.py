@@ -85,7 +85,11 @@ class Beside:
         path = self.folder
         for part in parts:
             path = path / part
-            if path.is_symlink():
+            try:
+                linked = path.is_symlink()
+            except OSError as exc:
+                raise self._missing(location[:200], what) from exc
+            if linked:
                 raise UnsafeModelError(f"{self.where}: {what} has its data behind the link {location!r}; pack the file")
         return path
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressors.errors import EngineError, ModelError, UnsupportedModelError
+from compressors.errors import EngineError, ModelError, UnsupportedModelError, reason
 from compressors.sources.onnx.host import run_host
 from compressors.sources.onnx.model import Node, OnnxModel
 from compressors.sources.onnx.names import tensor_paths
@@ -176,5 +176,4 @@ def _misfit(call: Call, exc: Exception) -> ModelError:
             got.append(f"{str(value.tensor.dtype).removeprefix('torch.')}{sizes}")
         else:
             got.append(f"numbers{list(value.host.shape)}")
-    reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-    return ModelError(f"{call.node.label} does not fit its inputs ({', '.join(got)}): {reason[:200]}")
+    return ModelError(f"{call.node.label} does not fit its inputs ({', '.join(got)}): {reason(exc)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from compressors.errors import EngineError, ModelError, OptionError, UnsupportedModelError
+from compressors.errors import EngineError, ModelError, OptionError, UnsupportedModelError, reason
+from compressors.sources.onnx.limits import RESULT_ELEMENTS
 from compressors.sources.onnx.model import Input, OnnxModel
 from compressors.sources.onnx.network import Network
 from compressors.sources.source import ModelSource
@@ -116,6 +118,12 @@ def _given(item: Input, model: OnnxModel, source: ModelSource) -> tuple[int, ...
 def _export(
     network: Network, model: OnnxModel, shapes: list[tuple[int, ...]], batch: int, *, free: bool
 ) -> ExportedProgram:
+    for item, shape in zip(model.inputs, shapes, strict=True):
+        if batch * math.prod(shape) > RESULT_ELEMENTS:
+            raise ModelError(
+                f"{model.where}: the input {item.name!r} of shape {(batch, *shape)} has more than "
+                f"{RESULT_ELEMENTS} elements"
+            )
     named = zip(input_names(model), model.inputs, shapes, strict=True)
     samples = {name: torch.zeros(batch, *shape, dtype=item.dtype) for name, item, shape in named}
     sizes: Any = {"inputs": {name: {0: Dim.AUTO} for name in samples}} if free else None
@@ -126,5 +134,4 @@ def _export(
     except EngineError as exc:
         raise type(exc)(f"{model.where}: {exc}") from exc
     except Exception as exc:  # the tracer raises whatever it stumbles over
-        reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-        raise UnsupportedModelError(f"{model.where} cannot be traced: {reason[:200]}") from exc
+        raise UnsupportedModelError(f"{model.where} cannot be traced: {reason(exc)}") from exc
