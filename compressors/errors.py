@@ -23,7 +23,7 @@ _LONGEST: Final = 1500
 class EngineError(Exception):
     """Base of all engine errors; the message is fit for the user, short and printable whatever it quotes."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(_fit(message))
 
 

@@ -94,8 +94,8 @@ def _has(module: fx.GraphModule, path: str) -> bool:
 def _silu(node: fx.Node) -> fx.Node | None:
     """Returns x where a node is x * sigmoid(x)."""
     for x, gate in _both_ways(node):
-        reads = isinstance(gate, fx.Node) and gate.args[0] is x
-        if reads and _is_module(gate, nn.Sigmoid) and isinstance(x, fx.Node):
+        gated = isinstance(gate, fx.Node) and _is_module(gate, nn.Sigmoid) and gate.args[0] is x
+        if gated and isinstance(x, fx.Node):
             return x
     return None
 

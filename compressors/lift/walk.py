@@ -302,7 +302,7 @@ class Walk:
 
 
 def _lays_out_attention(node: fx.Node, name: str) -> bool:
-    """Says whether a copy is there for attention, whose kernel, and so whose rounding, depends on the layout in memory."""
+    """Says whether a copy is there for attention: its kernel, and so its rounding, depends on the layout in memory."""
     source: Any = node.args[0]
     before, after = (one.meta.get("val") for one in (source, node))
     if name != "contiguous" or not node.users or not isinstance(before, torch.Tensor):

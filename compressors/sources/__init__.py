@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,8 +42,15 @@ def load(source: ModelSource) -> Graph:
         traced = reader(source)
         _check_finite(traced.program)
         name = source.name or (source.path.stem if source.path else "model")
-        shapes = [source.sample_shape] if source.sample_shape and source.kind == "pt2" else source.input_shapes
+        shapes = _open_shapes(source)
         return lift(traced.program, name, shapes or None, Edges(traced.ranges, traced.output_names))
+
+
+def _open_shapes(source: ModelSource) -> Sequence[tuple[int, ...]] | Mapping[str, tuple[int, ...]]:
+    """Returns the sample shapes that lifting may need; readers that build or trace the model have used them already."""
+    if source.kind != "pt2":
+        return ()
+    return [source.sample_shape] if source.sample_shape else source.input_shapes
 
 
 def preprocessing(source: ModelSource) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressors.analysis import Limits, analyse
-from tests.compressors.networks import NETWORKS, PreActivation, graph_of, lifted
+from tests.compressors.networks import NETWORKS, graph_of, lifted
 
 
 def neighbours(analysis, chain="main"):

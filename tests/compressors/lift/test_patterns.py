@@ -53,6 +53,14 @@ def test_other_constants_are_another_function():
     assert kinds(lifted(HandGelu(0.05), (5, 6))) == ["tanh"]
 
 
+def test_product_of_two_inputs_is_left_alone():
+    class Product(nn.Module):
+        def forward(self, x, y):
+            return x * y
+
+    assert kinds(lifted(Product(), (4,), (4,))) == []
+
+
 def test_gate_on_another_tensor_is_no_silu():
     class Gate(nn.Module):
         def forward(self, x):
