@@ -18,6 +18,7 @@ from compressors.lift.batch import free_sizes, shares_row
 from compressors.lift.edges import is_nothing
 from compressors.lift.place import Placer, path_of
 from compressors.lift.refuse import refuse
+from compressors.lift.products import flattened_product
 from compressors.lift.values import fold, is_constant, map_leaves, traced_dtype, traced_shape
 from compressors.modules import Constant
 from compressors.tidy import tidy
@@ -29,6 +30,9 @@ _ASSERTIONS = ("_assert_", "sym_constrain_range")
 _OWN_STATE = "the model changes its own state ({}) when it runs; call model.eval() before exporting"
 _INLINED = {"wrap_with_set_grad_enabled", "wrap_with_autocast"}
 _RENAMED = {"view": torch.ops.aten.reshape.default, "_unsafe_view": torch.ops.aten.reshape.default}
+
+
+_RESHAPES = {"view", "_unsafe_view", "reshape"}
 
 
 class AliasedWriteError(Exception):
@@ -137,6 +141,12 @@ class Walk:
                 return fold(target, args, kwargs, in_place=self._fresh(node))
             if name.startswith("new_") and is_constant(args[1:]) and not self._sized_by_batch(args[1]):
                 return fold(target, (Constant(torch.empty(0, dtype=traced_dtype(node))), *args[1:]), kwargs)
+        if name in _RESHAPES and (flat := flattened_product(node)) is not None:
+            product, source = self.env[flat[0]], self.env[flat[1]]
+            if isinstance(product, fx.Node) and product.op == "call_module" and isinstance(source, fx.Node):
+                called = self.graph.call_module(str(product.target), (source,))
+                called.meta["path"] = str(product.target)
+                return called
         if self._without_effect(node, name, args):
             return (args[0], None) if name == "native_dropout" else args[0]
         return self._emit(node, target, args, kwargs)
