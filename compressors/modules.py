@@ -210,11 +210,14 @@ def _layer_norm(arguments: Arguments, _rank: int) -> nn.Module | None:
 
 
 def _group_norm(arguments: Arguments, _rank: int) -> nn.Module | None:
-    weight = arguments["weight"]
-    if weight is None or arguments["bias"] is None:
+    known = arguments["weight"] or arguments["bias"]
+    if known is None:
         return None
     groups = arguments.get("num_groups") or arguments["group"]
-    return _fill(nn.GroupNorm(groups, weight.value.shape[0], arguments["eps"], device="meta"), arguments)
+    module = nn.GroupNorm(groups, known.value.shape[0], arguments["eps"], device="meta")
+    module.weight = nn.Parameter(torch.ones_like(known.value))
+    module.bias = nn.Parameter(torch.zeros_like(known.value))
+    return _fill(module, arguments)
 
 
 def _prelu(arguments: Arguments, _rank: int) -> nn.Module | None:

@@ -167,7 +167,7 @@ class _Settle(fx.Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Sets the statistics before they are used."""
-        if target is torch.ops.aten.batch_norm.default:
+        if target is torch.ops.aten.batch_norm.default and args[3] is not None:
             settle_statistics(args[0], (args[3], args[4]), self.generator)
         return super().call_function(target, args, kwargs)
 

@@ -125,10 +125,12 @@ def _compare(node: fx.Node, got: Any, what: str) -> None:
         ModelError: They differ, or it is too large.
     """
     said = node.meta.get("val")
-    many = isinstance(said, tuple | list) and isinstance(got, tuple | list)
-    if many and len(said) != len(got):
-        raise ModelError(f"{what} has {len(got)} results, the program says {len(said)}; export the model again")
-    for left, right in zip(said, got, strict=True) if many else [(said, got)]:
+    pairs = [(said, got)]
+    if isinstance(said, tuple | list) and isinstance(got, tuple | list):
+        if len(said) != len(got):
+            raise ModelError(f"{what} has {len(got)} results, the program says {len(said)}; export the model again")
+        pairs = list(zip(said, got, strict=True))
+    for left, right in pairs:
         if isinstance(right, torch.Tensor):
             _check_size(right.shape, what)
         if left is not None and not _agree(left, right):

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_LOGGERS: Final = ("torch._subclasses.fake_tensor", "torch.export", "torch.export.pt2_archive", "torch.fx.experimental")
+_LOGGERS: Final = (
+    "torch._subclasses.fake_tensor",
+    "torch.export",
+    "torch.export.pt2_archive",
+    "torch.fx.experimental.symbolic_shapes",
+)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compressors.analysis import analyse
 from compressors.errors import ModelError, UnsupportedModelError
 from compressors.lift import lift
 from compressors.modules import OPERATORS, activation_kind
@@ -268,6 +269,43 @@ def test_layout_that_attention_sees_is_kept():
     graph = lifted(model, (8, 6, 6))
     x = torch.randn(1, 8, 6, 6)
     assert torch.equal(model(x), graph.module(x))
+
+
+def test_product_of_a_flattened_tensor_is_a_linear_on_the_tensor():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.Parameter(torch.randn(6, 6)) for _ in range(2))
+            self.bias = nn.Parameter(torch.randn(6))
+
+        def forward(self, x):
+            y = F.gelu(torch.addmm(self.bias, x.view(-1, 6), self.one).view(x.shape))
+            return x + torch.mm(y.view(-1, 6), self.two).view(x.shape)
+
+    torch.manual_seed(0)
+    model = Flat()
+    graph = lifted(model, (5, 6))
+    x = torch.randn(3, 5, 6)
+    assert relative(model(x), graph.module(x)) <= 1e-6
+    assert kinds(graph) == ["Linear", "GELU", "Linear"]
+    assert not any("view" in name or "reshape" in name for name in functions(graph))
+    assert any(segment.kernels == ((),) and segment.sites for segment in analyse(graph).segments)
+
+
+@pytest.mark.parametrize("missing", ["weight", "bias"])
+def test_group_norm_without_weight_or_bias_is_still_a_norm(missing):
+    class Norm(nn.GroupNorm):
+        def forward(self, x):
+            weight, bias = (None if name == missing else getattr(self, name) for name in ("weight", "bias"))
+            return F.group_norm(x, self.num_groups, weight, bias)
+
+    model = Norm(1, 4)
+    torch.nn.init.uniform_(model.weight)
+    torch.nn.init.uniform_(model.bias)
+    graph = lifted(model, (4, 5, 5))
+    x = torch.randn(3, 4, 5, 5)
+    assert kinds(graph) == ["GroupNorm"]
+    assert relative(model(x), graph.module(x)) <= 1e-6
 
 
 def test_the_input_is_never_written():
