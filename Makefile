@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo --out demo-output
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
