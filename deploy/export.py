@@ -49,6 +49,20 @@ class InputSpec(Protocol):
     def dtype(self) -> torch.dtype:
         """Element type."""
 
+    @property
+    def low(self) -> int:
+        """Smallest random value of an integer tensor."""
+
+    @property
+    def high(self) -> int:
+        """What random values of an integer tensor stay below."""
+
+
+def describe_input(spec: InputSpec) -> TensorInfo:
+    """Returns the same without torch."""
+    dtype = str(spec.dtype).removeprefix("torch.")
+    return TensorInfo(spec.name, tuple(spec.shape), dtype, spec.low, spec.high)
+
 
 @dataclass(frozen=True)
 class ExportSettings:
@@ -116,7 +130,7 @@ def describe_artifact(path: Path, inputs: Sequence[InputSpec], notes: tuple[str,
         size_bytes=size,
         opset=next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}),
         precision=_precision(model),
-        inputs=tuple(TensorInfo(spec.name, tuple(spec.shape), _numpy_name(spec.dtype)) for spec in inputs),
+        inputs=tuple(map(describe_input, inputs)),
         outputs=tuple(_describe(value) for value in model.graph.output),
         producers={name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxsim")},
         notes=notes,
@@ -241,10 +255,6 @@ def _describe(value: onnx.ValueInfoProto) -> TensorInfo:
     sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     return TensorInfo(value.name, tuple(sizes[1:]), str(dtype))
-
-
-def _numpy_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _operator(exc: BaseException) -> str | None:

@@ -21,8 +21,7 @@ from torch import nn
 from deploy.cleaning import clean, serialise
 from deploy.direct import build_direct
 from deploy.errors import ExportError
-from deploy.export import ExportSettings, InputSpec, export_onnx
-from deploy.tensors import TensorInfo
+from deploy.export import ExportSettings, InputSpec, describe_input, export_onnx
 
 _BUNDLE_SIZE = 24
 _BUNDLE_BYTES = 2**28
@@ -48,6 +47,8 @@ class _Renamed:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    low: int
+    high: int
 
 
 class _SideBySide(nn.Module):
@@ -107,7 +108,10 @@ def _bundles(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 def _write_bundle(pieces: Sequence[Piece], batch: int) -> None:
     inputs = [
-        [_Renamed(f"piece{place}_in{index}", tuple(spec.shape), spec.dtype) for index, spec in enumerate(piece.inputs)]
+        [
+            _Renamed(f"piece{place}_in{index}", tuple(spec.shape), spec.dtype, spec.low, spec.high)
+            for index, spec in enumerate(piece.inputs)
+        ]
         for place, piece in enumerate(pieces)
     ]
     outputs = [
@@ -130,8 +134,7 @@ def _count_outputs(piece: Piece, batch: int) -> int:
 
 
 def _example(spec: InputSpec, batch: int) -> torch.Tensor:
-    info = TensorInfo(spec.name, tuple(spec.shape), str(spec.dtype).removeprefix("torch."))
-    return torch.from_numpy(info.random(batch, 0))
+    return torch.from_numpy(describe_input(spec).random(batch, 0))
 
 
 def _as_tuple(result: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

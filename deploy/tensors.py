@@ -21,14 +21,18 @@ class TensorInfo:
         name: Its name in the file.
         shape: Shape of one sample, without the batch dimension (always dimension 0). None marks a free dimension.
         dtype: Element type as numpy names it, e.g. `float32`.
+        low: Smallest random value of an integer or boolean tensor; 1 for a mask, whose random values are ones.
+        high: What random integers stay below: the size of the table that they look up, where that is known.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    low: int = 0
+    high: int = 2
 
     def random(self, batch: int, seed: int) -> Array:
-        """Returns reproducible standard-normal (or 0/1 integer) values, shape (batch, *shape).
+        """Returns reproducible values, shape (batch, *shape): standard-normal, or integers in [low, high).
 
         Raises:
             DataError: If a dimension other than the batch is free.
@@ -40,4 +44,4 @@ class TensorInfo:
         generator = np.random.default_rng(seed)
         if np.issubdtype(np.dtype(self.dtype), np.floating):
             return generator.standard_normal(size, dtype=np.float32).astype(self.dtype)
-        return generator.integers(0, 2, size).astype(self.dtype)
+        return generator.integers(self.low, self.high, size).astype(self.dtype)

@@ -19,6 +19,8 @@ class Spec:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    low: int = 0
+    high: int = 2
 
 
 class Residual(nn.Module):

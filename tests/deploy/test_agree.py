@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 from deploy.agree import agree
 from deploy.artifact import Artifact
 from deploy.errors import DataError, ModelFileError
-from tests.deploy.networks import Residual, make_residual
+from deploy.export import export_onnx
+from tests.deploy.networks import Residual, Spec, make_residual
 
 
 def test_a_faithful_file_agrees_at_every_batch_size(artifact: Artifact, residual: Residual) -> None:
@@ -55,6 +57,25 @@ def test_not_a_number_never_agrees(artifact: Artifact) -> None:
     agreement = agree(artifact, module)
     assert not agreement.passed
     assert agreement.batches[0].max_abs_error == float("inf")
+
+
+def test_integers_stay_in_the_range_that_the_input_says(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(100, 4)
+
+        def forward(self, words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            weights = torch.where(mask[:, None] > 0, 0.0, -torch.inf).expand(-1, words.shape[1], -1).softmax(-1)
+            return weights @ self.words(words)
+
+    model = Masked().eval()
+    inputs = [Spec("words", (6,), torch.int64, 90, 100), Spec("mask", (6,), torch.int64, 1, 2)]
+    artifact = export_onnx(model, inputs, ["y"], tmp_path / "model.onnx")
+    assert agree(artifact, model).passed
+    words, mask = (spec.random(8, 0) for spec in artifact.inputs)
+    assert set(words.flatten()) == set(range(90, 100))
+    assert (mask == 1).all()
 
 
 def test_real_samples_are_used_and_repeated(artifact: Artifact, residual: Residual) -> None:

@@ -63,9 +63,7 @@ def test_a_wrong_import_is_ours_and_says_by_how_much(tmp_path: Path) -> None:
     graph = load(ModelSource(kind="onnx", path=path))
     with torch.no_grad():
         next(graph.module.parameters()).mul_(1.001)
-    with pytest.raises(
-        WrongImportError, match=r"output 'y' differs from ONNX Runtime's by 0\.001 .*fault of Shoal"
-    ):
+    with pytest.raises(WrongImportError, match=r"output 'y' differs from ONNX Runtime's by 0\.001 .*fault of Shoal"):
         check_import(path, graph)
 
 
