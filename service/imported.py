@@ -17,7 +17,7 @@ from torch import fx
 from compressors.errors import ModelError
 from compressors.graph import Graph, TensorSpec
 from compressors.sources.onnx import find_model
-from compressors.sources.onnx.unpack import is_archive, unpack
+from compressors.sources.unpack import is_archive, unpack
 from deploy.errors import DataError, ModelFileError
 from deploy.runtimes import Session, SessionSettings, find_runtime
 from deploy.tensors import Array

@@ -1,17 +1,18 @@
-"""Folders from strangers: a directory as it is, or a zip or tar of one, unpacked under caps into a temporary place.
+"""Zip and tar archives of several files from strangers, unpacked under caps into a folder of ours.
 
-Only data files (JSON, safetensors, torch's state dicts) are written out; everything else in an archive is skipped, so
-that no code of the user's ever lies on disk. Links are refused: an archive of a model needs none.
+Every name is checked before its entry is written, and every entry is written by this module: no archive library ever
+chooses a path, follows a link or sets a mode.
 """
 
 from __future__ import annotations
 
-import shutil
+import lzma
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -19,12 +20,27 @@ from typing import IO
 from compressors.errors import ModelError, UnsafeModelError
 from compressors.sources.archive import ArchiveLimits
 
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
+"""What the archive libraries raise for files that are damaged."""
+
+_CHUNK = 2**20
 _TEXT_BYTES = 64 * 2**20
-_KEPT = {".json", ".safetensors", ".bin", ".pth", ".pt"}
+_TENSORS = {".bin", ".pth", ".pt", ".safetensors"}
+_DATA = {".json", *_TENSORS}
 
 
 def is_archive(path: Path, *, of_torch: bool = False) -> bool:
-    """Says whether a file is a zip or tar of files.
+    """Says whether a file is a zip or tar of files, by its content.
 
     Args:
         path: A file; what does not exist is no archive.
@@ -32,13 +48,15 @@ def is_archive(path: Path, *, of_torch: bool = False) -> bool:
     """
     if not path.is_file():
         return False
-    if not zipfile.is_zipfile(path):
-        return not of_torch and path.suffix not in {".bin", ".pth", ".pt", ".safetensors"} and tarfile.is_tarfile(path)
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if not zipped:
+        return not of_torch and path.suffix not in _TENSORS and tarfile.is_tarfile(path)
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
+    except DAMAGE:
+        return not of_torch
     return pickled == of_torch
 
 
@@ -57,7 +75,9 @@ def read_text(path: Path) -> bytes:
 def open_folder(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Path]:
     """Yields a directory with a model's files; an unpacked one is deleted afterwards.
 
-    Tensors that were mapped from its files stay valid after that: the files go when the last mapping does.
+    Of an archive only data files (JSON, safetensors, torch's state dicts) are written out, so that no code of the
+    user's ever lies on disk. Tensors that were mapped from its files stay valid afterwards: the files go when the last
+    mapping does.
 
     Raises:
         ModelError: It is no directory, zip or tar, is damaged, or breaks a cap.
@@ -67,23 +87,126 @@ def open_folder(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Pat
         _check_links(path)
         yield path
         return
+    with tempfile.TemporaryDirectory(prefix="shoal-model-") as place:
+        unpack(path, Path(place), limits, lambda name: PurePosixPath(name).suffix in _DATA)
+        yield _top(Path(place))
+
+
+def unpack(
+    path: Path, folder: Path, limits: ArchiveLimits | None = None, wanted: Callable[[str], bool] = bool
+) -> list[Path]:
+    """Writes the files of a zip or tar below `folder` and returns their paths.
+
+    Args:
+        path: The archive.
+        folder: An empty folder.
+        limits: Caps on what it may hold.
+        wanted: Says of a name whether to write the entry; all of them are checked.
+
+    Raises:
+        ModelError: It is no intact archive, or breaks a cap.
+        UnsafeModelError: It holds absolute, climbing or duplicate names, links, devices or encrypted entries.
+    """
     if not path.is_file():
         raise ModelError(f"{path.name}: there is no such file or folder")
-    with tempfile.TemporaryDirectory(prefix="shoal-model-") as place:
-        folder = Path(place)
+    unpacked = _Unpacked(path, folder, limits or ArchiveLimits(), wanted)
+    try:
+        if zipfile.is_zipfile(path):
+            _unpack_zip(path, unpacked)
+        else:
+            _unpack_tar(path, unpacked)
+    except DAMAGE as exc:
+        raise ModelError(
+            f"{path.name} is truncated or damaged, or is no zip or tar archive ({exc}); pack it again"
+        ) from exc
+    if not unpacked.seen:
+        raise ModelError(f"{path.name} holds no files; pack the model's files")
+    return unpacked.files
+
+
+def _unpack_zip(path: Path, unpacked: _Unpacked) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            kind = info.external_attr >> 28  # the file type of a Unix mode
+            if info.flag_bits & 1 or kind not in {0, 8}:
+                raise unpacked.unsafe(info.filename, "is encrypted or is no plain file")
+            place = unpacked.check(info.filename, info.file_size)
+            with archive.open(info) as file:
+                unpacked.write(place, info.file_size, file)
+
+
+def _unpack_tar(path: Path, unpacked: _Unpacked) -> None:
+    with tarfile.open(path, "r:*") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+            if file is None:
+                raise unpacked.unsafe(member.name, "is a link, a device or a sparse file; pack plain files")
+            unpacked.write(unpacked.check(member.name, member.size), member.size, file)
+
+
+class _Unpacked:
+    """What has been unpacked so far, and the caps on it."""
+
+    def __init__(self, path: Path, folder: Path, limits: ArchiveLimits, wanted: Callable[[str], bool]) -> None:
+        self.seen: set[str] = set()
+        self.files: list[Path] = []
+        self._path, self._folder, self._limits, self._wanted = path, folder, limits, wanted
+        self._total = 0
+
+    def unsafe(self, name: str, what: str) -> UnsafeModelError:
+        """Returns the error for an entry."""
+        return UnsafeModelError(f"{self._path.name}: entry {name[:100]!r} {what}")
+
+    def check(self, name: str, size: int) -> str:
+        """Returns an entry's name without `./`, after making sure that it may be written.
+
+        Raises:
+            ModelError: It breaks a cap.
+            UnsafeModelError: It would not stay below the folder, or was there before.
+        """
+        parts = PurePosixPath(name).parts
+        odd = any(ord(letter) < 32 for letter in name) or any(len(part.encode()) > 255 for part in parts)
+        if not parts or ".." in parts or name.startswith("/") or "\\" in name or odd or ":" in parts[0]:
+            raise self.unsafe(name, "has an unsafe name")
+        inner = "/".join(parts)
+        if inner in self.seen:
+            raise UnsafeModelError(f"{self._path.name} holds {name!r} twice, so that readers may disagree about it")
+        self.seen.add(inner)
+        self._count(size)
+        return inner
+
+    def _count(self, size: int) -> None:
+        limits, name = self._limits, self._path.name
+        self._total += size
+        if len(self.seen) > limits.entries:
+            raise ModelError(f"{name} holds more than the {limits.entries} files allowed")
+        if self._total > limits.total_bytes:
+            raise ModelError(f"{name} unpacks to more than the {limits.total_bytes} bytes allowed")
+        if self._total > max(limits.ratio * self._path.stat().st_size, _CHUNK):
+            raise ModelError(f"{name} is compressed more than {limits.ratio:g} times")
+
+    def write(self, inner: str, size: int, source: IO[bytes]) -> None:
+        """Writes what a checked entry claims, and not a byte more, if it is wanted."""
+        if not self._wanted(inner):
+            return
+        place = self._folder / inner
         try:
-            _unpack(path, folder, limits or ArchiveLimits())
-        except (
-            zipfile.BadZipFile,
-            tarfile.TarError,
-            zlib.error,
-            EOFError,
-            OSError,
-            NotImplementedError,
-            ValueError,
-        ) as exc:
-            raise ModelError(f"{path.name} is truncated or damaged, or is no folder, zip or tar ({exc})") from exc
-        yield _top(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = place.open("xb")
+        except (FileExistsError, NotADirectoryError) as exc:
+            raise self.unsafe(inner, "is a file and a folder at once") from exc
+        left = size
+        with file:
+            while left and (data := source.read(min(_CHUNK, left))):
+                file.write(data)
+                left -= len(data)
+        if left:
+            raise ModelError(f"{self._path.name}: entry {inner!r} claims {size} bytes and has {size - left}")
+        self.files.append(place)
 
 
 def _check_links(folder: Path) -> None:
@@ -100,57 +223,3 @@ def _top(folder: Path) -> Path:
     """Returns the folder that the files lie in; archives often have one folder at the top."""
     items = list(folder.iterdir())
     return items[0] if len(items) == 1 and items[0].is_dir() else folder
-
-
-def _unpack(path: Path, folder: Path, limits: ArchiveLimits) -> None:
-    unpacked = _Unpacked(path, folder, limits)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.is_dir():
-                    continue
-                link = (info.external_attr >> 16) & 0o170000 == 0o120000
-                with archive.open(info) as file:
-                    unpacked.add(info.filename, info.file_size, file, odd=link or bool(info.flag_bits & 1))
-        return
-    with tarfile.open(path, "r:*") as tar:
-        for member in tar:
-            if not member.isdir():
-                unpacked.add(member.name, member.size, tar.extractfile(member) if member.isreg() else None)
-
-
-class _Unpacked:
-    """What has been unpacked so far, and the caps on it."""
-
-    def __init__(self, path: Path, folder: Path, limits: ArchiveLimits) -> None:
-        self._path, self._folder, self._limits = path, folder, limits
-        self._seen: set[str] = set()
-        self._total = 0
-
-    def add(self, name: str, size: int, file: IO[bytes] | None, *, odd: bool = False) -> None:
-        """Writes one entry out, if it is data; checks every one."""
-        parts = PurePosixPath(name.removeprefix("./")).parts
-        if ".." in parts or name.startswith("/") or "\\" in name or "\0" in name or not parts:
-            raise UnsafeModelError(f"{self._path.name}: entry {name!r} has an unsafe name")
-        if file is None or odd:
-            raise UnsafeModelError(f"{self._path.name}: entry {name!r} is a link or a device, or is encrypted")
-        inner = "/".join(parts)
-        if inner in self._seen:
-            raise UnsafeModelError(f"{self._path.name} holds {name!r} twice, so that readers may disagree about it")
-        self._seen.add(inner)
-        self._count(size)
-        if Path(inner).suffix in _KEPT:
-            place = self._folder / inner
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("xb") as target:
-                shutil.copyfileobj(file, target, 2**20)
-
-    def _count(self, size: int) -> None:
-        limits, name = self._limits, self._path.name
-        self._total += size
-        if len(self._seen) > limits.entries:
-            raise ModelError(f"{name} holds more than the {limits.entries} entries allowed")
-        if self._total > limits.total_bytes:
-            raise ModelError(f"{name} unpacks to more than the {limits.total_bytes} bytes allowed")
-        if self._total > max(limits.ratio * self._path.stat().st_size, 2**20):
-            raise ModelError(f"{name} is compressed more than {limits.ratio:g} times")

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 
 from compressors.errors import ModelError, UnsafeModelError
-from compressors.sources.onnx.unpack import is_archive, unpack
+from compressors.sources.unpack import is_archive, unpack
 
 
 @contextmanager

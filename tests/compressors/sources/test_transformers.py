@@ -1,6 +1,5 @@
 """Models of the transformers library; tiny configs, saved as the library saves them."""
 
-import io
 import json
 import sys
 import tarfile
@@ -352,37 +351,4 @@ def test_folder_without_config_says_what_a_folder_holds(tmp_path):
 def test_damaged_archive_is_refused(tmp_path):
     (tmp_path / "m.zip").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ModelError, match="damaged"):
-        load(source(tmp_path / "m.zip"))
-
-
-@pytest.mark.parametrize("name", ["../config.json", "/config.json", "a\\config.json"])
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_archive_that_writes_elsewhere_is_refused(tmp_path, name, form):
-    path = tmp_path / f"m.{form}"
-    if form == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(name, "{}")
-    else:
-        with tarfile.open(path, "w") as archive:
-            info = tarfile.TarInfo(name)
-            info.size = 2
-            archive.addfile(info, io.BytesIO(b"{}"))
-    with pytest.raises(UnsafeModelError, match="unsafe name"):
-        load(source(path))
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_archive_with_links_or_devices_is_refused(tmp_path, kind):
-    with tarfile.open(tmp_path / "m.tar", "w") as archive:
-        info = tarfile.TarInfo("model.safetensors")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
-    with pytest.raises(UnsafeModelError, match="link or a device"):
-        load(source(tmp_path / "m.tar"))
-
-
-def test_archive_that_unpacks_to_too_much_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.safetensors", bytes(2**26))
-    with pytest.raises(ModelError, match="compressed more than"):
         load(source(tmp_path / "m.zip"))
