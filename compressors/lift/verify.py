@@ -38,6 +38,10 @@ def verify(program: ExportedProgram, graph: Graph) -> None:
         got = graph.module(*samples)
     got = got if isinstance(got, tuple) else (got,)
     for index, right in enumerate(got):
+        if wanted[0][index].dim() == 0:
+            raise UnsupportedModelError(
+                f"output {index} of the model has no batch dimension; return one row per sample"
+            )
         left = torch.cat([outputs[index] for outputs in wanted]) if fixed else wanted[0][index]
         error, tolerance = _relative(left, right), _tolerance(right.dtype)
         if not error <= tolerance and not bool(left.isfinite().all()):

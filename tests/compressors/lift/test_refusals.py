@@ -40,13 +40,14 @@ REFUSED = {
     "vmap": (lambda m, x: torch.vmap(m)(x), nn.Linear(4, 4), (rows(3, 4),), "no tensor operator"),
     "a weight returned": (lambda m, x: (m(x), m.weight), nn.Linear(4, 4), (rows(3, 4),), "output_1.*not the batch"),
     "an input without a batch": (lambda m, x, s: x * s, None, (rows(3, 4), torch.tensor(2.0)), "no batch dimension"),
+    "a squeezed batch": (lambda m, x: x.mean(1).squeeze(), None, (rows(1, 4),), "output 0.*no batch dimension"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_graph_cannot_keep_is_refused_by_name(name):
     function, module, inputs, match = REFUSED[name]
-    free = name != "an input without a batch"
+    free = name not in {"an input without a batch", "a squeezed batch"}
     with pytest.raises(ModelError, match=match):
         lift(program_of(Calls(function, module), inputs, free=free), "model")
 
