@@ -19,7 +19,7 @@ from compressors.sources import ModelSource, load
 LONGEST_MESSAGE = 2000
 MOST_WARNINGS = 3
 _MEMORY = re.compile(r"can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
-_INTERNAL = re.compile(r"Traceback \(|File \"|0x[0-9a-f]{8,}|site-packages")
+_INTERNAL = re.compile(r"^Traceback \(|File \"|0x[0-9a-f]{8,}|site-packages", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,9 @@ def split_sizes(call: Call, total: Any) -> list[Any]:
         return list(sizes)
     if call.has(1):
         return call.ints(1)
-    count = call.attr("num_outputs") or len(call.node.outputs)
+    count = len(call.node.outputs)
+    if call.attr("num_outputs", count) != count:
+        raise ModelError(f"{call.node.label} says that it has {call.attr('num_outputs')} outputs and has {count}")
     part = -(-total // count)
     return [part] * (count - 1) + [total - part * (count - 1)]
 

@@ -199,6 +199,12 @@ def test_a_huge_tensor_within_an_operator_is_refused(name, tmp_path):
         read(model(nodes, stored=stored), tmp_path)
 
 
+def test_a_split_has_the_outputs_that_it_says(tmp_path):
+    nodes = [node("Split", "x", ["p", "y"], axis=1, num_outputs=2**40)]
+    with pytest.raises(ModelError, match="says that it has 1099511627776 outputs and has 2"):
+        read(model(nodes, opset=18), tmp_path)
+
+
 SIZES = {
     "gathered": ([node("Gather", "ab", "c")], {"a": np.ones((1, 2**16), np.int64), "b": np.zeros(2**16, np.int64)}),
     "compared": ([node("Max", "ab", "c")], {"a": np.ones((1, 2**16), np.int64), "b": np.ones((2**16, 1), np.int64)}),
