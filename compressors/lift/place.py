@@ -37,8 +37,8 @@ class Placer:
         name = wanted = self._wanted(node, module, arguments)
         weighted = next(module.parameters(), None) is not None
         count = 0 if weighted else self.numbers.get(wanted, 0)
-        while name in self.placed:
-            if weighted and _same(self.placed[name], module):
+        while _taken(self.root, name) or name in self.placed:
+            if weighted and name in self.placed and _same(self.placed[name], module):
                 return name
             count += 1
             name = f"{wanted}_{count}"
@@ -49,7 +49,11 @@ class Placer:
 
     def tensor(self, constant: Constant, number: int, reader: str) -> str:
         """Places a parameter or buffer and returns its name; a computed one gets a numbered name."""
-        name = self._name(constant, reader) or f"folded_{number}"
+        name = wanted = self._name(constant, reader) or f"folded_{number}"
+        count = 0
+        while name in self.placed or _taken(self.root, name):
+            count += 1
+            name = f"{wanted}_{count}"
         _attach(self.root, name, constant.value)
         return name
 
@@ -93,6 +97,16 @@ def _same(left: nn.Module, right: nn.Module) -> bool:
     if repr(left) != repr(right):
         return False
     return all(a is b for a, b in zip(left.parameters(), right.parameters(), strict=True))
+
+
+def _taken(root: nn.Module, name: str) -> bool:
+    """Says whether something other than a module, such as a tensor or a method of modules, has a dotted name."""
+    parent, _, leaf = name.rpartition(".")
+    try:
+        holder = root.get_submodule(parent)
+    except AttributeError:
+        return False
+    return hasattr(holder, leaf) and not isinstance(getattr(holder, leaf), nn.Module)
 
 
 def _attach(root: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None:

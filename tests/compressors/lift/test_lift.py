@@ -271,6 +271,24 @@ def test_layout_that_attention_sees_is_kept():
     assert torch.equal(model(x), graph.module(x))
 
 
+@pytest.mark.parametrize("linear_first", [True, False])
+def test_parameter_that_a_linear_and_an_operator_read_keeps_apart(linear_first):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x):
+            if linear_first:
+                return F.linear(x, self.w)[:, None] * self.w
+            return F.linear(x[:, None] * self.w, self.w)
+
+    model = Both()
+    graph = lifted(model, (4,))
+    x = torch.randn(3, 4)
+    assert relative(model(x), graph.module(x)) <= 1e-6
+
+
 def test_product_of_a_flattened_tensor_is_a_linear_on_the_tensor():
     class Flat(nn.Module):
         def __init__(self):

@@ -21,7 +21,7 @@ def join_convolution(draft: Draft) -> None:
 def _add_bias(draft: Draft, node: Node) -> None:
     weight = draft.tensors.get(node.inputs[1])
     add = draft.reader(node.outputs[0], "Add")
-    if weight is None or add is None or (len(node.inputs) > 2 and node.inputs[2]):
+    if weight is None or weight.dim() < 3 or add is None or (len(node.inputs) > 2 and node.inputs[2]):
         return
     name = draft.other(add, node.outputs[0])
     bias = draft.tensors.get(name or "")

@@ -199,6 +199,11 @@ def test_a_huge_tensor_within_an_operator_is_refused(name, tmp_path):
         read(model(nodes, stored=stored), tmp_path)
 
 
+def test_a_convolution_with_a_scalar_for_a_weight_is_refused(tmp_path):
+    with pytest.raises(ModelError):
+        read(model([node("Conv", "xw", "h"), node("Add", "hb")], stored={"w": weights(), "b": weights(1)}), tmp_path)
+
+
 def test_a_split_has_the_outputs_that_it_says(tmp_path):
     nodes = [node("Split", "x", ["p", "y"], axis=1, num_outputs=2**40)]
     with pytest.raises(ModelError, match="says that it has 1099511627776 outputs and has 2"):
