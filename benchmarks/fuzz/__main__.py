@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from tqdm import tqdm
 
 from benchmarks.fuzz.judge import judge, write_case
@@ -65,12 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz")
     parser.add_argument("--loader", choices=("onnx", "pt2"), required=True)
     parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--cases", type=int, help="stop after so many, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--case", type=int)
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # read when the libraries are loaded
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.fuzz", *sys.argv[1:]])  # noqa: S606
     box = options.out.resolve() / "box"
     (box / "tmp").mkdir(parents=True, exist_ok=True)
     _warm(options.loader, options.seed, box)
@@ -99,8 +101,10 @@ def _warm(loader: Literal["onnx", "pt2"], seed: int, box: Path) -> None:
 
 def _run(options: argparse.Namespace, box: Path) -> None:
     log, index = Log(options.loader, options.seed, options.out), 0
-    while time.monotonic() - log.start < options.seconds:
-        entries = run_batch(options.loader, options.seed, range(index, index + _BATCH), box, Limits())
+    most = options.cases or sys.maxsize
+    while time.monotonic() - log.start < options.seconds and index < most:
+        batch = range(index, min(index + _BATCH, most))
+        entries = run_batch(options.loader, options.seed, batch, box, Limits())
         if not entries:
             raise SystemExit(f"the child ran nothing: {(box / 'output').read_text()[-2000:]}")
         for entry in entries:
