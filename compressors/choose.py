@@ -89,16 +89,16 @@ class Chooser:
     def _path(self, chain: Chain, harms: Mapping[Step, float], *, by_time: bool = False) -> Path:
         edges = [self._kept_edge(chain, index, harms, by_time=by_time) for index in range(len(chain.positions) - 1)]
         for alternative in self._table.alternatives:
-            segment, harm = alternative.segment, harms.get(alternative.step)
-            if segment.chain == chain.name and harm is not None:
+            cut, harm = alternative.cut, harms.get(alternative.step)
+            if cut.chain == chain.name and harm is not None:
                 worth = -alternative.seconds if by_time else -harm
-                edges.append(Edge(segment.start, segment.end, alternative.seconds, worth, alternative))
+                edges.append(Edge(cut.start, cut.end, alternative.seconds, worth, alternative))
         return Path(len(chain.positions) - 1, tuple(edges))
 
     def _kept_edge(self, chain: Chain, index: int, harms: Mapping[Step, float], *, by_time: bool) -> Edge:
         """Returns a stretch that stays; what can be cut inside its branches is decided with it."""
         seconds = self._table.kept[chain.name][index]
-        available = {alternative.segment.chain for alternative in self._table.alternatives if alternative.step in harms}
+        available = {alternative.cut.chain for alternative in self._table.alternatives if alternative.step in harms}
         inner = [inside for inside in self._inside[chain.name, index, index + 1] if inside.name in available]
         rest = max(0.0, seconds - sum(sum(self._table.kept[inside.name]) for inside in inner))
         paths = tuple(self._path(inside, harms, by_time=by_time) for inside in inner)

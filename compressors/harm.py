@@ -106,9 +106,9 @@ def _affordable(alternatives: Sequence[Alternative], config: ScreenConfig) -> in
     """Returns how many samples' tensors fit into memory, at least one batch."""
     ends: dict[str, int] = {}
     for alternative in alternatives:
-        segment = alternative.segment
-        ends[segment.entry] = 4 * math.prod(segment.input_shape)
-        ends[segment.exit] = 4 * math.prod(segment.output_shape)
+        cut = alternative.cut
+        ends[cut.step.entry] = 4 * math.prod(cut.input_shape)
+        ends[cut.step.exit] = 4 * math.prod(cut.output_shape)
     return min(config.samples, max(config.batch, config.memory_bytes // max(1, sum(ends.values()))))
 
 
@@ -140,7 +140,7 @@ def _fitted(
     for alternative in alternatives:
         step = alternative.step
         if step.kind == "regress":
-            groups[step.entry, step.kernel, step.stride][step] = new_operator(alternative.segment, step)
+            groups[step.entry, step.kernel, step.stride][step] = new_operator(alternative.cut)
     batches = [batch.inputs for batch in in_order(calibration, config.batch, _affordable(alternatives, config))]
     order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
     ends = {name for group in groups.values() for step in group for name in (step.entry, step.exit)}

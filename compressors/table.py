@@ -7,41 +7,72 @@ sides. A stretch is timed once per signature, so a network of equal blocks is me
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import fx, nn
 
+from compressors.analysis.geometry import Padding
 from compressors.graph import Graph, TensorSpec
 from compressors.plan import Step
 from compressors.problem import TimedOperator
 from compressors.shapes import convolution_padding
 from compressors.signature import signature
-from compressors.surgery import apply, extract, fold_norms
+from compressors.surgery import apply, extract, fold_norms, merge_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from compressors.analysis.merges import MergeRegion
     from compressors.analysis.segments import Position, Segment
     from compressors.calibrate import Operator
+    from compressors.plan import Way
     from compressors.problem import Problem
 
 
 @dataclass(frozen=True)
-class Alternative:
-    """One thing that may be put in place of a segment.
+class Cut:
+    """One thing that may be done between two positions of a chain.
 
     Attributes:
-        segment: What it replaces.
-        step: How.
-        seconds: What it takes, the activation behind it included.
-        saved: What it saves over leaving the segment as it is, > 0.
+        chain: Name of the chain.
+        start: Index of the entry position.
+        end: Index of the exit position, > start.
+        step: What is done.
+        input_shape: Per sample.
+        output_shape: Per sample.
+        groups: Of the operator that is emitted; 1 where there is none.
+        bias_map: Whether a bias by position is added to it.
     """
 
-    segment: Segment
+    chain: str
+    start: int
+    end: int
     step: Step
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    groups: int = 1
+    bias_map: bool = False
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One cut that is faster than what it replaces.
+
+    Attributes:
+        cut: What is done, and where.
+        seconds: What it takes, the activation behind it included.
+        saved: What it saves over leaving the stretch as it is, > 0.
+    """
+
+    cut: Cut
     seconds: float
     saved: float
+
+    @property
+    def step(self) -> Step:
+        """Returns what is done."""
+        return self.cut.step
 
 
 @dataclass(frozen=True)
@@ -57,16 +88,30 @@ class Table:
     alternatives: tuple[Alternative, ...]
 
 
-def steps_for(segment: Segment) -> tuple[Step, ...]:
-    """Returns every cut that the analysis allows for a segment, cheapest kind first."""
+def segment_cuts(segment: Segment) -> tuple[Cut, ...]:
+    """Returns every removal and regression that the analysis allows for a segment, cheapest kind first."""
     removal = (Step("remove", segment.entry, segment.exit),) if segment.removable else ()
-    stride = segment.stride
-    regressions = (Step("regress", segment.entry, segment.exit, kernel, stride) for kernel in segment.kernels)
-    return (*removal, *regressions)
+    regressions = (
+        Step("regress", segment.entry, segment.exit, kernel, segment.stride if kernel else ())
+        for kernel in segment.kernels
+    )
+    where = (segment.chain, segment.start, segment.end)
+    return tuple(Cut(*where, step, segment.input_shape, segment.output_shape) for step in (*removal, *regressions))
 
 
-def measure_table(problem: Problem, segments: Iterable[Segment]) -> Table:
-    """Times every stretch of every chain, and every cut of every segment given, in one call of the timer."""
+def region_cuts(region: MergeRegion, way: Way = "identity") -> tuple[Cut, ...]:
+    """Returns every merge of a region, by growing kernel; none where there is nothing to merge."""
+    if region.changes_nothing:
+        return ()
+    where, shapes = (region.chain, region.start, region.end), (region.input_shape, region.output_shape)
+    return tuple(
+        Cut(*where, merge_step(region, option, way), *shapes, option.groups, option.padding is Padding.BIAS_MAP)
+        for option in region.options
+    )
+
+
+def measure_table(problem: Problem, cuts: Sequence[Cut]) -> Table:
+    """Times every stretch of every chain, and every cut, in one call of the timer."""
     graph = problem.graph
     chains = {chain.name: chain for chain in problem.analysis.chains}
     stretches = [
@@ -74,21 +119,21 @@ def measure_table(problem: Problem, segments: Iterable[Segment]) -> Table:
         for chain in chains.values()
         for index in range(len(chain.positions) - 1)
     ]
-    cuts = [(segment, step) for segment in segments for step in steps_for(segment)]
     activations: dict[str, nn.Module | None] = {}
-    for segment, _ in cuts:
-        end = chains[segment.chain].positions[segment.end]
+    ends = [chains[cut.chain].positions[cut.end] for cut in cuts]
+    for end in ends:
         if end.output not in activations:
             activations[end.output] = _activation(graph, end)
-    ends = [chains[segment.chain].positions[segment.end].output for segment, _ in cuts]
-    replacements = [_replacement(graph, cut, end, activations[end]) for cut, end in zip(cuts, ends, strict=True)]
+    replacements = [
+        _replacement(graph, cut, end.output, activations[end.output]) for cut, end in zip(cuts, ends, strict=True)
+    ]
     seconds = _timed(problem, [operator for _, _, operator in stretches] + replacements)
     kept: dict[str, list[float]] = {name: [] for name in chains}
     for (chain, _, _), value in zip(stretches, seconds, strict=False):
         kept[chain.name].append(value)
     alternatives = [
-        Alternative(segment, step, value, sum(kept[segment.chain][segment.start : segment.end]) - value)
-        for (segment, step), value in zip(cuts, seconds[len(stretches) :], strict=True)
+        Alternative(cut, value, sum(kept[cut.chain][cut.start : cut.end]) - value)
+        for cut, value in zip(cuts, seconds[len(stretches) :], strict=True)
     ]
     faster = tuple(alternative for alternative in alternatives if alternative.saved > 0)
     return Table({name: tuple(values) for name, values in kept.items()}, faster)
@@ -113,36 +158,56 @@ def _activation(graph: Graph, end: Position) -> nn.Module | None:
     return None if end.output == end.target else extract(graph, end.target, end.output)[0]
 
 
-def _replacement(
-    graph: Graph, cut: tuple[Segment, Step], end: str, activation: nn.Module | None
-) -> TimedOperator | None:
-    """Returns what is emitted in place of a segment, with the activation that stays; None where nothing is."""
-    segment, step = cut
-    parts: list[nn.Module] = [] if step.kind == "remove" else [new_operator(segment, step)]
-    if activation is not None and not (step.kind == "remove" and _idempotent(graph, segment, end)):
+def _replacement(graph: Graph, cut: Cut, end: str, activation: nn.Module | None) -> TimedOperator | None:
+    """Returns what is emitted in place of a stretch, with the activation that stays; None where nothing is."""
+    removed = cut.step.kind == "remove"
+    parts: list[nn.Module] = [] if removed else _emitted(cut)
+    if activation is not None and not (removed and _idempotent(graph, cut.step.entry, end)):
         parts.append(activation)
     if not parts:
         return None
     module = fx.symbolic_trace(nn.Sequential(*parts)).eval()
-    specs = (TensorSpec(segment.entry, segment.input_shape),)
+    specs = (TensorSpec(cut.step.entry, cut.input_shape),)
     return TimedOperator(signature(module, specs), module, specs)
 
 
-def new_operator(segment: Segment, step: Step) -> Operator:
-    """Returns the operator that a "regress" step puts in, norm folded, weights as torch initialises them."""
+def _emitted(cut: Cut) -> list[nn.Module]:
+    """Returns the operator of a cut as it ships, weights as torch initialises them."""
+    parts: list[nn.Module] = [new_operator(cut)]
+    if cut.bias_map:
+        parts.append(_BiasMap(cut.output_shape))
+    return parts
+
+
+@final
+class _BiasMap(nn.Module):
+    """Adds a bias by position."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bias_map = nn.Parameter(torch.ones(1, *shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the sum."""
+        return torch.ops.aten.add.Tensor(x, self.bias_map)  # type: ignore[no-any-return]
+
+
+def new_operator(cut: Cut) -> Operator:
+    """Returns the operator that a cut puts in, norm folded, weights as torch initialises them."""
+    step = cut.step
     if not step.kernel:
-        return nn.Linear(segment.input_shape[-1], segment.output_shape[-1])
-    sizes = zip(segment.input_shape[1:], segment.output_shape[1:], step.kernel, step.stride, strict=True)
+        return nn.Linear(cut.input_shape[-1], cut.output_shape[-1])
+    sizes = zip(cut.input_shape[1:], cut.output_shape[1:], step.kernel, step.stride, strict=True)
     padding = tuple(convolution_padding(*size) or 0 for size in sizes)
     kinds: dict[int, Callable[..., Operator]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
     convolution = kinds[len(step.kernel)]
-    return convolution(segment.input_shape[0], segment.output_shape[0], step.kernel, step.stride, padding)
+    return convolution(cut.input_shape[0], cut.output_shape[0], step.kernel, step.stride, padding, groups=cut.groups)
 
 
-def _idempotent(graph: Graph, segment: Segment, activation: str) -> bool:
-    """Returns whether the activation behind a removed segment repeats the one in front of it, and so goes too."""
+def _idempotent(graph: Graph, entry: str, activation: str) -> bool:
+    """Returns whether the activation behind a removed stretch repeats the one in front of it, and so goes too."""
     nodes = {node.name: node for node in graph.module.graph.nodes}
-    pair = [nodes[segment.entry], nodes[activation]]
+    pair = [nodes[entry], nodes[activation]]
     if any(node.op != "call_module" for node in pair):
         return False
     kinds = {type(graph.module.get_submodule(str(node.target))) for node in pair}

@@ -73,6 +73,8 @@ class MergeRegion:
         norms: Layer and group norms inside, which dissolve.
         operators: Convolution and linear nodes inside.
         macs: Multiply-accumulates as it is, per sample.
+        input_shape: Per sample.
+        output_shape: Per sample.
         options: By growing kernel.
     """
 
@@ -87,6 +89,8 @@ class MergeRegion:
     norms: tuple[str, ...]
     operators: tuple[str, ...]
     macs: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     options: tuple[MergeOption, ...]
 
     @property

@@ -174,6 +174,8 @@ class _Search:
             norms=tuple(n for n in names(Kind.NORM) if not isinstance(module_of(self.nodes[n]), BATCH_NORMS)),
             operators=names(Kind.OPERATOR),
             macs=region_macs(kinds, self.shapes),
+            input_shape=self.shapes.full[positions[ends[0]].output][1:],
+            output_shape=self.shapes.full[nodes[-1].name][1:],
             options=options,
         )
 

@@ -30,7 +30,7 @@ from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.strategies.options import Options
 from compressors.surgery import apply
-from compressors.table import Alternative, Table, measure_table, structure
+from compressors.table import Cut, measure_table, segment_cuts, structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,9 +92,8 @@ class LayerfitSearch:
         self._problem, self._options = problem, options
         self._done = 0.0
         self._report(0.0, "timing the network's stretches and what could replace them")
-        table = measure_table(problem, problem.analysis.segments)
-        allowed = tuple(alternative for alternative in table.alternatives if self._allowed(alternative))
-        self._table = Table(table.kept, allowed)
+        cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment) if self._allowed(cut)]
+        self._table = measure_table(problem, cuts)
         self._chooser = Chooser(problem.graph, problem.analysis, self._table)
         self._line = Line()
         self._target = problem.budget_seconds * (1 - options.margin)
@@ -146,11 +145,11 @@ class LayerfitSearch:
             self._measured[choice.steps] = _Measured(choice, value * drift)
             self._line.add(choice.seconds, value * drift)
 
-    def _allowed(self, alternative: Alternative) -> bool:
-        step, options = alternative.step, self._options
+    def _allowed(self, cut: Cut) -> bool:
+        step, options = cut.step, self._options
         if step.kind == "remove":
             return options.remove
-        shape = alternative.segment.input_shape
+        shape = cut.input_shape
         unknowns = shape[0] * math.prod(step.kernel) if step.kernel else shape[-1]
         return (
             options.regress and max(step.kernel, default=1) <= options.max_kernel and unknowns <= options.max_unknowns

@@ -15,16 +15,24 @@ from compressors.analysis.geometry import Padding
 from compressors.analysis.merges import MergeOption, MergeRegion
 from compressors.analysis.regions import Reach, merge_space
 from compressors.graph import Graph
-from compressors.plan import Step
+from compressors.plan import Step, Way
 from compressors.surgery.apply import apply
 from compressors.surgery.merge import merge
 
 
-def merge_step(region: MergeRegion, option: MergeOption) -> Step:
-    """Returns the step that merges a region in one of its ways, activations replaced by nothing."""
-    padding = "first" if option.padding is Padding.FIRST else "keep"
-    sites = (*region.sites, *region.norms)
-    return Step("merge", region.entry, region.exit, option.kernel, option.stride, sites, option.pruned, padding=padding)  # type: ignore[arg-type]
+def merge_step(region: MergeRegion, option: MergeOption, way: Way = "identity") -> Step:
+    """Returns the step that merges a region by one of its options, activations replaced in the given way."""
+    return Step(
+        "merge",
+        region.entry,
+        region.exit,
+        option.kernel,
+        option.stride,
+        sites=(*region.sites, *region.norms),
+        pruned=option.pruned,
+        way=way,
+        padding="first" if option.padding is Padding.FIRST else "keep",
+    )
 
 
 def free_steps(graph: Graph) -> tuple[Step, ...]:

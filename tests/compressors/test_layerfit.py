@@ -13,7 +13,7 @@ from compressors.plan import Plan
 from compressors.problem import Problem
 from compressors.strategies import STRATEGIES, find
 from compressors.surgery import apply
-from compressors.table import measure_table, structure
+from compressors.table import measure_table, segment_cuts, structure
 from tests.compressors.networks import NETWORKS, graph_of, randomise
 from tests.compressors.problems import problem_of, started
 from tests.compressors.samples import CountingTimer, Recorder
@@ -144,7 +144,8 @@ def test_original_is_not_changed(searched) -> None:
 
 def table_of(graph: Graph, timer: CountingTimer):
     problem = problem_of("resnet-b", 1.0, timer)
-    return problem, measure_table(problem, problem.analysis.segments)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)]
+    return problem, measure_table(problem, cuts)
 
 
 def test_equal_operators_are_timed_once() -> None:
