@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from compressors.batches import in_order
 from compressors.calibrate import Moments, Operator, Rows, picks, solve_ridge
@@ -24,11 +24,14 @@ from compressors.execute import Stream, evaluate
 from compressors.fit import FitConfig, fit
 from compressors.score import Reference, logits
 from compressors.surgery import apply
+from compressors.surgery.stretch import AffineStretch
+from compressors.surgery.unmerged import unmerged
 from compressors.table import Alternative, new_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from compressors.channel_line import Line
     from compressors.graph import Graph
     from compressors.plan import Step
     from compressors.problem import Samples, Score
@@ -47,6 +50,7 @@ class ScreenConfig:
         least_rows: Never fewer rows than this.
         memory_bytes: Tensors at the ends of all cuts are kept, up to this; fewer samples are taken to stay below.
         seed: For positions.
+        lines: What takes the place of activations in merges, by node; nothing where there is none.
     """
 
     samples: int = 256
@@ -55,6 +59,7 @@ class ScreenConfig:
     least_rows: int = 5_000
     memory_bytes: int = 3 * 2**30
     seed: int = 0
+    lines: Mapping[str, Line] = field(default_factory=dict)
 
 
 def screen(
@@ -75,7 +80,12 @@ def screen(
         config: How much data.
         heartbeat: Told the share done; may raise to stop.
     """
-    operators = _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
+    operators: dict[Step, nn.Module] = {
+        alternative.step: unmerged(graph, alternative.step, config.lines)
+        for alternative in alternatives
+        if alternative.step.kind == "merge"
+    }
+    operators |= _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
     found: dict[Step, list[torch.Tensor]] = {alternative.step: [] for alternative in alternatives}
     total, done = len(reference.labels), 0
     for batch in in_order(reference.samples, reference.batch, total):
@@ -87,19 +97,27 @@ def screen(
 
 
 def _scores(
-    graph: Graph, inputs: tuple[torch.Tensor, ...], steps: Sequence[Step], operators: dict[Step, Operator]
+    graph: Graph, inputs: tuple[torch.Tensor, ...], steps: Sequence[Step], operators: Mapping[Step, nn.Module]
 ) -> Iterator[tuple[Step, torch.Tensor]]:
     """Yields the class scores of one batch under each step; what lies before a step's exit is computed once."""
     by_exit: dict[str, list[Step]] = defaultdict(list)
     for step in steps:
         by_exit[step.exit].append(step)
-    stream = Stream(graph.module, [inputs], {step.entry for step in steps})
+    read = {name for step in steps for name in _reads(step, operators)}
+    stream = Stream(graph.module, [inputs], read)
     nodes = list(graph.module.graph.nodes)
     for at, node in enumerate(nodes):
         if node.name in by_exit:
             stream.advance(node.name)
             for step in by_exit[node.name]:
                 yield step, _rest(graph.module, nodes[at + 1 :], stream.at(0), step, operators)
+
+
+def _reads(step: Step, operators: Mapping[Step, nn.Module]) -> list[str]:
+    """Returns the nodes that a cut reads: its entry, and side inputs of a merge."""
+    operator = operators.get(step)
+    sides = [spec.name for spec in operator.specs[1:]] if isinstance(operator, AffineStretch) else []
+    return [step.entry, *sides]
 
 
 def _affordable(alternatives: Sequence[Alternative], config: ScreenConfig) -> int:
@@ -117,13 +135,13 @@ def _rest(
     nodes: list[fx.Node],
     values: dict[str, object],
     step: Step,
-    operators: dict[Step, Operator],
+    operators: Mapping[Step, nn.Module],
 ) -> torch.Tensor:
     """Returns the class scores when `step` gives the value of its exit."""
     values = dict(values)
-    entry = values[step.entry]
+    read = [values[name] for name in _reads(step, operators)]
     with torch.no_grad():
-        values[step.exit] = entry if step.kind == "remove" else operators[step](entry)
+        values[step.exit] = read[0] if step.kind == "remove" else operators[step](*read)
         evaluate(module, nodes, values)
     return logits(values[nodes[-1].name])
 
@@ -186,7 +204,9 @@ def _tensors(group: Sequence[Step], stream: Stream, batches: int) -> Iterator[tu
         yield values[group[0].entry], [values[step.exit] for step in group]
 
 
-def refitted(graph: Graph, step: Step, calibration: Samples, reference: Reference, config: FitConfig) -> Score:
+def refitted(
+    graph: Graph, step: Step, calibration: Samples, reference: Reference, config: FitConfig, lines: Mapping[str, Line]
+) -> Score:
     """Returns the score of the network with this cut alone, everything behind it refitted."""
-    result = fit(graph, apply(graph, [step]), [step], calibration, config)
+    result = fit(graph, apply(graph, [step], lines), [step], calibration, config)
     return reference.score(result.graph.module)

@@ -173,10 +173,25 @@ def _replacement(graph: Graph, cut: Cut, end: str, activation: nn.Module | None)
 
 def _emitted(cut: Cut) -> list[nn.Module]:
     """Returns the operator of a cut as it ships, weights as torch initialises them."""
-    parts: list[nn.Module] = [new_operator(cut)]
+    parts: list[nn.Module] = [*_padding(cut), new_operator(cut)]
     if cut.bias_map:
         parts.append(_BiasMap(cut.output_shape))
     return parts
+
+
+def _padding(cut: Cut) -> list[nn.Module]:
+    """Returns the padding, or cropping, that no symmetric padding of the operator can stand for."""
+    step = cut.step
+    sizes = list(zip(cut.input_shape[1:], cut.output_shape[1:], step.kernel, step.stride, strict=False))
+    if not step.kernel or all(convolution_padding(*size) is not None for size in sizes):
+        return []
+    amounts: list[int] = []
+    for before, after, kernel, stride in reversed(sizes):
+        held = convolution_padding(before, after, kernel, stride)
+        missing = 0 if held is not None else (after - 1) * stride + kernel - before
+        amounts += [missing // 2, missing - missing // 2]
+    kinds: dict[int, type[nn.Module]] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d}
+    return [kinds[len(step.kernel)](tuple(amounts), 0.0)]
 
 
 @final

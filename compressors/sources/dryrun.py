@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 import torch
 from torch import fx
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OperatorBase
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -79,7 +79,8 @@ class _Dry(fx.Interpreter):
         """
         if n.op != "call_function":
             return super().run_node(n)
-        what = f"{self.where}: the operator {str(n.target)[:100]!r} ({n.name[:100]!r})"
+        name = str(n.target) if isinstance(n.target, OperatorBase) else getattr(n.target, "__name__", "?")
+        what = f"{self.where}: the operator {name[:100]!r} ({n.name[:100]!r})"
         try:
             result = self._call(n)
         except ModelError:

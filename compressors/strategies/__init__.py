@@ -53,7 +53,7 @@ class Strategy:
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
-        "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.LayerfitSearch),
+        "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.begin),
     }
 )
 

@@ -97,7 +97,7 @@ def test_options_narrow_what_is_done() -> None:
 def test_operators_with_too_many_unknowns_are_not_fitted() -> None:
     problem = problem_of("resnet-b", 0.8)
     assert "regress" in {step.kind for step in started(problem).floor().steps}
-    assert {step.kind for step in started(problem, max_unknowns=2).floor().steps} == {"remove"}
+    assert "regress" not in {step.kind for step in started(problem, max_unknowns=2).floor().steps}
 
 
 def test_stops_early_with_a_result_when_time_is_up() -> None:

@@ -1,0 +1,226 @@
+"""A search without training: cuts are judged by what they do to the network's decisions, and fitted in closed form.
+
+1. Time every stretch and every cut on the device (`planner`).
+2. Judge every cut alone by what it does to the network's decisions (`harm.screen`).
+3. Plan for the budget. Harm after refitting is what counts, but costs a fit each; so only cuts on the best path are
+   judged again with refitting, and the path is solved again until all of it has been (the others' harm is guessed from
+   the ratio found so far).
+4. Fit the best few plans in full, and rank them by their divergence on selection samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from compressors.batches import in_order
+from compressors.channel_line import Line
+from compressors.collapse import lines, site_statistics
+from compressors.fit import FitConfig, Refit, RegressionConfig, fit
+from compressors.harm import ScreenConfig, refitted, screen
+from compressors.plan import Plan, Way
+from compressors.problem import Candidate
+from compressors.score import Reference
+from compressors.strategies.planner import Measured, Planner
+from compressors.surgery import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compressors.plan import Step, StepKind
+    from compressors.problem import Problem
+    from compressors.table import Cut
+
+_FIRST_RATIO: Mapping[StepKind, float] = {"regress": 0.3, "remove": 0.02, "merge": 0.3}
+"""Share of a cut's screened harm that refitting may leave; removals look far worse than they are before it."""
+_JUDGED_ON = 256
+"""Selection samples that single cuts are judged on; plans are judged on all."""
+_LINES_FROM = 512
+"""Calibration samples that lines are fitted on."""
+_ROUNDS = 4
+"""Times that the table's budget is corrected by a measurement."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is tried.
+
+    Attributes:
+        name: The strategy's, for its plans.
+        refit: What is refitted behind the cuts.
+        way: What takes the place of activations in merges.
+        calibration_samples: At most this many for the final fits.
+        selection_samples: At most this many for the choices.
+        plans: How many plans are fitted in full and compared.
+        refinements: At most this many cuts are judged again with refitting, for each budget.
+        margin: Share of the budget that is kept free.
+    """
+
+    name: str
+    refit: Refit = "all"
+    way: Way = "fitted"
+    calibration_samples: int = 2048
+    selection_samples: int = 1024
+    plans: int = 4
+    refinements: int = 32
+    margin: float = 0.02
+
+
+@final
+class FittedSearch:
+    """One search (`compressors.problem.Search`). Table, measured networks, harms and fits are kept between budgets."""
+
+    def __init__(self, problem: Problem, cuts: Sequence[Cut], settings: Settings) -> None:
+        """Times the network's stretches and everything that could replace them."""
+        self._problem, self._settings = problem, settings
+        self._done = 0.0
+        self._report(0.0, "timing the network's stretches and what could replace them")
+        self._planner = Planner(problem, cuts, settings.margin)
+        self._lines: dict[str, Line] | None = None
+        self._screened: dict[Step, float] = {}
+        self._refitted: dict[Step, float] = {}
+        self._fitted: dict[tuple[Step, ...], Candidate] = {}
+
+    def floor(self) -> Plan:
+        """Returns the plan with everything gone that can go, its latency measured; nothing is fitted."""
+        self._report(0.1, "measuring how far latency can go down")
+        return self._plan(self._planner.fastest())
+
+    def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
+        """Returns the plans that were fitted for a budget, best first."""
+        self._planner.aim(budget_seconds)
+        floor = self._planner.fastest()
+        if floor.seconds >= self._planner.target:
+            return [self._candidate(floor, self._reference())]
+        harms = self._harms(self._reference(_JUDGED_ON))
+        for round_ in range(_ROUNDS):
+            self._report(0.5 + 0.05 * round_, "measuring plans")
+            if not self._planner.propose(harms, self._settings.plans - 1):
+                break
+        fitted = self._fit_best(self._reference())
+        return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
+
+    def _plan(self, one: Measured) -> Plan:
+        return Plan(self._settings.name, one.choice.steps, self._settings.refit != "none", one.seconds, one.choice.harm)
+
+    def _reference(self, most: int | None = None) -> Reference:
+        limit = self._settings.selection_samples if most is None else min(most, self._settings.selection_samples)
+        return Reference.of(self._problem.graph, self._problem.selection, limit, batch=64)
+
+    def _lines_of(self) -> dict[str, Line]:
+        """Returns what takes the place of the activations that some merge takes out."""
+        if self._lines is None:
+            self._report(0.1, "looking at what goes through the activations")
+            wanted = {site for one in self._planner.alternatives for site in one.step.sites}
+            self._lines = site_lines(self._problem, wanted, self._settings.way)
+        return self._lines
+
+    def _harms(self, reference: Reference) -> dict[Step, float]:
+        """Returns the harm of each cut after refitting: found out where it matters, guessed elsewhere."""
+        if not self._screened:
+            problem = self._problem
+            scores = screen(
+                problem.graph,
+                self._planner.alternatives,
+                problem.calibration,
+                reference,
+                ScreenConfig(seed=problem.seed, lines=self._lines_of()),
+                lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
+            )
+            self._screened = {step: score.divergence for step, score in scores.items()}
+        return self._screened if self._settings.refit == "none" else self._refined(reference)
+
+    def _refined(self, reference: Reference) -> dict[Step, float]:
+        screened, found = self._screened, self._refitted
+        harms = _guess(screened, found)
+        config = self._fit_config(quick=True)
+        before, most = len(found), self._settings.refinements
+        while len(found) - before < most and self._time_left():
+            on_path = {step for choice in self._planner.choices(harms) for step in choice.steps}
+            # The most doubtful first: what was guessed from the largest screened harm.
+            unknown = sorted(on_path - set(found), key=lambda step: (-screened[step], step.exit))
+            if not unknown:
+                break
+            for step in unknown[: most - (len(found) - before)]:
+                self._report(0.3 + 0.2 * (len(found) - before) / most, f"judging with refitting: {step.label}")
+                score = refitted(
+                    self._problem.graph, step, self._problem.calibration, reference, config, self._lines_of()
+                )
+                found[step] = min(score.divergence, screened[step])
+            harms = _guess(screened, found)
+        return harms
+
+    def _fit_best(self, reference: Reference) -> list[Candidate]:
+        chosen = self._planner.within()[: self._settings.plans]
+        candidates: list[Candidate] = []
+        for done, one in enumerate(chosen):
+            if candidates and not self._time_left():
+                break
+            self._report(0.7 + 0.3 * done / len(chosen), f"fitting plan {done + 1} of {len(chosen)}")
+            candidates.append(self._candidate(one, reference))
+        return candidates
+
+    def _candidate(self, one: Measured, reference: Reference) -> Candidate:
+        """Returns the choice fitted in full and scored."""
+        steps = one.choice.steps
+        if steps not in self._fitted:
+            problem = self._problem
+            cut = apply(problem.graph, steps, self._lines_of())
+            result = fit(problem.graph, cut, steps, problem.calibration, self._fit_config(quick=False))
+            score = reference.score(result.graph.module)
+            self._fitted[steps] = Candidate(self._plan(one), result.graph, score, one.seconds)
+        return self._fitted[steps]
+
+    def _fit_config(self, *, quick: bool) -> FitConfig:
+        seed = self._problem.seed
+        if quick:
+            # Enough to rank cuts by: a tenth of the work of the final fit.
+            rough = RegressionConfig(ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000, seed=seed)
+            refit: Refit = "last" if self._settings.refit == "all" else self._settings.refit
+            return FitConfig(refit, min(256, self._settings.calibration_samples), regression=rough)
+        return FitConfig(
+            self._settings.refit, self._settings.calibration_samples, regression=RegressionConfig(seed=seed)
+        )
+
+    def _time_left(self) -> bool:
+        return self._problem.seconds_left() > 0
+
+    def _report(self, fraction: float, message: str) -> None:
+        self._done = max(self._done, fraction)
+        self._problem.progress(self._done, message)
+
+
+def site_lines(problem: Problem, wanted: set[str], way: Way) -> dict[str, Line]:
+    """Returns the line for each of the activations named, found on calibration samples where the way needs them.
+
+    Args:
+        problem: The model and its calibration samples.
+        wanted: Node names; those that are no activations, such as norms, get no line.
+        way: How.
+    """
+    sites = [site for site in problem.analysis.sites if site.node in wanted]
+    if not sites or way == "identity":
+        return {}
+    statistics = None
+    if way == "fitted":
+        batches = (batch.inputs for batch in in_order(problem.calibration, 128, _LINES_FROM))
+        statistics = site_statistics(problem.graph, batches, sites)
+    found = lines(problem.graph, sites, way, statistics)
+    return {name: line for name, line in found.items() if isinstance(line, Line)}
+
+
+def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:
+    over = candidate.seconds is None or candidate.seconds > budget_seconds
+    return over, candidate.score.divergence
+
+
+def _guess(screened: Mapping[Step, float], found: Mapping[Step, float]) -> dict[Step, float]:
+    """Returns found harms, and for the others what refitting would leave at best: the screened harm times a ratio."""
+    ratio = {kind: _best_ratio(kind, screened, found) for kind in _FIRST_RATIO}
+    return {step: found.get(step, harm * ratio[step.kind]) for step, harm in screened.items()}
+
+
+def _best_ratio(kind: StepKind, screened: Mapping[Step, float], found: Mapping[Step, float]) -> float:
+    """Returns the least share of the screened harm that refitting has left so far: optimism overlooks nothing good."""
+    shares = [harm / screened[step] for step, harm in found.items() if step.kind == kind and screened[step] > 0]
+    return min([_FIRST_RATIO[kind], *shares])
