@@ -67,6 +67,19 @@ class Progress(Protocol):
         """Report a fraction in [0, 1] of this phase, a message for people and figures known so far."""
 
 
+class Trainer(Protocol):
+    """How a strategy trains on the way; `service/pipeline.py` hands it the job's recipe and limits."""
+
+    def __call__(self, candidate: Graph, share: float) -> Graph:
+        """Returns the candidate after some training towards the original.
+
+        Args:
+            candidate: Where to start; not changed.
+            share: Of the time that the job has left for training, in (0, 1].
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Score:
     """How good a network is on samples that decide (never the report's validation split).
@@ -128,6 +141,7 @@ class Problem:
         progress: Where to report.
         seed: For everything random.
         seconds_left: Returns how long the strategy may still run.
+        train: Trains on the job's training samples; None where the job does not train.
     """
 
     graph: Graph
@@ -140,3 +154,4 @@ class Problem:
     progress: Progress
     seed: int
     seconds_left: Callable[[], float] = field(default=lambda: float("inf"))
+    train: Trainer | None = None

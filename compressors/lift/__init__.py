@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from torch.export import ExportedProgram
 
+from compressors.errors import UnsupportedModelError, reason
 from compressors.graph import Graph
 from compressors.lift.edges import Edges, input_specs, kept_names, output_specs
 from compressors.lift.patterns import recognise
@@ -54,7 +55,7 @@ def lift(
     try:
         module = Walk(program).run()
     except AliasedWriteError:
-        program = program.run_decompositions({})
+        program = _functional(program)
         module = Walk(program).run()
     edges = edges or Edges()
     inputs = input_specs(program, sample_shapes, edges.ranges)
@@ -63,3 +64,13 @@ def lift(
     graph = Graph(module, inputs, outputs, name)
     verify(program, graph)
     return graph
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """Returns the program without operators that write into their inputs."""
+    try:
+        return program.run_decompositions({})
+    except Exception as exc:  # torch raises whatever an operator leads it to
+        raise UnsupportedModelError(
+            f"the model writes into tensors that others share, and cannot be freed of that: {reason(exc)}"
+        ) from exc

@@ -97,7 +97,7 @@ class FittedSearch:
             self._report(0.5 + 0.05 * round_, "measuring plans")
             if not self._planner.propose(harms, self._settings.plans - 1):
                 break
-        fitted = self._fit_best(self._reference())
+        fitted = self._fit_best(self._reference(), harms)
         return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
 
     def _plan(self, one: Measured) -> Plan:
@@ -150,8 +150,8 @@ class FittedSearch:
             harms = _guess(screened, found)
         return harms
 
-    def _fit_best(self, reference: Reference) -> list[Candidate]:
-        chosen = self._planner.within()[: self._settings.plans]
+    def _fit_best(self, reference: Reference, harms: Mapping[Step, float]) -> list[Candidate]:
+        chosen = self._planner.within(harms)[: self._settings.plans]
         candidates: list[Candidate] = []
         for done, one in enumerate(chosen):
             if candidates and not self._time_left():

@@ -122,13 +122,19 @@ class Planner:
         self.measure(choices)
         return bool(choices)
 
-    def within(self) -> list[Measured]:
-        """Returns what was measured and is within the budget, least harm first; the fastest only if nothing else is."""
+    def within(self, harms: Mapping[Step, float]) -> list[Measured]:
+        """Returns what was measured and is within the budget, least harm first; the fastest only if nothing else is.
+
+        Args:
+            harms: As known now; what holds other cuts is left out.
+        """
         floor = self.fastest()
         found = [
-            one
+            replace(one, choice=_with_harm(one.choice, harms))
             for one in self._measured.values()
-            if one.seconds <= self._target and one.choice.steps != floor.choice.steps
+            if one.seconds <= self._target
+            and one.choice.steps != floor.choice.steps
+            and harms.keys() >= {*one.choice.steps}
         ]
         return sorted(found, key=lambda one: one.choice.harm) or [floor]
 

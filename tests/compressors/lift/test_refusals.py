@@ -80,3 +80,16 @@ def test_branches_on_data_are_refused_when_tracing():
 def test_sample_shapes_by_name_must_name_inputs():
     with pytest.raises(ModelError, match="no input 'z'; it takes inputs_0"):
         lift(program_of(Calls(lambda m, x: x * 2), (rows(3, 4),)), "model", {"z": (4,)})
+
+
+def test_shared_writes_that_cannot_be_undone_are_refused():
+    def write(module, x):
+        y = x * 2
+        y[:, 0].add_(1)
+        return y + 1
+
+    program = program_of(Calls(write, None), (rows(3, 4),))
+    last = [node for node in program.graph.nodes if node.op == "call_function"][-1]
+    last.args = (last.args[0], "one")
+    with pytest.raises(UnsupportedModelError, match="writes into tensors that others share"):
+        lift(program, "model")

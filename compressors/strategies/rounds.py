@@ -1,0 +1,200 @@
+"""A search in rounds: score the activations, take some out, train, and score again.
+
+The published methods take activations out one by one and hope for operators to merge. Here every round plans for a
+latency of its own on the way down to the budget: the harm of a merge is the sum of the scores of the activations that
+it takes out, and the plan is the one of least harm that the device's table allows. So an activation is taken out where
+that lets operators merge and the merge is faster, and nowhere else.
+
+1. Score every activation that is still there, on the network as it is now.
+2. Plan for the round's latency (`planner`); merges of what went before cost nothing more.
+3. Not in the last round: put lines where the plan takes activations out, and train.
+4. In the last round: merge in train form (padding moved to the front), refit what follows, and hand the network on to
+   be fine-tuned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, final
+
+from compressors.channel_line import ChannelLine, Line
+from compressors.collapse import line_name, linearise
+from compressors.fit import FitConfig, Refit, RegressionConfig, fit
+from compressors.plan import Plan, Way
+from compressors.problem import Candidate
+from compressors.score import Reference
+from compressors.strategies.fitted import site_lines
+from compressors.strategies.planner import Measured, Planner
+from compressors.surgery import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from compressors.analysis.segments import Site
+    from compressors.graph import Graph
+    from compressors.plan import Step
+    from compressors.problem import Problem
+    from compressors.table import Cut
+
+_CORRECTIONS = 4
+"""Times that the table's budget is corrected by a measurement."""
+_LEAST_HARM = 1e-9
+"""Of any cut, so that of equally harmless plans the one with fewer cuts is taken."""
+
+
+class SiteScorer(Protocol):
+    """A method's idea of how much an activation matters."""
+
+    def __call__(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
+        """Returns a score >= 0 for every site by node name; the higher, the more the network needs it.
+
+        Args:
+            graph: The network as it is now.
+            sites: Activations that are still in it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How the rounds go.
+
+    Attributes:
+        name: The strategy's, for its plans.
+        rounds: How many, >= 1; one where the job does not train.
+        way: What takes the place of activations.
+        refit: What is refitted behind the cuts of a candidate.
+        calibration_samples: At most this many for lines and fits.
+        selection_samples: At most this many for scores.
+        plans: How many plans of the last round become candidates.
+        margin: Share of the budget that is kept free.
+    """
+
+    name: str
+    rounds: int
+    way: Way = "fitted"
+    refit: Refit = "all"
+    calibration_samples: int = 2048
+    selection_samples: int = 1024
+    plans: int = 2
+    margin: float = 0.02
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where a search stands: the network as it is now, and what was taken out of it.
+
+    Attributes:
+        graph: With lines where activations were.
+        restored: The original's structure with the same weights.
+        lines: By the site that they stand for.
+    """
+
+    graph: Graph
+    restored: Graph
+    lines: Mapping[str, Line]
+
+
+@final
+class RoundSearch:
+    """One search (`compressors.problem.Search`). Table and measured networks are kept between budgets."""
+
+    def __init__(self, problem: Problem, cuts: Sequence[Cut], scorer: SiteScorer, settings: RoundSettings) -> None:
+        """Times the network's stretches and every merge."""
+        self._problem, self._scorer, self._settings = problem, scorer, settings
+        self._sites = {site.node: site for site in problem.analysis.sites}
+        self._report(0.0, "timing the network's stretches and what they could merge to")
+        self._planner = Planner(problem, cuts, settings.margin)
+
+    def floor(self) -> Plan:
+        """Returns the plan with everything merged that can be, its latency measured."""
+        self._report(0.1, "measuring how far latency can go down")
+        return self._plan(self._planner.fastest())
+
+    def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
+        """Returns the plans of the last round for a budget, best first."""
+        problem = self._problem
+        rounds = self._settings.rounds if problem.train is not None else 1
+        state = _State(problem.graph, problem.graph, {})
+        harms: Mapping[Step, float] = {}
+        for number in range(1, rounds + 1):
+            share = number / rounds
+            self._planner.aim(problem.baseline_seconds + (budget_seconds - problem.baseline_seconds) * share)
+            self._report(0.1 + 0.8 * (number - 1) / rounds, f"round {number} of {rounds}: scoring activations")
+            harms = self._harms(state)
+            for _ in range(_CORRECTIONS):
+                if not self._planner.propose(harms):
+                    break
+            if number < rounds and problem.seconds_left() > 0:
+                state = self._trained(state, self._planner.within(harms)[0], 1 / (rounds - number + 1))
+        self._planner.aim(budget_seconds)
+        reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, batch=64)
+        chosen = self._planner.within(harms)[: self._settings.plans]
+        found = [self._candidate(state, one, reference) for one in chosen]
+        return sorted(found, key=lambda one: one.score.divergence)
+
+    def _harms(self, state: _State) -> dict[Step, float]:
+        """Returns the harm of every merge: the scores of the activations that it takes out besides those gone."""
+        steps = [alternative.step for alternative in self._planner.alternatives]
+        wanted = {site for step in steps for site in step.sites} - set(state.lines)
+        sites = [site for name, site in self._sites.items() if name in wanted]
+        scores = self._scorer(state.graph, sites) if sites else {}
+        return {step: sum(scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
+
+    def _trained(self, state: _State, one: Measured, share: float) -> _State:
+        """Returns where things stand when the activations of a plan are gone and the network is trained."""
+        gone = {site for step in one.choice.steps for site in step.sites if site in self._sites}
+        lines = {**self._lines(state, gone), **{name: line for name, line in state.lines.items() if name in gone}}
+        assert self._problem.train is not None
+        self._report(0.1, f"training with {len(lines)} activations gone")
+        graph = self._problem.train(linearise(state.restored, lines), share)
+        return _State(graph, restored(self._problem.graph, graph), trained_lines(graph, lines))
+
+    def _lines(self, state: _State, gone: set[str]) -> dict[str, Line]:
+        """Returns lines for activations that were still there."""
+        new = gone - set(state.lines)
+        return site_lines(replace(self._problem, graph=state.graph), new, self._settings.way)
+
+    def _candidate(self, state: _State, one: Measured, reference: Reference) -> Candidate:
+        """Returns a plan done in train form, refitted and scored."""
+        problem, settings, steps = self._problem, self._settings, one.choice.steps
+        gone = {site for step in steps for site in step.sites if site in self._sites}
+        lines = {**self._lines(state, gone), **state.lines}
+        cut = apply(state.restored, steps, lines)
+        config = FitConfig(settings.refit, settings.calibration_samples, regression=RegressionConfig(seed=problem.seed))
+        self._report(0.9, "refitting what follows the merges")
+        graph = cut if settings.refit == "none" else fit(problem.graph, cut, steps, problem.calibration, config).graph
+        return Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
+
+    def _plan(self, one: Measured) -> Plan:
+        settings = self._settings
+        return Plan(settings.name, one.choice.steps, settings.refit != "none", one.seconds, one.choice.harm)
+
+    def _report(self, fraction: float, message: str) -> None:
+        self._problem.progress(fraction, message)
+
+
+def restored(original: Graph, trained: Graph) -> Graph:
+    """Returns the original's structure with the weights that a network without some of its activations was trained to.
+
+    Args:
+        original: Whose structure to take.
+        trained: `linearise`d and trained; its modules kept their names.
+    """
+    copy = original.copied()
+    weights = trained.module.state_dict()
+    copy.module.load_state_dict({name: weights.get(name, value) for name, value in copy.module.state_dict().items()})
+    return copy
+
+
+def trained_lines(graph: Graph, lines: Mapping[str, Line]) -> dict[str, Line]:
+    """Returns what training made of the lines that were put into a graph, by site."""
+    modules = dict(graph.module.named_modules())
+    found: dict[str, Line] = {}
+    for site, line in lines.items():
+        module = modules.get(line_name(site))
+        found[site] = line
+        if isinstance(module, ChannelLine):
+            slope, intercept = (value.detach().double().cpu() for value in (module.slope, module.intercept))
+            found[site] = replace(line, slope=slope, intercept=intercept, error=None)
+    return found
