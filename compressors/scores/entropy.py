@@ -75,9 +75,7 @@ class SignCounts:
 
     def __add__(self, other: SignCounts) -> SignCounts:
         """Returns the counts of both."""
-        return SignCounts(
-            self.on + other.on, self.off + other.off, self.zero + other.zero, self.total + other.total
-        )
+        return SignCounts(self.on + other.on, self.off + other.off, self.zero + other.zero, self.total + other.total)
 
     def rates(self, zeros: Zeros) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the rates of on and off per channel, float64, in [0, 1]; both 0 where nothing is left to count."""

@@ -35,7 +35,9 @@ class Same(nn.Module):
 
 def site_entropy(x, layout="plain", config=None, activation=None):
     batches = x if isinstance(x, list) else [x]
-    graph = lifted(Same(x[0].shape[-1] if layout == "plain" else 2, layout, activation or nn.ReLU()), batches[0].shape[1:])
+    graph = lifted(
+        Same(x[0].shape[-1] if layout == "plain" else 2, layout, activation or nn.ReLU()), batches[0].shape[1:]
+    )
     (found,) = entropies(graph, [(batch,) for batch in batches], config=config).values()
     return found
 
