@@ -13,20 +13,15 @@ Cov(z, s) / Var(z), intercept mean_s - slope * mean_z.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
 
 import torch
-from torch import fx
 
 from compressors.analysis.segments import Site
-from compressors.analysis.sites import find_sites
 from compressors.channel_line import Line
-from compressors.collapse.axes import channel_axes, line_axis
-from compressors.errors import OptionError
+from compressors.collapse.watch import watch
 from compressors.graph import Graph
-from compressors.shapes import propagate
 
 _CONSTANT = 1e-14
 """Variance relative to the squared mean below which float32 inputs are one and the same number."""
@@ -215,68 +210,10 @@ def site_statistics(
     Raises:
         OptionError: There is no such input, or no batch.
     """
-    shapes = propagate(graph.module, graph.inputs)
-    axes = channel_axes(graph)
-    chosen = find_sites(graph.module, shapes) if sites is None else sites
-    known = {site.node: line_axis(axes, site.node, len(shapes.full[site.node])) for site in chosen}
-    observer = _Observer(graph.module, known, _mask_index(graph, mask))
-    with torch.no_grad():
-        for inputs in batches:
-            observer.watch(inputs)
-    if known and not observer.found:
-        raise OptionError("samples", f"no batches to calibrate {graph.name!r} on: give at least one sample")
-    return {name: observer.found[name] for name in known}
+    found: dict[str, SiteStatistics] = {}
 
+    def look(name: str, axis: int | None, z: torch.Tensor, s: torch.Tensor) -> None:
+        seen = measure(z, s, -1 if axis is None else axis)
+        found[name] = found[name].merged(seen) if name in found else seen
 
-def _mask_index(graph: Graph, mask: str | None) -> int | None:
-    names = [spec.name for spec in graph.inputs]
-    if mask is not None and mask not in names:
-        raise OptionError("mask", f"{graph.name!r} has no input {mask!r}; it has {', '.join(names)}")
-    return None if mask is None else names.index(mask)
-
-
-@final
-class _Observer(fx.Interpreter):
-    """Runs the graph and measures both sides of its activations."""
-
-    def __init__(self, module: fx.GraphModule, axes: Mapping[str, int | None], mask: int | None) -> None:
-        super().__init__(module)
-        self._axes = axes
-        self._mask_index = mask
-        self._mask: torch.Tensor | None = None
-        self.found: dict[str, SiteStatistics] = {}
-
-    def watch(self, inputs: tuple[torch.Tensor, ...]) -> None:
-        """Adds one batch."""
-        self._mask = None if self._mask_index is None else inputs[self._mask_index] != 0
-        self.run(*inputs)
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.name not in self._axes:
-            return super().run_node(n)
-        z: torch.Tensor = self.fetch_args_kwargs_from_env(n)[0][0]
-        s: torch.Tensor = super().run_node(n)
-        axis = self._axes[n.name]
-        seen = measure(self._entries(z, axis), self._entries(s, axis), -1 if axis is None else axis)
-        self.found[n.name] = self.found[n.name].merged(seen) if n.name in self.found else seen
-        return s
-
-    def _entries(self, x: torch.Tensor, axis: int | None) -> torch.Tensor:
-        """Returns the tensor as (channels, entries), without masked tokens."""
-        channel = None if axis is None else axis % x.dim()
-        token = self._token_dimension(x, channel)
-        if token is not None:
-            assert self._mask is not None
-            x = x.movedim(token, 1)  # (batch, tokens, ...)
-            if channel is not None and channel < token:
-                channel += 1
-            x = x[self._mask]  # (kept tokens, ...)
-            channel = None if channel is None else channel - 1
-        return x.reshape(1, -1) if channel is None else x.movedim(channel, 0).flatten(1)
-
-    def _token_dimension(self, x: torch.Tensor, channel: int | None) -> int | None:
-        """Returns the first dimension after the batch that is as long as the mask and does not hold channels."""
-        if self._mask is None or x.dim() < 3 or x.shape[0] != self._mask.shape[0]:
-            return None
-        tokens = self._mask.shape[1]
-        return next((dim for dim in range(1, x.dim()) if dim != channel and x.shape[dim] == tokens), None)
+    return {name: found[name] for name in watch(graph, batches, look, sites, mask)}
