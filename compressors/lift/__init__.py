@@ -69,7 +69,7 @@ def lift(
 def _functional(program: ExportedProgram) -> ExportedProgram:
     """Returns the program without operators that write into their inputs."""
     try:
-        return program.run_decompositions({})
+        return program.run_decompositions({})  # type: ignore[no-any-return]
     except Exception as exc:  # torch raises whatever an operator leads it to
         raise UnsupportedModelError(
             f"the model writes into tensors that others share, and cannot be freed of that: {reason(exc)}"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from compressors.errors import OptionError
 from compressors.problem import Problem, Search
-from compressors.strategies import layerfit
+from compressors.strategies import easier, layer_merge, layerfit, tlc
 from compressors.strategies.options import Options
 
 
@@ -54,6 +54,9 @@ class Strategy:
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.begin),
+        "layer_merge": Strategy("layer_merge", layer_merge.SUMMARY, layer_merge.LayerMergeOptions, layer_merge.begin),
+        "easier": Strategy("easier", easier.SUMMARY, easier.EasierOptions, easier.begin),
+        "tlc": Strategy("tlc", tlc.SUMMARY, tlc.TlcOptions, tlc.begin),
     }
 )
 

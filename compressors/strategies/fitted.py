@@ -27,8 +27,10 @@ from compressors.surgery import apply
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from compressors.analysis.segments import Site
+    from compressors.graph import Graph
     from compressors.plan import Step, StepKind
-    from compressors.problem import Problem
+    from compressors.problem import Problem, Samples
     from compressors.table import Cut
 
 _FIRST_RATIO: Mapping[StepKind, float] = {"regress": 0.3, "remove": 0.02, "merge": 0.3}
@@ -112,7 +114,8 @@ class FittedSearch:
         if self._lines is None:
             self._report(0.1, "looking at what goes through the activations")
             wanted = {site for one in self._planner.alternatives for site in one.step.sites}
-            self._lines = site_lines(self._problem, wanted, self._settings.way)
+            sites = [site for site in self._problem.analysis.sites if site.node in wanted]
+            self._lines = site_lines(self._problem.graph, sites, self._settings.way, self._problem.calibration)
         return self._lines
 
     def _harms(self, reference: Reference) -> dict[Step, float]:
@@ -190,23 +193,28 @@ class FittedSearch:
         self._problem.progress(self._done, message)
 
 
-def site_lines(problem: Problem, wanted: set[str], way: Way) -> dict[str, Line]:
-    """Returns the line for each of the activations named, found on calibration samples where the way needs them.
+def site_lines(graph: Graph, sites: Sequence[Site], way: Way, calibration: Samples) -> dict[str, Line]:
+    """Returns the line for each of some activations; none where nobody can say which.
 
     Args:
-        problem: The model and its calibration samples.
-        wanted: Node names; those that are no activations, such as norms, get no line.
+        graph: The network that they are in.
+        sites: Which.
         way: How.
+        calibration: Read where the way needs samples.
     """
-    sites = [site for site in problem.analysis.sites if site.node in wanted]
     if not sites or way == "identity":
         return {}
     statistics = None
     if way == "fitted":
-        batches = (batch.inputs for batch in in_order(problem.calibration, 128, _LINES_FROM))
-        statistics = site_statistics(problem.graph, batches, sites)
-    found = lines(problem.graph, sites, way, statistics)
+        batches = (batch.inputs for batch in in_order(calibration, 128, _LINES_FROM))
+        statistics = site_statistics(graph, batches, sites, mask_input(graph))
+    found = lines(graph, sites, way, statistics)
     return {name: line for name, line in found.items() if isinstance(line, Line)}
+
+
+def mask_input(graph: Graph) -> str | None:
+    """Returns the name of the input that marks padding, if there is one."""
+    return next((spec.name for spec in graph.inputs if spec.is_mask and len(spec.shape) == 1), None)
 
 
 def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

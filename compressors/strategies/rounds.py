@@ -15,17 +15,22 @@ that lets operators merge and the merge is faster, and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Literal, Protocol, final
 
+from pydantic import Field
+
+from compressors.analysis.merges import Options as MergeLimits
+from compressors.analysis.regions import Reach, merge_space
 from compressors.channel_line import ChannelLine, Line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
-from compressors.strategies.fitted import site_lines
+from compressors.strategies.options import Options
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
+from compressors.table import Cut, region_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
     from compressors.graph import Graph
     from compressors.plan import Step
     from compressors.problem import Problem
-    from compressors.table import Cut
 
 _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
@@ -42,16 +46,20 @@ _LEAST_HARM = 1e-9
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken."""
 
 
-class SiteScorer(Protocol):
-    """A method's idea of how much an activation matters."""
+class SiteMethod(Protocol):
+    """A method's idea of how much an activation matters, and of what takes its place."""
 
-    def __call__(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
+    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
         """Returns a score >= 0 for every site by node name; the higher, the more the network needs it.
 
         Args:
             graph: The network as it is now.
             sites: Activations that are still in it.
         """
+        ...
+
+    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
+        """Returns what takes the place of sites, by node name; where there is none, nothing does."""
         ...
 
 
@@ -62,7 +70,6 @@ class RoundSettings:
     Attributes:
         name: The strategy's, for its plans.
         rounds: How many, >= 1; one where the job does not train.
-        way: What takes the place of activations.
         refit: What is refitted behind the cuts of a candidate.
         calibration_samples: At most this many for lines and fits.
         selection_samples: At most this many for scores.
@@ -72,12 +79,47 @@ class RoundSettings:
 
     name: str
     rounds: int
-    way: Way = "fitted"
     refit: Refit = "all"
     calibration_samples: int = 2048
     selection_samples: int = 1024
     plans: int = 2
     margin: float = 0.02
+
+
+class RoundOptions(Options):
+    """What the strategies that work in rounds have in common."""
+
+    rounds: int = Field(default=3, ge=1, le=50)
+    """How often activations are scored and taken out; between rounds, the network is trained."""
+    way: Way = "fitted"
+    """Which lines take the place of activations."""
+    refit: Literal["none", "last", "all"] = "all"
+    """What is refitted behind the merges: nothing, the last operator of each block, or every operator."""
+    max_kernel: int = Field(default=7, ge=1, le=31)
+    """Largest kernel of a merged convolution."""
+    span: int = Field(default=8, ge=1, le=64)
+    """Most positions of a chain that one merge covers."""
+    calibration_samples: int = Field(default=2048, ge=1)
+    """At most this many unlabelled samples for scores, lines and fits."""
+    selection_samples: int = Field(default=1024, ge=1)
+    """At most this many held-back samples for the choices."""
+    plans: int = Field(default=2, ge=1, le=32)
+    """How many plans of the last round are compared."""
+    margin: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the budget that is kept free, so that noise does not break it."""
+
+    def settings(self, name: str) -> RoundSettings:
+        """Returns how the rounds go."""
+        return RoundSettings(
+            name, self.rounds, self.refit, self.calibration_samples, self.selection_samples, self.plans, self.margin
+        )
+
+    def cuts(self, problem: Problem) -> list[Cut]:
+        """Returns every merge within reach that takes out activations, and no operator."""
+        reach = Reach(span=self.span, options=MergeLimits(kernel=self.max_kernel))
+        regions = merge_space(problem.graph, reach).regions
+        cuts = [cut for region in regions for cut in region_cuts(region, self.way)]
+        return [cut for cut in cuts if not cut.step.pruned]
 
 
 @dataclass(frozen=True)
@@ -99,9 +141,9 @@ class _State:
 class RoundSearch:
     """One search (`compressors.problem.Search`). Table and measured networks are kept between budgets."""
 
-    def __init__(self, problem: Problem, cuts: Sequence[Cut], scorer: SiteScorer, settings: RoundSettings) -> None:
+    def __init__(self, problem: Problem, cuts: Sequence[Cut], method: SiteMethod, settings: RoundSettings) -> None:
         """Times the network's stretches and every merge."""
-        self._problem, self._scorer, self._settings = problem, scorer, settings
+        self._problem, self._method, self._settings = problem, method, settings
         self._sites = {site.node: site for site in problem.analysis.sites}
         self._report(0.0, "timing the network's stretches and what they could merge to")
         self._planner = Planner(problem, cuts, settings.margin)
@@ -138,7 +180,7 @@ class RoundSearch:
         steps = [alternative.step for alternative in self._planner.alternatives]
         wanted = {site for step in steps for site in step.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
-        scores = self._scorer(state.graph, sites) if sites else {}
+        scores = self._method.scores(state.graph, sites) if sites else {}
         return {step: sum(scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
 
     def _trained(self, state: _State, one: Measured, share: float) -> _State:
@@ -152,8 +194,8 @@ class RoundSearch:
 
     def _lines(self, state: _State, gone: set[str]) -> dict[str, Line]:
         """Returns lines for activations that were still there."""
-        new = gone - set(state.lines)
-        return site_lines(replace(self._problem, graph=state.graph), new, self._settings.way)
+        new = [site for name, site in self._sites.items() if name in gone and name not in state.lines]
+        return dict(self._method.lines(state.graph, new)) if new else {}
 
     def _candidate(self, state: _State, one: Measured, reference: Reference) -> Candidate:
         """Returns a plan done in train form, refitted and scored."""

@@ -1,6 +1,9 @@
 """Problems for strategies, on a device whose clock is arithmetic."""
 
+import torch
+
 from compressors.analysis import analyse
+from compressors.graph import Graph
 from compressors.problem import Problem, Search
 from compressors.strategies import find
 from compressors.table import structure
@@ -28,7 +31,29 @@ def problem_of(name: str, share: float, timer: CountingTimer | None = None, **ch
     return Problem(**(fields | changes))
 
 
-def started(problem: Problem, **options) -> Search:
-    """A `layerfit` search with quick options."""
-    strategy = find("layerfit")
-    return strategy.start(problem, strategy.parse(QUICK | options))
+def started(problem: Problem, name: str = "layerfit", **options) -> Search:
+    """A search with quick options, as far as the strategy has them."""
+    strategy = find(name)
+    quick = {key: value for key, value in QUICK.items() if key in strategy.options.model_fields}
+    return strategy.start(problem, strategy.parse(quick | options))
+
+
+class ShortTrainer:
+    """A few steps of plain descent towards the original's outputs; remembers the shares of time that it was given."""
+
+    def __init__(self, original: Graph, steps: int = 3) -> None:
+        self.original, self.steps = original, steps
+        self.shares: list[float] = []
+
+    def __call__(self, candidate: Graph, share: float) -> Graph:
+        self.shares.append(share)
+        student = candidate.copied()
+        optimizer = torch.optim.SGD(student.module.parameters(), 1e-3)
+        inputs = self.original.samples(8)
+        with torch.no_grad():
+            wanted = self.original.module(*inputs)
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            (student.module(*inputs) - wanted).square().mean().backward()
+            optimizer.step()
+        return student

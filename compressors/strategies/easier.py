@@ -1,0 +1,58 @@
+"""`easier`: activations whose inputs hardly ever change sign go first.
+
+Source: Quetu, Liao, Tartaglione, "The Simpler The Better: An Entropy-Based Importance Metric To Reduce Neural Networks'
+Depth", ECML PKDD 2024. What is different by default: signs are counted over all batches on fixed data in evaluation
+mode; an activation goes where operators then merge and the device gains; the best line takes its place; what follows is
+refitted. The paper removes one activation after a whole training each, and merges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from compressors.batches import in_order
+from compressors.scores.entropy import EntropyConfig, entropies
+from compressors.strategies.fitted import mask_input, site_lines
+from compressors.strategies.rounds import RoundOptions, RoundSearch
+
+if TYPE_CHECKING:
+    from compressors.analysis.segments import Site
+    from compressors.channel_line import Line
+    from compressors.graph import Graph
+    from compressors.problem import Problem
+
+NAME = "easier"
+SUMMARY = (
+    "Takes out activations whose inputs hardly ever change sign, where that lets operators merge and the device gains; "
+    "trains in between (EASIER, 2024)."
+)
+
+
+class EasierOptions(RoundOptions):
+    """Options of `easier`."""
+
+
+@final
+@dataclass(frozen=True)
+class Entropy:
+    """EASIER's idea of what matters (`compressors.strategies.rounds.SiteMethod`)."""
+
+    problem: Problem
+    options: RoundOptions
+
+    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
+        """Returns the entropy of every site in bits."""
+        batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))
+        found = entropies(graph, batches, sites, EntropyConfig(mask=mask_input(graph)))
+        return {name: entropy.layer for name, entropy in found.items()}
+
+    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
+        """Returns lines found in the way that the options say."""
+        return site_lines(graph, sites, self.options.way, self.problem.calibration)
+
+
+def begin(problem: Problem, options: EasierOptions) -> RoundSearch:
+    """Starts a search among merges."""
+    return RoundSearch(problem, options.cuts(problem), Entropy(problem, options), options.settings(NAME))

@@ -1,0 +1,77 @@
+"""`tlc`: batch norms say what becomes of every channel of an activation, and a trial says which activations matter.
+
+Source: Liao, Quetu, Nguyen, Tartaglione, "Till the Layers Collapse: Compressing a Deep Neural Network Through the
+Lenses of Batch Normalization Layers", AAAI 2025. A channel that is mostly on passes, one that is mostly off becomes a
+constant. What is different by default: the constant is the channel's mean output, and of the two the one that errs less
+is taken; trials are judged by the network's decisions on fixed samples; an activation goes where operators then merge
+and the device gains; what follows is refitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, final
+
+from compressors.analysis.segments import Refusal
+from compressors.batches import in_order
+from compressors.collapse import linearise, site_statistics
+from compressors.score import Reference
+from compressors.scores.likelihood import channel_lines, likelihoods
+from compressors.scores.trial import Trials
+from compressors.strategies.fitted import mask_input, site_lines
+from compressors.strategies.rounds import RoundOptions, RoundSearch
+
+if TYPE_CHECKING:
+    from compressors.analysis.segments import Site
+    from compressors.channel_line import Line
+    from compressors.graph import Graph
+    from compressors.problem import Problem
+
+NAME = "tlc"
+SUMMARY = (
+    "Turns every channel of an activation into a line or a constant by what its batch norm says, where a trial shows "
+    "that the network can do without and the device gains (TLC, 2025)."
+)
+_JUDGED_ON = 256
+
+
+class TlcOptions(RoundOptions):
+    """Options of `tlc`."""
+
+    channels: Literal["binary", "fitted"] = "binary"
+    """What becomes of a channel: passed on or made constant, as in the paper, or the line that fits best."""
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """TLC's idea of what matters (`compressors.strategies.rounds.SiteMethod`)."""
+
+    problem: Problem
+    options: TlcOptions
+
+    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
+        """Returns how much further from the original's decisions the network gets without each site, in nats."""
+        reference = Reference.of(self.problem.graph, self.problem.selection, _JUDGED_ON, batch=64)
+        found = self.lines(graph, sites)
+
+        def without(network: Graph, names: tuple[str, ...]) -> Graph:
+            return linearise(network, {name: found[name] for name in names if name in found})
+
+        trials = Trials(graph, without, lambda network: reference.score(network.module).divergence)
+        return {name: max(0.0, gap) for name, gap in trials.gaps(site.node for site in sites).items()}
+
+    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
+        """Returns a line per site: its channels passed on, or made constant."""
+        if self.options.channels == "fitted":
+            return site_lines(graph, sites, self.options.way, self.problem.calibration)
+        batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))
+        statistics = site_statistics(graph, batches, sites, mask_input(graph))
+        found = likelihoods(graph, sites, statistics)
+        return {name: channel_lines(one) for name, one in found.items() if not isinstance(one, Refusal)}
+
+
+def begin(problem: Problem, options: TlcOptions) -> RoundSearch:
+    """Starts a search among merges."""
+    return RoundSearch(problem, options.cuts(problem), Trial(problem, options), options.settings(NAME))

@@ -1,0 +1,97 @@
+"""What every strategy promises, on a device whose clock is arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from compressors.plan import Plan
+from compressors.problem import Problem
+from compressors.strategies import STRATEGIES
+from compressors.surgery import apply, fold_norms
+from compressors.table import structure
+from tests.compressors.problems import ShortTrainer, problem_of, started
+
+NETWORKS = {
+    "layerfit": ("resnet-b", 0.8),
+    "layer_merge": ("resnet-b", 0.8),
+    "easier": ("mobilenet", 0.85),
+    "tlc": ("mobilenet", 0.85),
+}
+
+
+@pytest.fixture(scope="module", params=list(STRATEGIES))
+def searched(request: pytest.FixtureRequest) -> tuple[str, Problem, list]:
+    """One search that several tests look at, and the weights of the original before it."""
+    network, share = NETWORKS[request.param]
+    problem = problem_of(network, share)
+    before = {name: value.clone() for name, value in problem.graph.module.state_dict().items()}
+    candidates = list(started(problem, request.param).candidates(problem.budget_seconds))
+    assert all(torch.equal(value, before[name]) for name, value in problem.graph.module.state_dict().items())
+    return request.param, problem, candidates
+
+
+def test_the_budget_is_met_by_the_structure_that_is_measured(searched) -> None:
+    _, problem, (best, *_) = searched
+    assert best.plan.steps
+    assert best.seconds <= problem.budget_seconds
+    again = problem.timer.networks([(structure(best.graph, ()).module, problem.graph.inputs)])
+    assert again == pytest.approx([best.seconds], rel=0.02)
+
+
+def test_the_score_is_that_of_the_graph(searched) -> None:
+    _, _, candidates = searched
+    assert all(math.isfinite(candidate.score.divergence) for candidate in candidates)
+    divergences = [candidate.score.divergence for candidate in candidates]
+    assert divergences == sorted(divergences)
+
+
+def test_the_plan_is_json_names_its_strategy_and_is_replayable(searched) -> None:
+    name, problem, (best, *_) = searched
+    plan = Plan.from_json(best.plan.to_json())
+    assert plan == best.plan
+    assert plan.strategy == name
+    replayed = apply(problem.graph, plan.steps)
+    assert [node.name for node in replayed.module.graph.nodes] == [node.name for node in best.graph.module.graph.nodes]
+
+
+def test_what_ships_computes_what_was_scored(searched) -> None:
+    _, problem, (best, *_) = searched
+    inputs = problem.graph.samples(4, seed=7)
+    with torch.no_grad():
+        trained, deployed = best.graph.module(*inputs), fold_norms(best.graph).module(*inputs)
+    assert torch.allclose(trained, deployed, rtol=1e-4, atol=1e-5 * float(trained.abs().max()))
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_an_impossible_budget_is_answered_with_the_floor(name: str) -> None:
+    problem = problem_of(NETWORKS[name][0], 0.01)
+    search = started(problem, name)
+    floor = search.floor()
+    assert floor.predicted_seconds > problem.budget_seconds
+    (only,) = search.candidates(problem.budget_seconds)
+    assert only.plan.steps == floor.steps
+
+
+@pytest.mark.parametrize("name", ["easier", "tlc"])
+def test_the_network_is_trained_between_rounds(name: str) -> None:
+    problem = problem_of("mobilenet", 0.85)
+    trainer = ShortTrainer(problem.graph)
+    trained = problem_of("mobilenet", 0.85, train=trainer)
+    candidates = started(trained, name, rounds=3, refit="none").candidates(trained.budget_seconds)
+    assert trainer.shares == [1 / 3, 1 / 2]
+    assert candidates[0].seconds <= trained.budget_seconds
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_the_same_seed_gives_the_same_plan(name: str) -> None:
+    network, share = NETWORKS[name]
+    first, second = (
+        started(problem, name).candidates(problem.budget_seconds)[0]
+        for problem in (problem_of(network, share), problem_of(network, share))
+    )
+    assert first.plan == second.plan
+    states = (first.graph.module.state_dict(), second.graph.module.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
