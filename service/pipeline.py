@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from compressors.analysis import Analysis, analyse, merge_space
 from compressors.graph import Graph
 from compressors.plan import Plan
-from compressors.problem import NO_SAMPLES, Candidate, Problem
+from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
 from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
@@ -93,7 +94,22 @@ class Job:
             progress=self.phases,
             seed=self.order.spec.seed,
             seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS),
+            train=self._train_part if self._trains else None,
         )
+
+    @property
+    def _trains(self) -> bool:
+        asked = self.order.spec.fine_tuning
+        return not asked.disabled and asked.epochs > 0 and len(self.samples.parts.fit) > 0
+
+    def _train_part(self, candidate: Graph, share: float) -> Graph:
+        """Trains a network that is on its way to a candidate (`compressors.problem.Trainer`)."""
+
+        def told(fraction: float, message: str, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG001
+            self.phases(0.0, f"training on the way: {message}", metrics)
+
+        tuned = self._tune(candidate, share, told)
+        return candidate if tuned is None else tuned.graph
 
     def find(self, problem: Problem) -> Found:
         """Looks for the network to ship; none is needed when the original is within the budget already."""
@@ -119,16 +135,23 @@ class Job:
 
     def tune(self, candidate: Candidate) -> Tuned | None:
         """Fine-tunes a candidate within the job's limits."""
-        asked = self.order.spec.fine_tuning
-        seconds = TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
-        if asked.disabled or asked.epochs == 0 or seconds <= 0:
+        if not self._trains:
             return None
-        config = TuneConfig(epochs=asked.epochs, batch=asked.batch, max_seconds=seconds, seed=self.order.spec.seed)
+        with self.phases.phase("tune", "Fine-tuning"):
+            return self._tune(candidate.graph, 1.0, self.phases)
+
+    def _tune(self, graph: Graph, share: float, progress: Progress) -> Tuned | None:
+        asked = self.order.spec.fine_tuning
+        seconds = share * TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
+        if seconds <= 0:
+            return None
+        config = TuneConfig(
+            epochs=share * asked.epochs, batch=asked.batch, max_seconds=seconds, seed=self.order.spec.seed
+        )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
-        with self.phases.phase("tune", "Fine-tuning"):
-            parts = self.samples.parts
-            return tune(self.model.graph, candidate.graph, parts.fit, parts.selection, config, self.phases)
+        parts = self.samples.parts
+        return tune(self.model.graph, graph, parts.fit, parts.selection, config, progress)
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
