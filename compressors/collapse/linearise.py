@@ -7,7 +7,6 @@ it runs, and has to give the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -20,6 +19,7 @@ from compressors.errors import OptionError, SurgeryError
 from compressors.graph import Graph
 from compressors.modules import activation_kind
 from compressors.shapes import Shapes, propagate, remember
+from compressors.surgery.verify import output_error
 from compressors.tidy import tidy
 
 _TOLERANCE = 1e-4
@@ -122,29 +122,11 @@ def _verify(graph: Graph, result: Graph, lines: Mapping[str, Line]) -> None:
     inputs = tuple(value.to(_device(graph.module)) for value in graph.samples(2))
     with torch.no_grad():
         wanted, got = _Substituted(graph.module, lines).run(*inputs), result.module(*inputs)
-    for left, right in zip(_tuple(wanted), _tuple(got), strict=True):
-        error = _relative_error(left, right)
-        if not error <= _TOLERANCE:
-            raise SurgeryError(f"replacing {len(lines)} activations of {graph.name!r} is off by {error:.3g} (relative)")
-
-
-def _relative_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """Returns the largest difference relative to the largest finite value.
-
-    Entries that are equally infinite or both NaN agree: random inputs may hold masks that hide everything.
-    """
-    if wanted.shape != got.shape:
-        return math.inf
-    wanted, got = wanted.double(), got.double()
-    same = (wanted == got) | (wanted.isnan() & got.isnan())
-    scale = wanted.nan_to_num(0, 0, 0).abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    return float(torch.where(same, 0, wanted - got).abs().max() / scale)
+    error = output_error(wanted, got)
+    if not error <= _TOLERANCE:
+        raise SurgeryError(f"replacing {len(lines)} activations of {graph.name!r} is off by {error:.3g} (relative)")
 
 
 def _device(module: fx.GraphModule) -> torch.device:
     """Returns where the model is."""
     return next(module.parameters(), torch.empty(0)).device
-
-
-def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,6 +54,29 @@ def relative_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
     return float((wanted.double() - got.double()).abs().max() / scale)
 
 
+def output_error(wanted: Any, got: Any) -> float:
+    """Returns the largest difference between two networks' outputs, each relative to its largest finite value.
+
+    Entries that are equally infinite or both NaN agree: random inputs may hold masks that hide everything.
+
+    Args:
+        wanted: What one network returned: a tensor, or several.
+        got: What the other returned.
+    """
+    pairs = list(zip(_tuple(wanted), _tuple(got), strict=True))
+    if any(left.shape != right.shape for left, right in pairs):
+        return math.inf
+    errors = [_finite_error(left, right) for left, right in pairs]
+    return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+
+
+def _finite_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
+    wanted, got = wanted.double(), got.double()
+    same = (wanted == got) | (wanted.isnan() & got.isnan())
+    scale = wanted.nan_to_num(0, 0, 0).abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    return float(torch.where(same, 0, wanted - got).abs().max() / scale)
+
+
 def agreement(a: nn.Module, b: nn.Module, samples: Iterable[tuple[torch.Tensor, ...]]) -> Agreement:
     """Compares two networks on batches of inputs, without gradients.
 
@@ -73,8 +98,8 @@ def agreement(a: nn.Module, b: nn.Module, samples: Iterable[tuple[torch.Tensor, 
     return Agreement(relative, absolute, same / max(rows, 1), rows)
 
 
-def _tuple(value: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _worse(left: float, right: float) -> float:
