@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from torch.utils.data import Dataset, TensorDataset
 from compressors.analysis.segments import Analysis
 from compressors.graph import Graph, TensorSpec
 from compressors.plan import Plan
+
+if TYPE_CHECKING:
+    from compressors.tune.regulariser import Regulariser
 
 Sample = tuple[tuple[torch.Tensor, ...], int]
 """One sample: the model's inputs without batch dimension, and the class index (-1 where there is no label)."""
@@ -70,12 +73,13 @@ class Progress(Protocol):
 class Trainer(Protocol):
     """How a strategy trains on the way; `service/pipeline.py` hands it the job's recipe and limits."""
 
-    def __call__(self, candidate: Graph, share: float) -> Graph:
+    def __call__(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:
         """Returns the candidate after some training towards the original.
 
         Args:
             candidate: Where to start; not changed.
             share: Of the time that the job has left for training, in (0, 1].
+            regulariser: What shapes the training; with one, the last moment is returned and not the best.
         """
         ...
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from compressors.errors import OptionError
 from compressors.problem import Problem, Search
-from compressors.strategies import easier, layer_merge, layerfit, tlc
+from compressors.strategies import easier, layer_collapse, layer_folding, layer_merge, layerfit, tlc
 from compressors.strategies.options import Options
 
 
@@ -55,6 +55,12 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.begin),
         "layer_merge": Strategy("layer_merge", layer_merge.SUMMARY, layer_merge.LayerMergeOptions, layer_merge.begin),
+        "layer_folding": Strategy(
+            "layer_folding", layer_folding.SUMMARY, layer_folding.LayerFoldingOptions, layer_folding.begin
+        ),
+        "layer_collapse": Strategy(
+            "layer_collapse", layer_collapse.SUMMARY, layer_collapse.LayerCollapseOptions, layer_collapse.begin
+        ),
         "easier": Strategy("easier", easier.SUMMARY, easier.EasierOptions, easier.begin),
         "tlc": Strategy("tlc", tlc.SUMMARY, tlc.TlcOptions, tlc.begin),
     }

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, final
 from compressors.batches import in_order
 from compressors.scores.entropy import EntropyConfig, entropies
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.rounds import RoundOptions, RoundSearch
+from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
-    from compressors.graph import Graph
     from compressors.problem import Problem
+    from compressors.table import Alternative
 
 NAME = "easier"
 SUMMARY = (
@@ -42,15 +42,16 @@ class Entropy:
     problem: Problem
     options: RoundOptions
 
-    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
-        """Returns the entropy of every site in bits."""
+    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
+        """Returns the entropy of every site in bits, and lines found in the way that the options say."""
         batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))
-        found = entropies(graph, batches, sites, EntropyConfig(mask=mask_input(graph)))
-        return {name: entropy.layer for name, entropy in found.items()}
+        config = EntropyConfig(mask=mask_input(state.graph))
+        found = entropies(state.graph, batches, sites, config) if sites else {}
 
-    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
-        """Returns lines found in the way that the options say."""
-        return site_lines(graph, sites, self.options.way, self.problem.calibration)
+        def lines(chosen: Sequence[Site]) -> Mapping[str, Line]:
+            return site_lines(state.graph, chosen, self.options.way, self.problem.calibration)
+
+        return Look({name: entropy.layer for name, entropy in found.items()}, state, lines)
 
 
 def begin(problem: Problem, options: EasierOptions) -> RoundSearch:

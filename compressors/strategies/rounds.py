@@ -14,7 +14,7 @@ that lets operators merge and the merge is faster, and nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, final
 
 from pydantic import Field
@@ -33,12 +33,13 @@ from compressors.surgery import apply
 from compressors.table import Cut, region_cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
     from compressors.plan import Step
     from compressors.problem import Problem
+    from compressors.table import Alternative
 
 _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
@@ -46,20 +47,47 @@ _LEAST_HARM = 1e-9
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken."""
 
 
+@dataclass(frozen=True)
+class State:
+    """Where a search stands: the network as it is now, and what was taken out of it.
+
+    Attributes:
+        graph: With lines where activations were.
+        restored: The original's structure with the same weights.
+        lines: What took an activation's place, by node name.
+    """
+
+    graph: Graph
+    restored: Graph
+    lines: Mapping[str, Line] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a method makes of the activations that are still there.
+
+    Attributes:
+        scores: By node name, >= 0; the higher, the more the network needs it.
+        state: Where things stand afterwards: a method may train the network to find out.
+        lines: What takes an activation's place if it goes, by node name; where there is none, nothing does.
+    """
+
+    scores: Mapping[str, float]
+    state: State
+    lines: Callable[[Sequence[Site]], Mapping[str, Line]]
+
+
 class SiteMethod(Protocol):
     """A method's idea of how much an activation matters, and of what takes its place."""
 
-    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
-        """Returns a score >= 0 for every site by node name; the higher, the more the network needs it.
+    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:
+        """Returns what the method makes of some activations.
 
         Args:
-            graph: The network as it is now.
-            sites: Activations that are still in it.
+            state: The network as it is now.
+            sites: Activations that are still in it, and that some merge would take out.
+            alternatives: Every merge that is faster than what it replaces.
         """
-        ...
-
-    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
-        """Returns what takes the place of sites, by node name; where there is none, nothing does."""
         ...
 
 
@@ -122,21 +150,6 @@ class RoundOptions(Options):
         return [cut for cut in cuts if not cut.step.pruned]
 
 
-@dataclass(frozen=True)
-class _State:
-    """Where a search stands: the network as it is now, and what was taken out of it.
-
-    Attributes:
-        graph: With lines where activations were.
-        restored: The original's structure with the same weights.
-        lines: By the site that they stand for.
-    """
-
-    graph: Graph
-    restored: Graph
-    lines: Mapping[str, Line]
-
-
 @final
 class RoundSearch:
     """One search (`compressors.problem.Search`). Table and measured networks are kept between budgets."""
@@ -157,52 +170,54 @@ class RoundSearch:
         """Returns the plans of the last round for a budget, best first."""
         problem = self._problem
         rounds = self._settings.rounds if problem.train is not None else 1
-        state = _State(problem.graph, problem.graph, {})
-        harms: Mapping[Step, float] = {}
+        state = State(problem.graph, problem.graph)
         for number in range(1, rounds + 1):
             share = number / rounds
             self._planner.aim(problem.baseline_seconds + (budget_seconds - problem.baseline_seconds) * share)
             self._report(0.1 + 0.8 * (number - 1) / rounds, f"round {number} of {rounds}: scoring activations")
-            harms = self._harms(state)
+            look = self._look(state)
+            harms = self._harms(look)
             for _ in range(_CORRECTIONS):
                 if not self._planner.propose(harms):
                     break
-            if number < rounds and problem.seconds_left() > 0:
-                state = self._trained(state, self._planner.within(harms)[0], 1 / (rounds - number + 1))
+            if number == rounds or problem.seconds_left() <= 0:
+                break
+            state = self._trained(look, self._planner.within(harms)[0], 1 / (rounds - number + 1))
         self._planner.aim(budget_seconds)
         reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, batch=64)
         chosen = self._planner.within(harms)[: self._settings.plans]
-        found = [self._candidate(state, one, reference) for one in chosen]
+        found = [self._candidate(look, one, reference) for one in chosen]
         return sorted(found, key=lambda one: one.score.divergence)
 
-    def _harms(self, state: _State) -> dict[Step, float]:
+    def _look(self, state: State) -> Look:
+        wanted = {site for one in self._planner.alternatives for site in one.step.sites} - set(state.lines)
+        sites = [site for name, site in self._sites.items() if name in wanted]
+        return self._method.look(state, sites, self._planner.alternatives)
+
+    def _harms(self, look: Look) -> dict[Step, float]:
         """Returns the harm of every merge: the scores of the activations that it takes out besides those gone."""
         steps = [alternative.step for alternative in self._planner.alternatives]
-        wanted = {site for step in steps for site in step.sites} - set(state.lines)
-        sites = [site for name, site in self._sites.items() if name in wanted]
-        scores = self._method.scores(state.graph, sites) if sites else {}
-        return {step: sum(scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
+        return {step: sum(look.scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
 
-    def _trained(self, state: _State, one: Measured, share: float) -> _State:
+    def _trained(self, look: Look, one: Measured, share: float) -> State:
         """Returns where things stand when the activations of a plan are gone and the network is trained."""
-        gone = {site for step in one.choice.steps for site in step.sites if site in self._sites}
-        lines = {**self._lines(state, gone), **{name: line for name, line in state.lines.items() if name in gone}}
+        lines = self._lines(look, one)
         assert self._problem.train is not None
         self._report(0.1, f"training with {len(lines)} activations gone")
-        graph = self._problem.train(linearise(state.restored, lines), share)
-        return _State(graph, restored(self._problem.graph, graph), trained_lines(graph, lines))
+        graph = self._problem.train(linearise(look.state.restored, lines), share)
+        return State(graph, restored(self._problem.graph, graph), trained_lines(graph, lines))
 
-    def _lines(self, state: _State, gone: set[str]) -> dict[str, Line]:
-        """Returns lines for activations that were still there."""
-        new = [site for name, site in self._sites.items() if name in gone and name not in state.lines]
-        return dict(self._method.lines(state.graph, new)) if new else {}
+    def _lines(self, look: Look, one: Measured) -> dict[str, Line]:
+        """Returns what takes the place of the activations that a plan takes out."""
+        gone = {site for step in one.choice.steps for site in step.sites if site in self._sites}
+        known = {name: line for name, line in look.state.lines.items() if name in gone}
+        new = [site for name, site in self._sites.items() if name in gone and name not in known]
+        return {**known, **(look.lines(new) if new else {})}
 
-    def _candidate(self, state: _State, one: Measured, reference: Reference) -> Candidate:
+    def _candidate(self, look: Look, one: Measured, reference: Reference) -> Candidate:
         """Returns a plan done in train form, refitted and scored."""
         problem, settings, steps = self._problem, self._settings, one.choice.steps
-        gone = {site for step in steps for site in step.sites if site in self._sites}
-        lines = {**self._lines(state, gone), **state.lines}
-        cut = apply(state.restored, steps, lines)
+        cut = apply(look.state.restored, steps, self._lines(look, one))
         config = FitConfig(settings.refit, settings.calibration_samples, regression=RegressionConfig(seed=problem.seed))
         self._report(0.9, "refitting what follows the merges")
         graph = cut if settings.refit == "none" else fit(problem.graph, cut, steps, problem.calibration, config).graph

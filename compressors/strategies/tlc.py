@@ -20,13 +20,14 @@ from compressors.score import Reference
 from compressors.scores.likelihood import channel_lines, likelihoods
 from compressors.scores.trial import Trials
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.rounds import RoundOptions, RoundSearch
+from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
     from compressors.graph import Graph
     from compressors.problem import Problem
+    from compressors.table import Alternative
 
 NAME = "tlc"
 SUMMARY = (
@@ -51,19 +52,22 @@ class Trial:
     problem: Problem
     options: TlcOptions
 
-    def scores(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, float]:
+    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
         """Returns how much further from the original's decisions the network gets without each site, in nats."""
-        reference = Reference.of(self.problem.graph, self.problem.selection, _JUDGED_ON, batch=64)
-        found = self.lines(graph, sites)
+        problem, lines = self.problem, self._lines(state.graph, sites)
+        reference = Reference.of(problem.graph, problem.selection, _JUDGED_ON, batch=64)
 
         def without(network: Graph, names: tuple[str, ...]) -> Graph:
-            return linearise(network, {name: found[name] for name in names if name in found})
+            return linearise(network, {name: lines[name] for name in names if name in lines})
 
-        trials = Trials(graph, without, lambda network: reference.score(network.module).divergence)
-        return {name: max(0.0, gap) for name, gap in trials.gaps(site.node for site in sites).items()}
+        trials = Trials(state.graph, without, lambda network: reference.score(network.module).divergence)
+        scores = {name: max(0.0, gap) for name, gap in trials.gaps(site.node for site in sites).items()}
+        return Look(scores, state, lambda chosen: {s.node: lines[s.node] for s in chosen if s.node in lines})
 
-    def lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
+    def _lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
         """Returns a line per site: its channels passed on, or made constant."""
+        if not sites:
+            return {}
         if self.options.channels == "fitted":
             return site_lines(graph, sites, self.options.way, self.problem.calibration)
         batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))

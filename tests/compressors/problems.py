@@ -3,6 +3,7 @@
 import torch
 
 from compressors.analysis import analyse
+from compressors.gates import GateRegulariser
 from compressors.graph import Graph
 from compressors.problem import Problem, Search
 from compressors.strategies import find
@@ -45,7 +46,7 @@ class ShortTrainer:
         self.original, self.steps = original, steps
         self.shares: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float) -> Graph:
+    def __call__(self, candidate: Graph, share: float, regulariser: GateRegulariser | None = None) -> Graph:
         self.shares.append(share)
         student = candidate.copied()
         optimizer = torch.optim.SGD(student.module.parameters(), 1e-3)
@@ -54,6 +55,11 @@ class ShortTrainer:
             wanted = self.original.module(*inputs)
         for _ in range(self.steps):
             optimizer.zero_grad()
-            (student.module(*inputs) - wanted).square().mean().backward()
+            loss = (student.module(*inputs) - wanted).square().mean()
+            if regulariser is not None:
+                loss = loss + regulariser.penalty(student.module)
+            loss.backward()
             optimizer.step()
+            if regulariser is not None:
+                regulariser.after_step(student.module)
         return student

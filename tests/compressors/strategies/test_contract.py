@@ -19,6 +19,8 @@ NETWORKS = {
     "layer_merge": ("resnet-b", 0.8),
     "easier": ("mobilenet", 0.85),
     "tlc": ("mobilenet", 0.85),
+    "layer_folding": ("mobilenet", 0.85),
+    "layer_collapse": ("mixer", 0.8),
 }
 
 
@@ -95,3 +97,18 @@ def test_the_same_seed_gives_the_same_plan(name: str) -> None:
     assert first.plan == second.plan
     states = (first.graph.module.state_dict(), second.graph.module.state_dict())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize("name", ["layer_folding", "layer_collapse"])
+def test_gates_are_trained_and_gone_afterwards(name: str) -> None:
+    network, share = NETWORKS[name]
+    original = problem_of(network, share)
+    trainer = ShortTrainer(original.graph)
+    problem = problem_of(network, share, train=trainer)
+    best, *_ = started(problem, name, refit="none").candidates(problem.budget_seconds)
+    assert trainer.shares == [0.5]
+    assert best.seconds <= problem.budget_seconds
+    assert not any("gate" in key for key in best.graph.module.state_dict())
+    before, after = problem.graph.module.state_dict(), best.graph.module.state_dict()
+    kept = [key for key in before if key in after and key.endswith("weight")]
+    assert any(not torch.equal(before[key], after[key]) for key in kept)
