@@ -36,6 +36,9 @@ from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, Wo
 WIND_UP_SECONDS = 60.0
 """Kept back from the time limit for exporting, measuring and reporting."""
 
+PLANNING_SHARE = 0.5
+"""Of the time that is left when planning begins, the part that it may use in a job that trains."""
+
 TUNING_SHARE = 0.6
 """Of the time that is left after planning, the part that fine-tuning may use of a job that has any."""
 
@@ -83,6 +86,7 @@ class Job:
         folded = self.baseline.graph
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
         limit = engine_budget(self.order.spec)
+        for_training = (1 - PLANNING_SHARE) * self.phases.seconds_left(WIND_UP_SECONDS) if self._trains else 0.0
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
@@ -93,7 +97,7 @@ class Job:
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
-            seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS),
+            seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS + for_training),
             train=self._train_part if self._trains else None,
         )
 
@@ -117,7 +121,7 @@ class Job:
             return Found()
         asked = self.order.spec.strategy
         strategy = find(asked.name)
-        tools = Tools(partial(self.time, problem), self.tune, problem.seconds_left)
+        tools = Tools(partial(self.time, problem), self.tune, partial(self.phases.seconds_left, WIND_UP_SECONDS))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()

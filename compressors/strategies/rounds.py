@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
+_NEAR = (0.8, 1.1)
+"""A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
 _LEAST_HARM = 1e-9
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken."""
 
@@ -160,6 +162,7 @@ class RoundSearch:
         self._sites = {site.node: site for site in problem.analysis.sites}
         self._report(0.0, "timing the network's stretches and what they could merge to")
         self._planner = Planner(problem, cuts, settings.margin)
+        self._last: tuple[float, Look] | None = None
 
     def floor(self) -> Plan:
         """Returns the plan with everything merged that can be, its latency measured."""
@@ -167,29 +170,43 @@ class RoundSearch:
         return self._plan(self._planner.fastest())
 
     def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
-        """Returns the plans of the last round for a budget, best first."""
+        """Returns the plans of the last round for a budget, best first; a budget close to the last one repeats none."""
         problem = self._problem
-        rounds = self._settings.rounds if problem.train is not None else 1
-        state = State(problem.graph, problem.graph)
-        for number in range(1, rounds + 1):
-            share = number / rounds
-            self._planner.aim(problem.baseline_seconds + (budget_seconds - problem.baseline_seconds) * share)
-            self._report(0.1 + 0.8 * (number - 1) / rounds, f"round {number} of {rounds}: scoring activations")
-            look = self._look(state)
-            harms = self._harms(look)
-            for _ in range(_CORRECTIONS):
-                if not self._planner.propose(harms):
-                    break
-            if number == rounds or problem.seconds_left() <= 0:
-                break
-            state = self._trained(look, self._planner.within(harms)[0], 1 / (rounds - number + 1))
+        if self._last is None or not _NEAR[0] <= budget_seconds / self._last[0] <= _NEAR[1]:
+            self._last = (budget_seconds, self._rounds(budget_seconds))
+        look = self._last[1]
         self._planner.aim(budget_seconds)
+        harms = self._planned(look)
         reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, batch=64)
         chosen = self._planner.within(harms)[: self._settings.plans]
         found = [self._candidate(look, one, reference) for one in chosen]
         return sorted(found, key=lambda one: one.score.divergence)
 
-    def _look(self, state: State) -> Look:
+    def _rounds(self, budget_seconds: float) -> Look:
+        """Returns what the method makes of the network before the last round's plan."""
+        problem = self._problem
+        rounds = self._settings.rounds if problem.train is not None else 1
+        look = self._look(State(problem.graph, problem.graph), (1, rounds))
+        for number in range(1, rounds):
+            if problem.seconds_left() <= 0:
+                break
+            gap = budget_seconds - problem.baseline_seconds
+            self._planner.aim(problem.baseline_seconds + gap * number / rounds)
+            harms = self._planned(look)
+            state = self._trained(look, self._planner.within(harms)[0], 1 / (rounds - number + 1))
+            look = self._look(state, (number + 1, rounds))
+        return look
+
+    def _planned(self, look: Look) -> dict[Step, float]:
+        """Measures the best plans for the present aim; returns the harms that they were made by."""
+        harms = self._harms(look)
+        for _ in range(_CORRECTIONS):
+            if not self._planner.propose(harms):
+                break
+        return harms
+
+    def _look(self, state: State, number: tuple[int, int]) -> Look:
+        self._report(0.1 + 0.8 * (number[0] - 1) / number[1], f"round {number[0]} of {number[1]}: scoring activations")
         wanted = {site for one in self._planner.alternatives for site in one.step.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
         return self._method.look(state, sites, self._planner.alternatives)
