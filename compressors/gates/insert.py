@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +30,12 @@ _TOLERANCE = 1e-4
 
 
 def insert_gates(
-    graph: Graph, sites: Iterable[str], start: float = 0.02, lines: Mapping[str, Line] | None = None
+    graph: Graph,
+    sites: Iterable[str],
+    start: float = 0.02,
+    lines: Mapping[str, Line] | None = None,
+    *,
+    rectified: bool = False,
 ) -> Graph:
     """Returns a new graph with a gate at every named activation call; the given graph is not changed.
 
@@ -41,6 +45,8 @@ def insert_gates(
         start: Where the gates start, in [0, 1]. At 0 the function stays exactly what it was, and a penalty |1 - a^2|
             has no slope; a little above zero it has.
         lines: What each gate leads to, by node; the identity where there is none. They are trained along.
+        rectified: Whether every gate is a ReLU's, whatever was there, as published for LayerCollapse: training has to
+            repair the difference.
 
     Raises:
         OptionError: A name is no activation call, the start is out of range, or a line does not fit its tensor.
@@ -50,18 +56,23 @@ def insert_gates(
     if not 0 <= start <= 1:
         raise OptionError("gates", f"gates start between 0 and 1; got {start}")
     shapes = propagate(graph.module, graph.inputs)
-    copy = graph.copied()
+    copy, reference = graph.copied(), graph.copied() if rectified else graph
     nodes = {node.name: node for node in copy.module.graph.nodes}
+    same = {node.name: node for node in reference.module.graph.nodes}
     found = {name: _activation(graph, nodes.get(name), name) for name in sites}
     names = [name for name in nodes if name in found]
     for name in names:
         node = found[name]
         _check(name, chosen.get(name), shapes.full[name])
-        activation = deepcopy(module_of(node))
+        activation = nn.ReLU() if rectified else deepcopy(module_of(node))
+        if rectified:
+            _retarget(reference.module, same[name], gate_name(name), nn.ReLU())
         gate = Gate(activation, str(node.target), 0.0, chosen.get(name), shapes.dtypes[name]).to(_device(copy.module))
         _retarget(copy.module, node, gate_name(name), gate)
     _close(graph, copy)
-    _verify(graph, copy, f"{len(names)} gates at 0")
+    if rectified:
+        _close(graph, reference)
+    _verify(reference, copy, f"{len(names)} gates at 0")
     return _set(copy, dict.fromkeys(names, start))
 
 
@@ -165,7 +176,7 @@ def _set(graph: Graph, values: Mapping[str, float]) -> Graph:
         for name, gate in gates_of(graph.module).items():
             if name in values:
                 gate.amount.fill_(values[name])
-    return replace(graph)
+    return graph
 
 
 def _verify(wanted: Graph, got: Graph, what: str) -> None:

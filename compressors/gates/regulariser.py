@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from torch import nn
 
 from compressors.gates.insert import gates_of
 from compressors.gates.penalty import collapse_penalty, folding_penalty, pulled
+from compressors.tune.regulariser import ParameterGroup
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ COLLAPSE_DECOUPLED = GateRecipe("none", 0.0, pull=1e-4 * 10, clamp="none")
 
 @final
 class GateRegulariser:
-    """Moves the gates of whatever module it is given; keeps no state.
+    """A `compressors.tune.regulariser.Regulariser` of the gates of whatever module it is given; keeps no state.
 
     Args:
         recipe: How.
@@ -80,15 +81,10 @@ class GateRegulariser:
                 if low is not None:
                     gate.amount.clamp_(low, high)
 
-    def parameter_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Returns one group of an optimiser with all gates, to be taken out of the other groups; none without gates."""
-        gates = [gate.amount for gate in gates_of(module).values()]
-        if not gates:
-            return []
-        group: dict[str, Any] = {"params": gates, "weight_decay": self._recipe.decay}
-        if self._recipe.learning_rate is not None:
-            group["lr"] = self._recipe.learning_rate
-        return [group]
+    def parameter_groups(self, module: nn.Module) -> tuple[ParameterGroup, ...]:
+        """Returns one group with all gates; none without gates."""
+        gates = tuple(gate.amount for gate in gates_of(module).values())
+        return (ParameterGroup(gates, self._recipe.learning_rate, self._recipe.decay),) if gates else ()
 
     def metrics(self, module: nn.Module) -> dict[str, float]:
         """Returns number, mean and least of the gates, and how many are linear (0.9 and more); nothing for none."""

@@ -27,6 +27,7 @@ from compressors.collapse.linearise import linearise
 from compressors.graph import Graph
 from compressors.modules import BATCH_NORMS, CONVOLUTIONS
 from compressors.scores.likelihood import Likelihood, summand
+from compressors.tune.regulariser import ParameterGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ def mask_channels(graph: Graph, found: Iterable[Likelihood]) -> Masked:
 
 @final
 class Mask:
-    """Keeps masked weights at zero while they are trained (case 1); a regulariser for the tuner.
+    """Keeps masked weights at zero while they are trained (case 1); a `compressors.tune.regulariser.Regulariser`.
 
     Args:
         rows: From `mask_channels`.
@@ -91,11 +92,11 @@ class Mask:
                 weight: Any = module.get_submodule(path).weight
                 weight[gone.to(weight.device)] = 0
 
-    def parameter_groups(self, _module: nn.Module) -> list[dict[str, Any]]:
+    def parameter_groups(self, module: nn.Module) -> tuple[ParameterGroup, ...]:  # noqa: ARG002 - of the protocol
         """Returns no groups: weights train like all others."""
-        return []
+        return ()
 
-    def metrics(self, _module: nn.Module) -> dict[str, float]:
+    def metrics(self, module: nn.Module) -> dict[str, float]:  # noqa: ARG002 - of the protocol
         """Returns how many channels are masked."""
         return {"masked_channels": float(sum(int(gone.sum()) for gone in self._rows.values()))}
 

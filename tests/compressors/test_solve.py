@@ -39,9 +39,64 @@ def test_reproduces_the_published_case(case: dict[str, Any]) -> None:
     assert solution.ticks == case["ticks"]
     assert sum(grid.ticks(edge.time) for edge in solution.edges) == solution.ticks
     found = [[edge.start, edge.end, edge.label] for edge in solution.edges]
-    # This budget is a documented tie on importance and ticks: two paths are equally right.
-    if (case["mode"], case["T0"]) != ("ceil", 3.5):
-        assert found == case["path"]
+    assert found == case["path"]
+
+
+def best_for(mode: str, budget: float, per_unit: int = 10) -> Any:
+    grid = Grid(per_unit, "down" if mode == "floor" else "up")
+    return solve(oracle_path(), grid, grid.budget(budget)).at(grid.budget(budget))
+
+
+TRUE_TIMES = [
+    ("floor", 0.6, 0.61), ("floor", 1.9, 1.68), ("floor", 2.6, 2.75), ("floor", 3.5, 3.37), ("floor", 4.4, 4.38),
+    ("floor", 5.0, 4.98), ("floor", 5.8, 5.99), ("ceil", 2.6, 2.29), ("ceil", 3.0, 2.75), ("ceil", 3.5, 3.36),
+    ("ceil", 4.4, 4.19), ("ceil", 5.0, 4.38), ("ceil", 6.0, 5.80),
+]  # fmt: skip
+OVER = {0.6, 2.6, 5.8}
+"""Budgets that rounding down exceeds."""
+
+
+@pytest.mark.parametrize(("mode", "budget", "time"), TRUE_TIMES)
+def test_true_time_of_the_published_case(mode: str, budget: float, time: float) -> None:
+    solution = best_for(mode, budget)
+    assert solution.time == pytest.approx(time, abs=1e-9)
+    assert (solution.time > budget) == (mode == "floor" and budget in OVER)
+
+
+def test_on_equal_importance_the_path_with_fewer_ticks_wins() -> None:
+    grid, every = Grid(10, "down"), all_paths(oracle_path())
+    tied = [edges for edges in every if round(sum(edge.importance for edge in edges), 7) == 1.753]
+    assert sorted(sum(grid.ticks(edge.time) for edge in edges) for edges in tied) == [16, 17]
+    assert best_for("floor", 1.9).ticks == 16
+
+
+def test_positions_and_operators_that_a_solution_keeps() -> None:
+    edges = best_for("floor", 3.5).edges
+    kept = {n for e in edges for n in ORACLE["table"][f"{e.start},{e.end}"][str(e.label)]["C"]}
+    assert ({edge.end for edge in edges}, kept) == ({2, 3, 5}, {1, 3, 5})
+
+
+def test_the_published_table_has_42_solutions() -> None:
+    every = all_paths(oracle_path())
+    assert len(every) == 42
+    whole = max(every, key=len)
+    assert sum(edge.time for edge in whole) == pytest.approx(5.99)
+    assert sum(edge.importance for edge in whole) == pytest.approx(5.039)
+
+
+@pytest.mark.parametrize("per_unit", [1, 5, 10, 20, 100])
+@pytest.mark.parametrize("rounding", ["up", "down"])
+def test_published_table_equals_trying_everything(per_unit: int, rounding: Any) -> None:
+    grid, path = Grid(per_unit, rounding), oracle_path()
+    budget = grid.budget(6.5)
+    frontier = solve(path, grid, budget)
+    scored = [
+        (sum((Fraction(str(e.importance)) for e in edges), Fraction(0)), sum(grid.ticks(e.time) for e in edges))
+        for edges in all_paths(path)
+    ]
+    for ticks in range(0, budget + 1, max(1, per_unit // 20)):
+        within = [(value, spent) for value, spent in scored if spent <= ticks]
+        check(frontier.at(ticks), max(within, key=lambda pair: (pair[0], -pair[1]), default=None))
 
 
 def test_counts_decimal_times_exactly() -> None:

@@ -210,6 +210,16 @@ def test_gate_lines_are_what_was_trained():
     assert gate_lines(gated)[name].axis == 1
 
 
+def test_published_layer_collapse_puts_a_rectifier_there_first():
+    graph = graph_of("vit")
+    gated = insert_gates(graph, names_of(graph), 0.01, rectified=True)
+    wanted = graph.copied()
+    for site in sites_of(graph):
+        wanted.module.set_submodule(site.target, nn.PReLU(1, 0.01))
+    assert_same(gated, wanted, 1e-6)
+    assert {site.kind for site in sites_of(remove_gates(gated))} == {"relu"}
+
+
 def test_refusals():
     graph = graph_of("vgg")
     name = names_of(graph)[0]

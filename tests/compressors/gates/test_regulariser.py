@@ -9,6 +9,7 @@ from compressors.gates import GateRecipe, GateRegulariser, amounts, insert_gates
 from compressors.gates.insert import gates_of
 from compressors.gates.regulariser import COLLAPSE, COLLAPSE_DECOUPLED, FOLDING
 from compressors.shapes import propagate
+from compressors.tune.regulariser import Regulariser
 from tests.compressors.networks import graph_of
 
 
@@ -31,10 +32,11 @@ def train(graph, regulariser, steps, task=1.0):
     module, (x,) = graph.module, graph.samples(8)
     with torch.no_grad():
         wanted = module(x)
-    gates = regulariser.parameter_groups(module)
-    known = {id(p) for group in gates for p in group["params"]}
-    others = [p for p in module.parameters() if id(p) not in known]
-    optimizer = torch.optim.SGD([{"params": others, "weight_decay": 1e-4}, *gates], lr=0.01, momentum=0.9)
+    own = regulariser.parameter_groups(module)
+    known = {id(p) for group in own for p in group.parameters}
+    groups = [{"params": [p for p in module.parameters() if id(p) not in known], "weight_decay": 1e-4}]
+    groups += [{"params": g.parameters, "weight_decay": g.weight_decay, "lr": g.rate or 0.01} for g in own]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
     module.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -56,9 +58,9 @@ def test_penalty_is_the_weighted_sum():
 def test_gates_have_a_rate_of_their_own_and_no_decay():
     graph = gated()
     (group,) = GateRegulariser(GateRecipe(learning_rate=0.5)).parameter_groups(graph.module)
-    assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.0, 7)
+    assert (group.rate, group.weight_decay, len(group.parameters)) == (0.5, 0.0, 7)
     (group,) = GateRegulariser().parameter_groups(graph.module)
-    assert "lr" not in group
+    assert group.rate is None
 
 
 def test_training_moves_gates_to_one_and_keeps_them_there():
@@ -106,6 +108,13 @@ def test_published_recipes():
     assert (COLLAPSE.penalty, COLLAPSE.strength, COLLAPSE.clamp) == ("collapse", 0.2, "none")
 
 
+def test_is_a_regulariser():
+    promised: Regulariser = GateRegulariser()
+    methods = [name for name in vars(Regulariser) if not name.startswith("_")]
+    assert sorted(methods) == ["after_step", "metrics", "parameter_groups", "penalty"]
+    assert all(callable(getattr(promised, name)) for name in methods)
+
+
 def test_figures():
     graph = gated()
     set_amounts(graph, 0.91, 0.95, 1, 0, 0, 0, 0)
@@ -117,6 +126,6 @@ def test_without_gates_there_is_nothing_to_do():
     module = graph_of("vgg").module
     regulariser = GateRegulariser()
     assert float(regulariser.penalty(module)) == 0
-    assert regulariser.parameter_groups(module) == []
+    assert regulariser.parameter_groups(module) == ()
     assert regulariser.metrics(module) == {}
     regulariser.after_step(module)

@@ -59,7 +59,7 @@ def test_masked_weights_stay_zero_and_the_others_train():
     assert not bool(weight[1].any())
     assert not torch.equal(weight[0], start[0])
     assert mask.metrics(module) == {"masked_channels": 1.0}
-    assert mask.parameter_groups(module) == []
+    assert mask.parameter_groups(module) == ()
 
 
 def test_right_after_removal_it_is_the_parity_line():
