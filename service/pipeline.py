@@ -18,6 +18,7 @@ from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
 from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
+from compressors.tune.regulariser import Regulariser
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.candidates import candidates
@@ -106,7 +107,7 @@ class Job:
         asked = self.order.spec.fine_tuning
         return not asked.disabled and asked.epochs > 0 and len(self.samples.parts.fit) > 0
 
-    def _train_part(self, candidate: Graph, share: float) -> Graph:
+    def _train_part(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:  # noqa: ARG002
         """Trains a network that is on its way to a candidate (`compressors.problem.Trainer`)."""
 
         def told(fraction: float, message: str, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG001

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from compressors.errors import OptionError
 from compressors.problem import Problem, Search
-from compressors.strategies import easier, layer_collapse, layer_folding, layer_merge, layerfit, tlc
+from compressors.strategies import auto, easier, layer_collapse, layer_folding, layer_merge, layerfit, tlc
 from compressors.strategies.options import Options
 
 
@@ -54,6 +54,7 @@ class Strategy:
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.begin),
+        "auto": Strategy("auto", auto.SUMMARY, auto.AutoOptions, auto.begin),
         "layer_merge": Strategy("layer_merge", layer_merge.SUMMARY, layer_merge.LayerMergeOptions, layer_merge.begin),
         "layer_folding": Strategy(
             "layer_folding", layer_folding.SUMMARY, layer_folding.LayerFoldingOptions, layer_folding.begin

@@ -83,29 +83,32 @@ def _assembled(
         root.register_buffer("bias_map", biases[None])
         value = graph.call_function(torch.ops.aten.add.Tensor, (value, graph.get_attr("bias_map")))
     for index, (side, matrix) in enumerate(composed.sides.items()):
-        value = _add_side(graph, root, (value, _copied(graph, side, known)), (f"side_{index}", matrix))
+        spread = _missing_axes(operator, stretch.specs[0])
+        value = _add_side(root, (value, _copied(graph, side, known)), (f"side_{index}", matrix), spread)
     graph.output(value)
     return tidy(fx.GraphModule(root, graph, class_name="Merged")).eval()
 
 
 def _add_side(
-    graph: fx.Graph, root: fx.GraphModule, operands: tuple[fx.Node, fx.Node], named: tuple[str, torch.Tensor]
+    root: fx.GraphModule, operands: tuple[fx.Node, fx.Node], named: tuple[str, torch.Tensor], spread: range
 ) -> fx.Node:
-    """Adds M e, the same at every position, to a tensor (N, C, S...)."""
+    """Adds M e, the same at every position, to a tensor; `spread` are the positions' axes."""
     value, side = operands
+    graph = value.graph
     name, matrix = named
     root.add_submodule(name, algebra.to_module(Affine(matrix, matrix.new_zeros(len(matrix))), torch.float64))
     flat = graph.call_function(torch.ops.aten.flatten.using_ints, (side, 1))
     added = graph.call_module(name, (flat,))
-    for axis in range(2, 2 + _axes(root)):
+    for axis in spread:
         added = graph.call_function(torch.ops.aten.unsqueeze.default, (added, axis))
     return graph.call_function(torch.ops.aten.add.Tensor, (value, added))
 
 
-def _axes(root: fx.GraphModule) -> int:
-    operator = root.get_submodule("operator")
+def _missing_axes(operator: nn.Module, spec: TensorSpec) -> range:
+    """Returns the positions' axes: behind the channels of a convolution, before those of a linear."""
     (weight, *_) = operator.parameters()
-    return weight.dim() - 2
+    spatial = weight.dim() - 2
+    return range(2, 2 + spatial) if spatial else range(1, len(spec.shape))
 
 
 def _copied(graph: fx.Graph, node: fx.Node, known: dict[fx.Node, fx.Node]) -> fx.Node:

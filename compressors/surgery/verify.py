@@ -49,7 +49,12 @@ class Agreement:
 
 
 def relative_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """Returns the largest absolute difference relative to the largest absolute value; NaN stays NaN."""
+    """Returns the largest absolute difference relative to the largest absolute value; NaN stays NaN.
+
+    Tensors of other shapes differ without bound.
+    """
+    if wanted.shape != got.shape:
+        return float("inf")
     scale = wanted.double().abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     return float((wanted.double() - got.double()).abs().max() / scale)
 

@@ -17,6 +17,7 @@ from tests.compressors.problems import ShortTrainer, problem_of, started
 NETWORKS = {
     "layerfit": ("resnet-b", 0.8),
     "layer_merge": ("resnet-b", 0.8),
+    "auto": ("resnet-b", 0.8),
     "easier": ("mobilenet", 0.85),
     "tlc": ("mobilenet", 0.85),
     "layer_folding": ("mobilenet", 0.85),
@@ -44,17 +45,17 @@ def test_the_budget_is_met_by_the_structure_that_is_measured(searched) -> None:
 
 
 def test_the_score_is_that_of_the_graph(searched) -> None:
-    _, _, candidates = searched
+    _, problem, candidates = searched
     assert all(math.isfinite(candidate.score.divergence) for candidate in candidates)
-    divergences = [candidate.score.divergence for candidate in candidates]
-    assert divergences == sorted(divergences)
+    ranked = [(candidate.seconds > problem.budget_seconds, candidate.score.divergence) for candidate in candidates]
+    assert ranked == sorted(ranked)
 
 
 def test_the_plan_is_json_names_its_strategy_and_is_replayable(searched) -> None:
     name, problem, (best, *_) = searched
     plan = Plan.from_json(best.plan.to_json())
     assert plan == best.plan
-    assert plan.strategy == name
+    assert name in {plan.strategy, "auto"}
     replayed = apply(problem.graph, plan.steps)
     assert [node.name for node in replayed.module.graph.nodes] == [node.name for node in best.graph.module.graph.nodes]
 
@@ -73,8 +74,9 @@ def test_an_impossible_budget_is_answered_with_the_floor(name: str) -> None:
     search = started(problem, name)
     floor = search.floor()
     assert floor.predicted_seconds > problem.budget_seconds
-    (only,) = search.candidates(problem.budget_seconds)
-    assert only.plan.steps == floor.steps
+    best, *others = search.candidates(problem.budget_seconds)
+    assert best.plan.steps == floor.steps or name == "auto"
+    assert all(candidate.seconds > problem.budget_seconds for candidate in (best, *others))
 
 
 @pytest.mark.parametrize("name", ["easier", "tlc"])
@@ -112,3 +114,19 @@ def test_gates_are_trained_and_gone_afterwards(name: str) -> None:
     before, after = problem.graph.module.state_dict(), best.graph.module.state_dict()
     kept = [key for key in before if key in after and key.endswith("weight")]
     assert any(not torch.equal(before[key], after[key]) for key in kept)
+
+
+def test_auto_is_never_worse_than_layerfit() -> None:
+    network, share = NETWORKS["auto"]
+    first, second = (problem_of(network, share) for _ in range(2))
+    alone = started(first, "layerfit").candidates(first.budget_seconds)[0]
+    best = started(second, "auto").candidates(second.budget_seconds)[0]
+    assert best.seconds <= second.budget_seconds
+    assert best.score.divergence <= alone.score.divergence
+
+
+def test_auto_begins_nothing_new_when_the_time_is_up() -> None:
+    network, share = NETWORKS["auto"]
+    problem = problem_of(network, share, seconds_left=lambda: 0.0)
+    found = started(problem, "auto").candidates(problem.budget_seconds)
+    assert {candidate.plan.strategy for candidate in found} == {"layerfit"}

@@ -235,3 +235,36 @@ def test_step_that_names_what_lies_elsewhere_is_refused():
 def test_merge_steps_survive_json():
     step = Step("merge", "a", "b", (5, 5), (1, 1), ("r",), ("c",), "fitted", "first")
     assert Plan.from_json(Plan("layer_merge", (step,)).to_json()).steps == (step,)
+
+
+class ClassToken(nn.Module):
+    """Tokens that a learnt vector per sample is added to, as class attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        token = self.token.expand(x.shape[0], -1, -1)
+        y = token + self.first(x.mean(1, keepdim=True))
+        return torch.cat([y + self.second(torch.relu(y)), x], dim=1)
+
+
+def test_side_inputs_of_linears_on_tokens_keep_the_batch_apart():
+    torch.manual_seed(0)
+    graph = lifted(ClassToken(), (4, 6))
+    steps = [step_of(*one) for one in everything(graph)]
+    assert steps
+    for step in steps:
+        unmerged = apply(graph, [step])
+        merged = merge(unmerged).graph
+        x = graph.samples(3)
+        with torch.no_grad():
+            wanted, got = unmerged.module(*x), merged.module(*x)
+        assert wanted.shape == (3, 5, 6)
+        assert relative_error(wanted, got) <= 1e-5
+
+
+def test_tensors_of_other_shapes_differ_without_bound():
+    assert relative_error(torch.ones(2, 1, 3), torch.ones(2, 2, 3)) == float("inf")
