@@ -158,7 +158,7 @@ class LayerfitSearch:
 
     def _reference(self, most: int | None = None) -> Reference:
         limit = self._options.selection_samples if most is None else min(most, self._options.selection_samples)
-        return Reference.of(self._problem.graph, self._problem.selection, limit, batch=64)
+        return Reference.of(self._problem.graph, self._problem.selection, limit, 64, self._problem.task)
 
     def _harms(self, reference: Reference) -> dict[Step, float]:
         """Returns the harm of each cut after refitting: found out where it matters, guessed elsewhere."""
