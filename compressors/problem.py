@@ -17,8 +17,8 @@ from compressors.plan import Plan
 Sample = tuple[tuple[torch.Tensor, ...], int | torch.Tensor]
 """One sample: the model's inputs without batch dimension, and its target.
 
-A target is the class index, -1 where there is no label, or a float32 tensor: (classes,) where several labels may hold at
-once, the noise to predict for a denoiser."""
+A target is the class index, -1 where there is no label, or a float32 tensor: (classes,) where several labels may hold
+at once, the noise to predict for a denoiser."""
 
 Samples = Dataset[Sample]
 """A map-style dataset: `len()` and `[i]`. Preprocessing has been applied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from compressors.errors import OptionError
@@ -51,7 +51,7 @@ class TuneConfig:
         patience: Stop after so many scorings in a row without a new best; 0 never stops early.
         keep: What is returned: the best moment by the held-back samples, or the last, for a training whose aim is not
             in its score (gates that close).
-        norm_batches: Batches to estimate batch-norm statistics on before the training, where that is better; 0 does not.
+        norm_batches: Batches to estimate batch-norm statistics on before the training, where that helps; 0 does not.
         holdout_samples: At most this many held-back samples per scoring.
         holdout_share: Of the training samples that are held back where the caller has none.
         device: "auto", "cpu", "cuda" or one GPU as "cuda:1". Several GPUs take one process each (`accelerate launch`).
@@ -84,7 +84,7 @@ class TuneConfig:
     shift: int | None = None
     mixup: float = 0.0
     erasing: float = 0.0
-    noise: NoiseSchedule = NoiseSchedule()
+    noise: NoiseSchedule = field(default_factory=NoiseSchedule)
     evaluations: int = 4
     patience: int = 0
     keep: Literal["best", "last"] = "best"

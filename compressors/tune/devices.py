@@ -101,7 +101,7 @@ class Devices:
     def prepared(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Returns both as the steps need them: autocast, gradients averaged and, in float16, scaled.
 
-        The module's outputs are float32. `module` and `optimizer` themselves stay usable.
+        The outputs are float32. `module` is for nothing else afterwards: its own calls are changed.
         """
         model, wrapped = self._accelerator.prepare(module, optimizer)
         return model, wrapped

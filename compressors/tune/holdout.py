@@ -57,8 +57,8 @@ def split(samples: Samples, share: float, most: int, seed: int) -> tuple[Part, P
     if total < 2 or not 0 < share < 1:
         raise OptionError(
             "data",
-            f"Fine-tuning needs samples to train on and others to choose by; got {total}, of which a share of {share} is "
-            "to be held back. Give at least two samples and a share between 0 and 1, or held-back samples.",
+            f"Fine-tuning needs samples to train on and others to choose by; got {total}, of which a share of {share} "
+            "is to be held back. Give at least two samples and a share between 0 and 1, or held-back samples.",
         )
     held = min(most, max(1, round(share * total)), total - 1)
     order = torch.randperm(total, generator=generator(seed, "holdout")).tolist()

@@ -77,9 +77,7 @@ def make_optimizer(
     ]
     name = "momentum" if kind == "sgd" and config.momentum == 0 else kind  # Nesterov's needs a momentum
     groups = [group for group in groups if group["params"]]
-    momentum = {"momentum": config.momentum} if kind == "sgd" else {}
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, lr=peak, **momentum)
-    return optimizer
+    return create_optimizer_v2(groups, opt=name, lr=peak, momentum=config.momentum)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, peak: float, config: TuneConfig) -> Any:

@@ -28,7 +28,7 @@ def seeded(*parts: int | str) -> Iterator[torch.Generator]:
     """
     number = _number(parts)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # timm draws from the global one
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(number)
         np.random.seed(number % 2**32)  # noqa: NPY002

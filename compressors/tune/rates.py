@@ -1,11 +1,10 @@
-"""The choice of a learning rate that does not destroy a good start: a few steps at each, judged on held-back samples."""
+"""The choice of a learning rate that does not destroy a good start: a few steps at each, judged on held-back data."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
-from compressors.tune.devices import bring_back
 from compressors.tune.optimise import choose_optimizer, learning_rates
 from compressors.tune.training import Course, Moment, Stretch, Training
 
@@ -60,8 +59,7 @@ class Rates:
         seconds = self._course.config.max_seconds * _SEARCH_SHARE / len(self._rates)
         student = self._start.copied()
         Training(student.module, self._course, Stretch(self._steps, seconds, peak)).run(after_step)
-        bring_back(student.module)
-        return self._reference.score(student.module).divergence
+        return self._reference.score(student.module, self._course.devices.device).divergence
 
     def chosen(self, trials: Mapping[float, float]) -> float:
         """Returns the rate of the least divergence; in a long training, the first that has done no harm.

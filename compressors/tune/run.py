@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from compressors.batches import count, fetch
@@ -128,7 +128,7 @@ class _Run:
         self._per_epoch = steps_per_epoch(train, config)
         self._steps = max(1, round(config.epochs * self._per_epoch))
         self._before = self._reference.score(candidate.module)
-        self._start, self._best = self._started_from(holdout)
+        self._start, self._best = self._first()
         self._best_weights = deepcopy(self._start.module.state_dict())
         self._history: list[Checkpoint] = []
         self._since_best = 0
@@ -166,7 +166,7 @@ class _Run:
             task=self._reference.task.name,
         )
 
-    def _started_from(self, samples: Samples) -> tuple[Graph, Score]:
+    def _first(self) -> tuple[Graph, Score]:
         """Returns the candidate, with its batch norms estimated anew where that is asked for and better."""
         if self._config.norm_batches > 0:
             anew = reestimate(self._candidate, self._course.samples, self._config.norm_batches)
