@@ -5,6 +5,7 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from dataclasses import dataclass, replace
@@ -118,12 +119,19 @@ class Job:
         return problem.baseline_seconds / quick.ratio.speedup
 
     def tune(self, candidate: Candidate) -> Tuned | None:
-        """Fine-tunes a candidate within the job's limits."""
+        """Fine-tunes a candidate within the job's limits; goes on where a worker that died had come to."""
         asked = self.order.spec.fine_tuning
         seconds = TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
         if asked.disabled or asked.epochs == 0 or seconds <= 0:
             return None
-        config = TuneConfig(epochs=asked.epochs, batch=asked.batch, max_seconds=seconds, seed=self.order.spec.seed)
+        steps = hashlib.sha256(repr(candidate.plan.steps).encode()).hexdigest()
+        config = TuneConfig(
+            epochs=asked.epochs,
+            batch=asked.batch,
+            max_seconds=seconds,
+            seed=self.order.spec.seed,
+            checkpoint=self.order.folder / "tuning" / steps[:16],
+        )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
         with self.phases.phase("tune", "Fine-tuning"):

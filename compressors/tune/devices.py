@@ -139,9 +139,11 @@ def _accelerator(cpu: bool, mixed_precision: str) -> Any:
     accelerate keeps the first precision of a process for its lifetime; a process that runs several trainings has to
     put that aside. A group of processes keeps its connections, so it keeps its device too.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 
     grouped = PartialState._shared_state != {} and PartialState().num_processes > 1  # noqa: SLF001
     AcceleratorState._reset_state(reset_partial_state=not grouped)  # noqa: SLF001  # there is no public way
-    return Accelerator(cpu=cpu, mixed_precision=mixed_precision)
+    # A parameter that a cut left without a use gets no gradient; the group must not wait for it.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=cpu, mixed_precision=mixed_precision, kwargs_handlers=[unused])

@@ -132,6 +132,7 @@ class _Run:
         self._best_weights = deepcopy(self._start.module.state_dict())
         self._history: list[Checkpoint] = []
         self._since_best = 0
+        self._tried = 0.0
         self._saved: dict[str, Any] = {}
         if config.checkpoint is not None:
             print_ = checkpoint.fingerprint(original, candidate, count(train), config)
@@ -141,6 +142,7 @@ class _Run:
         rates = Rates(self._course, self._start, self._reference, self._steps)
         trials = self._trials(rates)
         peak = rates.chosen(trials) if trials else learning_rates(self._optimizer, self._config)[0]
+        peak = self._devices.agree(peak)
         student = self._start.copied()
         left = max(self._config.max_seconds - (time.monotonic() - self._started), 1e-3)
         earlier = self._saved.get("training")
@@ -152,7 +154,8 @@ class _Run:
         if not self._over(earlier):
             self._training.run(self._after_step)
         bring_back(student.module)
-        self._best, self._best_weights = self._devices.agree((self._best, self._best_weights))
+        found = self._devices.agree((self._best, self._best_weights, self._history))
+        self._best, self._best_weights, self._history = found
         student.module.load_state_dict(self._best_weights)
         return Tuned(
             graph=student,
@@ -178,13 +181,15 @@ class _Run:
     def _trials(self, rates: Rates) -> dict[float, float]:
         trials: dict[float, float] = dict(self._saved.get("trials", {}))
         for peak in rates.left(trials):
-            self._progress(_SEARCH_PROGRESS * len(trials) / rates.most, f"trying learning rate {peak:g}")
+            self._tried = _SEARCH_PROGRESS * len(trials) / rates.most
+            if self._devices.main:
+                self._progress(self._tried, f"trying learning rate {peak:g}")
             trials[peak] = self._devices.agree(rates.trial(peak, self._during_trial))
             self._save({"trials": trials})
         return trials
 
     def _during_trial(self, moment: Moment) -> bool:
-        self._progress(0.0, f"trying learning rates, step {moment.step}", {"loss": moment.loss})
+        self._progress(self._tried, f"trying learning rates, step {moment.step}", {"loss": moment.loss})
         return True
 
     def _after_step(self, moment: Moment) -> bool:
