@@ -68,22 +68,18 @@ class Reference:
         place = token_mask(original)
         with torch.no_grad():
             for part in in_order(samples, batch, limit):
-                found.append(logits(original.module(*part.inputs)))
+                found.append(_outputs(original.module, part.inputs))
                 labels.append(part.labels)
                 masks += [] if place is None else [part.inputs[place].bool()]
         targets = torch.cat(labels)
         chosen = choose_task(original, targets) if task is None else task_named(task)
         return Reference(samples, torch.cat(found), targets, batch, chosen, torch.cat(masks) if masks else None)
 
-    def score(self, module: nn.Module, device: torch.device | None = None) -> Score:
-        """Returns how `module`, in eval mode, on `device` (the processor by default), compares on all of them."""
+    def score(self, module: nn.Module) -> Score:
+        """Returns how `module`, in eval mode, on whatever device it is, compares on all of them."""
         batches = in_order(self.samples, self.batch, len(self.labels))
         with torch.no_grad():
-            parts = [
-                logits(module(*(part.to(device) if device else part for part in batch.inputs))).cpu()
-                for batch in batches
-            ]
-            return self.compare(torch.cat(parts))
+            return self.compare(torch.cat([_outputs(module, part.inputs) for part in batches]))
 
     def compare(self, outputs: torch.Tensor) -> Score:
         """Returns how outputs, (n, ...), compare; same samples, same order.
@@ -109,6 +105,12 @@ class Reference:
         if self.mask is None or outputs.dim() != 3 or outputs.shape[1] != self.mask.shape[1]:
             return outputs
         return outputs.masked_fill(~self.mask[:, :, None], 0.0)
+
+
+def _outputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Returns what the module makes of a batch, on the processor; it computes where its weights are."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return logits(module(*(part.to(device) for part in inputs))).cpu()
 
 
 def token_mask(graph: Graph) -> int | None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from compressors.graph import Graph
+
 Precision = Literal["float32", "bfloat16", "float16"]
 _ACCELERATE: Final[dict[Precision, str]] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -93,6 +95,14 @@ class Devices:
         for parameter in module.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def placed(self, graph: Graph) -> Graph:
+        """Returns the graph where this process computes: a copy on a GPU, itself on the processor."""
+        if self.device.type == "cpu":
+            return graph
+        copy = graph.copied()
+        self.place_module(copy.module)
+        return copy
 
     def autocast(self) -> AbstractContextManager[None]:
         """Returns the context in which products are computed in this precision."""

@@ -39,7 +39,7 @@ class Rates:
         self._rates = learning_rates(choose_optimizer(start.module, course.config), course.config)
         self._steps = min(course.config.trial_steps, steps)
         self._long = steps >= _LONG * course.config.trial_steps
-        self._harmless = _HARMLESS * self._reference.score(start.module).divergence
+        self._harmless = _HARMLESS * self._reference.score(course.devices.placed(start).module).divergence
 
     @property
     def most(self) -> int:
@@ -59,7 +59,7 @@ class Rates:
         seconds = self._course.config.max_seconds * _SEARCH_SHARE / len(self._rates)
         student = self._start.copied()
         Training(student.module, self._course, Stretch(self._steps, seconds, peak)).run(after_step)
-        return self._reference.score(student.module, self._course.devices.device).divergence
+        return self._reference.score(student.module).divergence
 
     def chosen(self, trials: Mapping[float, float]) -> float:
         """Returns the rate of the least divergence; in a long training, the first that has done no harm.

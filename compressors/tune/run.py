@@ -122,12 +122,13 @@ class _Run:
         self._config, self._progress, self._candidate = config, progress, candidate
         self._started = time.monotonic()
         self._devices = Devices(config.device, config.precision)
-        self._reference = Reference.of(original, holdout, config.holdout_samples, task=config.task)
+        placed = self._devices.placed(original)
+        self._reference = Reference.of(placed, holdout, config.holdout_samples, task=config.task)
         self._course = Course(original, train, self._reference.task, config, self._devices)
         self._optimizer = choose_optimizer(candidate.module, config)
         self._per_epoch = steps_per_epoch(train, config)
         self._steps = max(1, round(config.epochs * self._per_epoch))
-        self._before = self._reference.score(candidate.module)
+        self._before = self._reference.score(self._devices.placed(candidate).module)
         self._start, self._best = self._first()
         self._best_weights = deepcopy(self._start.module.state_dict())
         self._history: list[Checkpoint] = []
@@ -173,7 +174,7 @@ class _Run:
         """Returns the candidate, with its batch norms estimated anew where that is asked for and better."""
         if self._config.norm_batches > 0:
             anew = reestimate(self._candidate, self._course.samples, self._config.norm_batches)
-            score = self._reference.score(anew.module)
+            score = self._reference.score(self._devices.placed(anew).module)
             if better(score, self._before):
                 return anew, score
         return self._candidate, self._before
@@ -229,7 +230,7 @@ class _Run:
         scored = []
         for module in self._training.competitors():
             judged = deepcopy(module).eval()
-            scored.append((self._reference.score(judged, self._devices.device), judged))
+            scored.append((self._reference.score(judged), judged))
         score, judged = scored[0]
         for other, average in scored[1:]:
             if better(other, score):

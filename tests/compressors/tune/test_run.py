@@ -8,7 +8,7 @@ import torch
 from compressors.errors import OptionError
 from compressors.graph import Graph
 from compressors.problem import Score
-from compressors.tune import TuneConfig, tune
+from compressors.tune import TuneConfig, reestimate, tune
 from compressors.tune.run import better
 from tests.compressors.networks import graph_of
 from tests.compressors.samples import BatchedTensors, Recorder, Tensors, random_samples
@@ -176,3 +176,60 @@ def test_refuses_to_train_on_nothing() -> None:
     graph = graph_of("resnet-a")
     with pytest.raises(OptionError, match="got none"):
         tune(graph, graph, BatchedTensors(torch.zeros(0, 3, 16, 16)), random_samples(graph, 4, 1), config(), silent)
+
+
+def test_average_of_the_weights_competes() -> None:
+    graph = graph_of("resnet-a")
+    train, held = (random_samples(graph, count, seed, labelled=True) for count, seed in ((128, 1), (64, 2)))
+    plain, averaged = (tune(graph, damaged(graph), train, held, config(ema=ema), silent) for ema in (0.0, 0.9))
+    assert [entry.loss for entry in plain.history] == [entry.loss for entry in averaged.history]
+    for alone, both in zip(plain.history, averaged.history, strict=True):
+        assert both.score == alone.score or better(both.score, alone.score)
+
+
+def test_stops_early_when_nothing_gets_better() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+    tuned = tune(graph, graph, data, data, config(epochs=10.0, patience=2, learning_rates=(5.0,)), silent)
+    assert len(tuned.history) == 2
+    assert tuned.after == tuned.before
+
+
+def test_norms_are_estimated_anew_only_where_that_helps() -> None:
+    data = random_samples(graph_of("resnet-a"), 128, 1)
+    graph = reestimate(graph_of("resnet-a"), data, batches=1)
+    spoilt = graph.copied()
+    spoilt.module.get_buffer("bn.running_var").mul_(16)
+    idle = config(learning_rates=(1e-9,), epochs=0.1, norm_batches=1)
+    found = tune(graph, spoilt, data, data, idle, silent)
+    assert found.after.divergence < 0.01 * found.before.divergence
+    assert tune(graph, graph, data, data, idle, silent).after.divergence == 0
+
+
+def test_without_held_back_samples_some_of_the_training_data_are_held_back() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 100, 1, labelled=True)
+    assert tune(graph, damaged(graph), data, None, config(epochs=1.0), silent).after.samples == 20
+
+
+def test_progress_says_what_a_watcher_wants_to_know() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+    seen = Recorder()
+    tune(graph, damaged(graph), data, data, config(epochs=2.0), seen)
+    _, message, metrics = seen.calls[-1]
+    assert message == "epoch 2.00 of 2, step 4"
+    assert metrics is not None
+    assert (metrics["step"], metrics["epoch"], metrics["seconds_left"]) == (4, 2, 0)
+    assert {"loss", "holdout_accuracy", "learning_rate"} <= set(metrics)
+    assert seen.fractions == sorted(seen.fractions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_trains_on_a_gpu_in_reduced_precision(precision: str) -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 128, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(device="cuda", precision=precision), silent)
+    assert better(tuned.after, tuned.before)
+    assert all(parameter.device.type == "cpu" for parameter in tuned.graph.module.parameters())
