@@ -53,7 +53,8 @@ class Devices:
         self.precision = choose_precision(where, precision)
         if ":" in where:
             torch.cuda.set_device(where)
-        self._accelerator = _accelerator(where == "cpu", _ACCELERATE[self.precision])
+        self._cpu = where == "cpu"
+        self._accelerator = _accelerator(self._cpu, self.precision)
 
     @property
     def device(self) -> torch.device:
@@ -111,8 +112,10 @@ class Devices:
     def prepared(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Returns both as the steps need them: autocast, gradients averaged and, in float16, scaled.
 
-        The outputs are float32. `module` is for nothing else afterwards: its own calls are changed.
+        The outputs are float32. `module` is for nothing else afterwards: its own calls are changed. What was prepared
+        before is let go.
         """
+        self._accelerator = _accelerator(self._cpu, self.precision)
         model, wrapped = self._accelerator.prepare(module, optimizer)
         return model, wrapped
 
@@ -129,10 +132,6 @@ class Devices:
         """What keeps float16 gradients from vanishing; None in other precisions."""
         return self._accelerator.scaler
 
-    def release(self) -> None:
-        """Forgets what was prepared, so that its memory can be used for the next training."""
-        self._accelerator.free_memory()
-
 
 def bring_back(module: nn.Module) -> None:
     """Moves a module to the processor, in the usual memory order, in eval mode, in place."""
@@ -143,7 +142,7 @@ def bring_back(module: nn.Module) -> None:
     module.eval()
 
 
-def _accelerator(cpu: bool, mixed_precision: str) -> Any:
+def _accelerator(cpu: bool, precision: Precision) -> Any:
     """Returns an accelerator of this precision.
 
     accelerate keeps the first precision of a process for its lifetime; a process that runs several trainings has to
@@ -156,4 +155,4 @@ def _accelerator(cpu: bool, mixed_precision: str) -> Any:
     AcceleratorState._reset_state(reset_partial_state=not grouped)  # noqa: SLF001  # there is no public way
     # A parameter that a cut left without a use gets no gradient; the group must not wait for it.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=cpu, mixed_precision=mixed_precision, kwargs_handlers=[unused])
+    return Accelerator(cpu=cpu, mixed_precision=_ACCELERATE[precision], kwargs_handlers=[unused])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -125,12 +126,13 @@ class Training:
             self._step += 1
             seconds = self._before + time.monotonic() - started
             here = max(self._step / self._stretch.steps, seconds / self._stretch.seconds, self._progress)
+            if not math.isfinite(loss) and self._devices.scaler is None:
+                here = 1.0  # no step leads back from here
             self._progress = self._devices.agree(min(here, 1.0))
             moment = Moment(self._step, self._progress, self._loss, seconds, rate)
             go_on = self._devices.agree(after_step(moment) if self._devices.main else True)
             if self._progress >= 1 or not go_on:
                 break
-        self._devices.release()
 
     def competitors(self) -> Iterator[fx.GraphModule]:
         """Yields the networks that the training has to offer now: the student, and the average of its weights."""

@@ -31,7 +31,6 @@ def test_precisions_follow_one_another_in_one_process() -> None:
         devices.backward(y.sum())
         optimizer.step()
         assert layer.weight.dtype == torch.float32
-        devices.release()
 
 
 def test_gradients_are_clipped_to_a_common_norm() -> None:

@@ -206,6 +206,14 @@ def test_norms_are_estimated_anew_only_where_that_helps() -> None:
     assert tune(graph, graph, data, data, idle, silent).after.divergence == 0
 
 
+def test_stops_when_the_loss_is_no_number_any_more() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(learning_rates=(1e30,), epochs=50.0), silent)
+    assert tuned.history[-1].step < 10
+    assert tuned.after == tuned.before
+
+
 def test_without_held_back_samples_some_of_the_training_data_are_held_back() -> None:
     graph = graph_of("resnet-a")
     data = random_samples(graph, 100, 1, labelled=True)
