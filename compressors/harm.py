@@ -1,6 +1,6 @@
 """What each cut alone does to the network's decisions, without labels.
 
-Two measures, both the mean KL divergence of the class probabilities from the original's on selection samples:
+Two measures, both the mean divergence from the original's outputs on selection samples (`compressors.tasks`):
 
 * `screen`: the cut is fitted by plain least squares on the original's own tensors and the rest of the network runs as
   it is. Cheap: all cuts from one entry with one kernel share one X^T X, the tensors up to the cut are computed once,

@@ -17,8 +17,11 @@ from compressors.plan import Plan
 if TYPE_CHECKING:
     from compressors.tune.regulariser import Regulariser
 
-Sample = tuple[tuple[torch.Tensor, ...], int]
-"""One sample: the model's inputs without batch dimension, and the class index (-1 where there is no label)."""
+Sample = tuple[tuple[torch.Tensor, ...], int | torch.Tensor]
+"""One sample: the model's inputs without batch dimension, and its target.
+
+A target is the class index, -1 where there is no label, or a float32 tensor: (classes,) where several labels may hold
+at once, the noise to predict for a denoiser."""
 
 Samples = Dataset[Sample]
 """A map-style dataset: `len()` and `[i]`. Preprocessing has been applied."""
@@ -32,7 +35,10 @@ class BatchedSamples(Protocol):
     """Samples that can hand out a whole batch at once; offered for speed, reading one by one always works too."""
 
     def batch(self, indices: Sequence[int]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Returns the stacked inputs, each (batch, ...), and the labels, int64 (batch,), -1 where there is none."""
+        """Returns the stacked inputs, each (batch, ...), and the targets.
+
+        Targets are int64 (batch,), -1 where there is none, or float32 (batch, ...).
+        """
         ...
 
 
@@ -89,16 +95,38 @@ class Score:
     """How good a network is on samples that decide (never the report's validation split).
 
     Attributes:
-        divergence: Mean KL divergence (nats) of its class probabilities from the original's; 0 is identical.
-        agreement: Fraction of samples on which its top-1 is the original's.
-        accuracy: Top-1 accuracy as a fraction, None where there are no labels.
+        divergence: Mean distance of its outputs from the original's; 0 is identical. For class scores the KL divergence
+            (nats) of the probabilities, else the squared error relative to the original's variance.
+        agreement: Fraction of decisions that are the original's; for outputs that decide nothing, the share of the
+            original's variation that is reproduced.
+        accuracy: Top-1 accuracy as a fraction, None where there are no class labels.
         samples: On how many samples.
+        metric: The task's figure of merit, None where there are no targets; the accuracy where that is the figure.
+        metric_name: What `metric` is, in the field's words.
+        higher_is_better: Which way of `metric` is up.
     """
 
     divergence: float
     agreement: float
     accuracy: float | None
     samples: int
+    metric: float | None = None
+    metric_name: str = ""
+    higher_is_better: bool = True
+
+    @property
+    def quality(self) -> float | None:
+        """The figure of merit, turned so that higher is better; None where there are no targets."""
+        figure = self.accuracy if self.metric is None else self.metric
+        if figure is None:
+            return None
+        return figure if self.higher_is_better else -figure
+
+    def better_than(self, other: Score) -> bool:
+        """Returns whether this is the better score: by the figure of merit, or by divergence where that cannot tell."""
+        if self.quality is not None and other.quality is not None and self.quality != other.quality:
+            return self.quality > other.quality
+        return self.divergence < other.divergence
 
 
 class Search(Protocol):
@@ -146,6 +174,8 @@ class Problem:
         seed: For everything random.
         seconds_left: Returns how long the strategy may still run.
         train: Trains on the job's training samples; None where the job does not train.
+    =======
+        task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
     """
 
     graph: Graph
@@ -159,3 +189,4 @@ class Problem:
     seed: int
     seconds_left: Callable[[], float] = field(default=lambda: float("inf"))
     train: Trainer | None = None
+    task: str | None = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
 from compressors.batches import in_order
 from compressors.problem import Score
+from compressors.tasks import Classification, Task, choose_task, task_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def logits(output: Any) -> torch.Tensor:
-    """Returns the class scores, (batch, classes, ...), of a network's output: its first tensor."""
+    """Returns what a network's output is judged by, (batch, ...), float32: its first tensor."""
     first = output[0] if isinstance(output, tuple | list) else output
     assert isinstance(first, torch.Tensor)
     return first.float()
@@ -30,53 +30,93 @@ def logits(output: Any) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """The original's decisions on some samples, computed once, so that many candidates can be compared with it.
+    """The original's outputs on some samples, computed once, so that many candidates can be compared with it.
 
     Attributes:
         samples: What they were computed on.
-        log_probabilities: (n, classes, ...), float32.
-        labels: (n,), -1 where there is none.
+        outputs: (n, ...), float32.
+        labels: Targets, (n, ...); int64 -1 where there is none.
         batch: Samples per batch.
+        task: What the outputs mean.
+        mask: Which tokens of a sample count, bool (n, tokens); None for all. Matters for outputs (n, tokens, width).
     """
 
     samples: Samples
-    log_probabilities: torch.Tensor
+    outputs: torch.Tensor
     labels: torch.Tensor
     batch: int
+    task: Task = field(default_factory=Classification)
+    mask: torch.Tensor | None = None
 
     @staticmethod
-    def of(original: Graph, samples: Samples, limit: int | None = None, batch: int = 256) -> Reference:
-        """Returns the original's decisions on the first `limit` samples (all by default)."""
-        found, labels = [], []
+    def of(
+        original: Graph, samples: Samples, limit: int | None = None, batch: int = 256, task: str | None = None
+    ) -> Reference:
+        """Returns the original's outputs on the first `limit` samples (all by default).
+
+        Args:
+            original: The network to compare with.
+            samples: What to compare on.
+            limit: At most so many samples.
+            batch: Samples per batch.
+            task: A name of `compressors.tasks.TASKS`; None to tell it by the outputs and the targets.
+
+        Raises:
+            OptionError: There is no such task, or the targets fit none.
+        """
+        found, labels, masks = [], [], []
+        place = token_mask(original)
         with torch.no_grad():
             for part in in_order(samples, batch, limit):
-                found.append(F.log_softmax(logits(original.module(*part.inputs)), dim=1))
+                found.append(_outputs(original.module, part.inputs))
                 labels.append(part.labels)
-        return Reference(samples, torch.cat(found), torch.cat(labels), batch)
+                masks += [] if place is None else [part.inputs[place].bool()]
+        targets = torch.cat(labels)
+        chosen = choose_task(original, targets) if task is None else task_named(task)
+        return Reference(samples, torch.cat(found), targets, batch, chosen, torch.cat(masks) if masks else None)
 
     def score(self, module: nn.Module) -> Score:
-        """Returns how `module`, in eval mode, compares on all of them."""
+        """Returns how `module`, in eval mode, on whatever device it is, compares on all of them."""
         batches = in_order(self.samples, self.batch, len(self.labels))
         with torch.no_grad():
-            return self.compare(torch.cat([logits(module(*part.inputs)) for part in batches]))
+            return self.compare(torch.cat([_outputs(module, part.inputs) for part in batches]))
 
-    def compare(self, scores: torch.Tensor) -> Score:
-        """Returns how class scores, (n, classes, ...), compare; same samples, same order.
+    def compare(self, outputs: torch.Tensor) -> Score:
+        """Returns how outputs, (n, ...), compare; same samples, same order.
 
-        A score that is not finite agrees with nothing: its decision is wrong and the divergence infinite.
+        An output that is not finite agrees with nothing: its decision is wrong and the divergence infinite.
         """
-        mine = F.log_softmax(scores.float(), dim=1)
-        divergence = (self.log_probabilities.exp() * (self.log_probabilities - mine)).sum(1)
-        decided, original = mine.argmax(1), self.log_probabilities.argmax(1)
-        decided = decided.where(scores.isfinite().all(1), torch.full_like(decided, -2))
-        known = self.labels >= 0
-        accuracy = None
-        if bool(known.any()) and decided.dim() == 1:
-            accuracy = float((decided == self.labels)[known].float().mean())
-        agreement = float((decided == original).float().mean())
-        mean = float(divergence.mean())
-        # Rounding can make the mean of an identical network a hair negative.
-        return Score(max(mean, 0.0) if math.isfinite(mean) else math.inf, agreement, accuracy, len(self.labels))
+        mine, wanted = (self._counted(values) for values in (outputs.float(), self.outputs))
+        mean = float(self.task.divergence(mine, wanted).mean())
+        metric = self.task.metric(mine, self.labels)
+        return Score(
+            # Rounding can make the mean of an identical network a hair negative.
+            divergence=max(mean, 0.0) if math.isfinite(mean) else math.inf,
+            agreement=float(self.task.agreement(mine, wanted).mean()),
+            accuracy=metric if isinstance(self.task, Classification) else None,
+            samples=len(self.labels),
+            metric=metric,
+            metric_name="" if metric is None else self.task.metric_name,
+            higher_is_better=self.task.higher_is_better,
+        )
+
+    def _counted(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Returns outputs with zeros where a token is padding, whatever was computed there."""
+        if self.mask is None or outputs.dim() != 3 or outputs.shape[1] != self.mask.shape[1]:
+            return outputs
+        return outputs.masked_fill(~self.mask[:, :, None], 0.0)
+
+
+def _outputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Returns what the module makes of a batch, on the processor; it computes where its weights are."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return logits(module(*(part.to(device) for part in inputs))).cpu()
+
+
+def token_mask(graph: Graph) -> int | None:
+    """Returns which input marks the tokens that count, (batch, tokens); None where there is none."""
+    places = [at for at, spec in enumerate(graph.inputs) if spec.is_mask and len(spec.shape) == 1]
+    return places[0] if places else None
 
 
 def score(

@@ -1,4 +1,4 @@
-"""What a stretch is, weights aside: two stretches with the same signature take the same time."""
+"""What a stretch is: with the same signature, two take the same time; with the same fingerprint, they are the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import fx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressors.graph import TensorSpec
+    from compressors.graph import Graph, TensorSpec
 
 
 def signature(module: fx.GraphModule, specs: Sequence[TensorSpec]) -> str:
@@ -27,6 +27,15 @@ def signature(module: fx.GraphModule, specs: Sequence[TensorSpec]) -> str:
         args = _numbered((node.args, node.kwargs), number)
         lines.append(f"{number[node]} {_operation(module, node)} {args}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def fingerprint(graph: Graph) -> str:
+    """Returns a key of a network with its weights: the same for the same network, in another process too."""
+    digest = hashlib.sha256(signature(graph.module, graph.inputs).encode())
+    for name, value in sorted(graph.module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _numbered(argument: Any, number: dict[fx.Node, int]) -> str:

@@ -15,6 +15,7 @@ from compressors.analysis import Analysis, analyse, merge_space
 from compressors.graph import Graph
 from compressors.plan import Plan
 from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
+from compressors.signature import fingerprint
 from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
@@ -107,13 +108,13 @@ class Job:
         asked = self.order.spec.fine_tuning
         return not asked.disabled and asked.epochs > 0 and len(self.samples.parts.fit) > 0
 
-    def _train_part(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:  # noqa: ARG002
+    def _train_part(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:
         """Trains a network that is on its way to a candidate (`compressors.problem.Trainer`)."""
 
         def told(fraction: float, message: str, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG001
             self.phases(0.0, f"training on the way: {message}", metrics)
 
-        tuned = self._tune(candidate, share, told)
+        tuned = self._tune(candidate, share, told, regulariser)
         return candidate if tuned is None else tuned.graph
 
     def find(self, problem: Problem) -> Found:
@@ -145,13 +146,22 @@ class Job:
         with self.phases.phase("tune", "Fine-tuning"):
             return self._tune(candidate.graph, 1.0, self.phases)
 
-    def _tune(self, graph: Graph, share: float, progress: Progress) -> Tuned | None:
+    def _tune(
+        self, graph: Graph, share: float, progress: Progress, regulariser: Regulariser | None = None
+    ) -> Tuned | None:
+        """Trains a network; goes on where a worker that died had come to with the same network."""
         asked = self.order.spec.fine_tuning
         seconds = share * TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
         if seconds <= 0:
             return None
         config = TuneConfig(
-            epochs=share * asked.epochs, batch=asked.batch, max_seconds=seconds, seed=self.order.spec.seed
+            epochs=share * asked.epochs,
+            batch=asked.batch,
+            max_seconds=seconds,
+            seed=self.order.spec.seed,
+            checkpoint=self.order.folder / "tuning" / fingerprint(graph)[:16],
+            regulariser=regulariser,
+            keep="best" if regulariser is None else "last",
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))

@@ -107,7 +107,7 @@ class FittedSearch:
 
     def _reference(self, most: int | None = None) -> Reference:
         limit = self._settings.selection_samples if most is None else min(most, self._settings.selection_samples)
-        return Reference.of(self._problem.graph, self._problem.selection, limit, batch=64)
+        return Reference.of(self._problem.graph, self._problem.selection, limit, 64, self._problem.task)
 
     def _lines_of(self) -> dict[str, Line]:
         """Returns what takes the place of the activations that some merge takes out."""

@@ -177,7 +177,7 @@ class RoundSearch:
         look = self._last[1]
         self._planner.aim(budget_seconds)
         harms = self._planned(look)
-        reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, batch=64)
+        reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, 64, problem.task)
         chosen = self._planner.within(harms)[: self._settings.plans]
         found = [self._candidate(look, one, reference) for one in chosen]
         return sorted(found, key=lambda one: one.score.divergence)

@@ -55,7 +55,7 @@ class Trial:
     def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
         """Returns how much further from the original's decisions the network gets without each site, in nats."""
         problem, lines = self.problem, self._lines(state.graph, sites)
-        reference = Reference.of(problem.graph, problem.selection, _JUDGED_ON, batch=64)
+        reference = Reference.of(problem.graph, problem.selection, _JUDGED_ON, 64, problem.task)
 
         def without(network: Graph, names: tuple[str, ...]) -> Graph:
             return linearise(network, {name: lines[name] for name in names if name in lines})

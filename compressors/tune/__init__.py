@@ -1,6 +1,8 @@
 """Short fine-tuning with distillation from the original."""
 
 from compressors.tune.config import TuneConfig
-from compressors.tune.run import Tuned, tune
+from compressors.tune.norms import reestimate
+from compressors.tune.regulariser import ParameterGroup, Regulariser
+from compressors.tune.run import Checkpoint, Tuned, tune
 
-__all__ = ["TuneConfig", "Tuned", "tune"]
+__all__ = ["Checkpoint", "ParameterGroup", "Regulariser", "TuneConfig", "Tuned", "reestimate", "tune"]

@@ -34,10 +34,26 @@ def with_features(module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModul
     return fx.GraphModule(module, graph)
 
 
-def difference(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Returns the mean over the pairs of ||s - t||^2 / ||t - mean t||^2: 0 is equal, 1 as good as a constant."""
-    errors = [
-        (mine.float() - wanted.float()).square().mean() / wanted.float().var(correction=0).clamp_min(1e-12)
-        for mine, wanted in zip(student, teacher, strict=True)
-    ]
+def difference(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Returns the mean over the pairs of ||s - t||^2 / ||t - mean t||^2: 0 is equal, 1 as good as a constant.
+
+    Args:
+        student: Tensors of what is trained, (batch, ...).
+        teacher: The same of the original.
+        mask: Which tokens count, bool (batch, tokens); tensors (batch, tokens, width) are compared there only.
+    """
+    errors = []
+    for mine, wanted in zip(student, teacher, strict=True):
+        here, there = counted(mine, mask), counted(wanted, mask)
+        errors.append((here - there).square().mean() / there.var(correction=0).clamp_min(1e-12))
     return torch.stack(errors).mean()
+
+
+def counted(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Returns float32 values without padding: (tokens that count, width) of (batch, tokens, width), others whole."""
+    values = values.float()
+    if mask is None or values.dim() != 3 or values.shape[:2] != mask.shape:
+        return values
+    return values[mask]

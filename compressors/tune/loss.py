@@ -1,32 +1,31 @@
-"""What a step of fine-tuning minimises."""
+"""What a step of fine-tuning minimises, its penalties left out."""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    import torch
 
-def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Returns T^2 * KL(softmax(teacher / T) || softmax(student / T)), averaged over all but the classes.
-
-    The factor T^2 keeps gradients as large as at T = 1 (Hinton et al., 2015).
-
-    Args:
-        student: Class scores, (batch, classes, ...).
-        teacher: The same shape.
-        temperature: T, > 0.
-    """
-    mine = F.log_softmax(student / temperature, dim=1)
-    wanted = F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(mine, wanted, reduction="none", log_target=True).sum(1).mean() * temperature**2
+    from compressors.tasks import Task
+    from compressors.tune.config import TuneConfig
 
 
 def mixed(
-    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float, share: float
+    task: Task, student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, config: TuneConfig
 ) -> torch.Tensor:
-    """Returns `share` distillation and the rest cross entropy; distillation alone where no sample has a label (-1)."""
-    soft = distillation(student, teacher, temperature)
-    if share >= 1 or not bool((labels >= 0).any()):
-        return soft
-    hard = F.cross_entropy(student, labels, ignore_index=-1)
-    return share * soft + (1 - share) * hard
+    """Returns distillation and the task's own loss, weighted; distillation alone where no sample has a target.
+
+    Args:
+        task: What the outputs mean.
+        student: Outputs of what is trained, (n, ...).
+        teacher: Of the original, the same shape.
+        targets: As the task takes them.
+        config: `distillation` is the weight of the first, `temperature` and `label_smoothing` shape them.
+    """
+    share = config.distillation
+    hard = task.loss(student, targets, config.label_smoothing) if share < 1 else None
+    if hard is not None and share == 0:
+        return hard
+    soft = task.distillation(student, teacher, config.temperature)
+    return soft if hard is None else share * soft + (1 - share) * hard

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, final
 
+from compressors.batches import count, fetch
 from compressors.errors import OptionError
+from compressors.problem import Score
 from compressors.score import Reference
-from compressors.tune.precision import Precision, bring_back
-from compressors.tune.training import Moment, Stretch, Training, steps_per_epoch
+from compressors.tasks import NoisySamples
+from compressors.tasks.choose import is_denoiser
+from compressors.tune import checkpoint
+from compressors.tune.devices import Devices, bring_back
+from compressors.tune.holdout import split
+from compressors.tune.norms import reestimate
+from compressors.tune.optimise import choose_optimizer, learning_rates
+from compressors.tune.rates import Rates
+from compressors.tune.training import Course, Moment, Stretch, Training, steps_per_epoch
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from compressors.graph import Graph
-    from compressors.problem import Progress, Samples, Score
+    from compressors.problem import Progress, Samples
     from compressors.tune.config import TuneConfig
 
-_SEARCH_SHARE = 0.15
-"""Of the whole time limit, at most this much goes into the choice of the rate."""
-_LONG = 4
-"""A training of this many trials' steps has time to gain from a rate that a trial cannot."""
-_HARMLESS = 1.1
-"""A trial that leaves at most this many times the start's divergence has not destroyed the start."""
+_SEARCH_PROGRESS = 0.1
+"""Share of the progress that the choice of a rate takes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Checkpoint:
         step: Steps done.
         epoch: Passes done.
         loss: Mean training loss over the last steps.
-        score: On the held-back samples.
+        score: On the held-back samples, of the better of the weights and their average.
         seconds: Since the training began.
     """
 
@@ -51,13 +54,15 @@ class Tuned:
     """A fine-tuned network.
 
     Attributes:
-        graph: The best that was seen, the start included.
+        graph: The best that was seen, the start included; the last where the config keeps that.
         before: Score of the start.
-        after: Score of `graph`; never worse than `before`.
+        after: Score of `graph`; never worse than `before` unless the last is kept.
         history: Every scoring, in order.
         learning_rate: Peak rate that was chosen.
         trials: Held-back divergence after a short trial of each rate that was tried.
-        precision: What products were computed in, `float32` or `bfloat16`.
+        precision: What products were computed in: `float32`, `bfloat16` or `float16`.
+        optimizer: `sgd` or `adamw`.
+        task: What the network was trained for, a name of `compressors.tasks.TASKS`.
     """
 
     graph: Graph
@@ -67,6 +72,8 @@ class Tuned:
     learning_rate: float
     trials: dict[float, float]
     precision: str
+    optimizer: str = "sgd"
+    task: str = "classification"
 
     @property
     def improved(self) -> bool:
@@ -75,134 +82,194 @@ class Tuned:
 
 
 def tune(
-    original: Graph, candidate: Graph, train: Samples, holdout: Samples, config: TuneConfig, progress: Progress
+    original: Graph, candidate: Graph, train: Samples, holdout: Samples | None, config: TuneConfig, progress: Progress
 ) -> Tuned:
-    """Returns the candidate after a short training towards the original's outputs, and labels where there are some.
+    """Returns the candidate after a short training towards the original's outputs, and targets where there are some.
 
     Args:
         original: The teacher.
         candidate: Where to start; not changed.
-        train: Samples to train on.
-        holdout: Samples to choose by: the rate, and the best moment. Best is the highest accuracy where there are
-            labels, else the lowest divergence.
+        train: Samples to train on. A denoiser's may be clean images: noise is put in here.
+        holdout: Samples to choose by: the rate, and the best moment. Best is by the task's figure of merit where there
+            are targets, else the lowest divergence. None holds back a share of `train`.
         config: Limits and recipe.
-        progress: Told step, epoch, loss, held-back accuracy and seconds left; may raise to stop.
+        progress: Told step, epoch, loss, held-back figures and seconds left; may raise to stop.
 
     Raises:
-        OptionError: There are no training samples.
+        OptionError: There are no training samples, or the task cannot be told.
     """
-    from compressors.batches import count
-
     if count(train) == 0:
         raise OptionError("data", "Fine-tuning needs training samples; got none.")
-    return _Run(original, candidate, train, holdout, config, progress).result()
+    if holdout is None:
+        train, holdout = split(train, config.holdout_share, config.holdout_samples, config.seed)
+    train, holdout = (_noised(original, samples, config) for samples in (train, holdout))
+    return _Run(original, candidate, (train, holdout), config, progress).result()
+
+
+def _noised(graph: Graph, samples: Samples, config: TuneConfig) -> Samples:
+    """Returns noisy samples of a denoiser whose samples lack the timestep: they are clean images."""
+    if not is_denoiser(graph) or count(samples) == 0 or len(fetch(samples, [0]).inputs) >= len(graph.inputs):
+        return samples
+    return NoisySamples(samples, config.noise, config.seed)
 
 
 @final
 class _Run:
     def __init__(
-        self,
-        original: Graph,
-        candidate: Graph,
-        train: Samples,
-        holdout: Samples,
-        config: TuneConfig,
-        progress: Progress,
+        self, original: Graph, candidate: Graph, data: tuple[Samples, Samples], config: TuneConfig, progress: Progress
     ) -> None:
-        self._original, self._candidate, self._train = original, candidate, train
-        self._config, self._progress = config, progress
+        train, holdout = data
+        self._config, self._progress, self._candidate = config, progress, candidate
         self._started = time.monotonic()
-        self._reference = Reference.of(original, holdout, config.holdout_samples)
-        self._trial_reference = Reference.of(original, holdout, config.trial_samples)
+        self._devices = Devices(config.device, config.precision)
+        placed = self._devices.placed(original)
+        self._reference = Reference.of(placed, holdout, config.holdout_samples, task=config.task)
+        self._course = Course(original, train, self._reference.task, config, self._devices)
+        self._optimizer = choose_optimizer(candidate.module, config)
         self._per_epoch = steps_per_epoch(train, config)
         self._steps = max(1, round(config.epochs * self._per_epoch))
-        self._long = self._steps >= _LONG * config.trial_steps
-        self._harmless = _HARMLESS * self._trial_reference.score(candidate.module).divergence
-        self._before = self._reference.score(candidate.module)
-        self._best = self._before
-        self._best_weights = deepcopy(candidate.module.state_dict())
+        self._before = self._reference.score(self._devices.placed(candidate).module)
+        self._start, self._best = self._first()
+        self._best_weights = deepcopy(self._start.module.state_dict())
         self._history: list[Checkpoint] = []
-        self._done = 0.0
+        self._since_best = 0
+        self._tried = 0.0
+        self._saved: dict[str, Any] = {}
+        if config.checkpoint is not None:
+            print_ = checkpoint.fingerprint(original, candidate, count(train), config)
+            self._saved = checkpoint.load(config.checkpoint, print_) or {"fingerprint": print_}
 
     def result(self) -> Tuned:
-        trials = self._trials()
-        peak = self._chosen(trials) if trials else self._config.learning_rates[0]
-        student = self._candidate.copied()
-        training = Training(student.module, self._original, self._train, self._config)
+        rates = Rates(self._course, self._start, self._reference, self._steps)
+        trials = self._trials(rates)
+        peak = rates.chosen(trials) if trials else learning_rates(self._optimizer, self._config)[0]
+        peak = self._devices.agree(peak)
+        student = self._start.copied()
         left = max(self._config.max_seconds - (time.monotonic() - self._started), 1e-3)
-        training.run(Stretch(self._steps, left, peak), lambda moment: self._after_step(moment, student.module, left))
+        earlier = self._saved.get("training")
+        stretch = Stretch(self._steps, left + (earlier["seconds"] if earlier else 0.0), peak)
+        self._training = Training(student.module, self._course, stretch)
+        if earlier:
+            self._resume(earlier)
+        self._limit = stretch.seconds
+        if not self._over(earlier):
+            self._training.run(self._after_step)
         bring_back(student.module)
+        found = self._devices.agree((self._best, self._best_weights, self._history))
+        self._best, self._best_weights, self._history = found
         student.module.load_state_dict(self._best_weights)
-        precision = Precision.choose(self._config.device, self._config.reduced_precision).name
-        return Tuned(student, self._before, self._best, tuple(self._history), peak, trials, precision)
+        return Tuned(
+            graph=student,
+            before=self._before,
+            after=self._best,
+            history=tuple(self._history),
+            learning_rate=peak,
+            trials=trials,
+            precision=self._devices.precision,
+            optimizer=self._optimizer,
+            task=self._reference.task.name,
+        )
 
-    def _chosen(self, trials: dict[float, float]) -> float:
-        """Returns the rate of the least divergence; in a long training, the first that has done no harm.
+    def _first(self) -> tuple[Graph, Score]:
+        """Returns the candidate, with its batch norms estimated anew where that is asked for and better."""
+        if self._config.norm_batches > 0:
+            anew = reestimate(self._candidate, self._course.samples, self._config.norm_batches)
+            score = self._reference.score(self._devices.placed(anew).module)
+            if better(score, self._before):
+                return anew, score
+        return self._candidate, self._before
 
-        A low rate looks best after a few steps and falls behind later: on a ResNet-20 with three cuts, 40 steps at 0.01
-        left the divergence where it was and lower rates lowered it, but two epochs at 0.01 gave 90.5 % on the test
-        images, at 0.003 90.0 %, and at 0.03, which more than doubled the divergence in the trial, 90.3 %.
-        """
-        if self._long:
-            for peak in sorted(trials, reverse=True):
-                if trials[peak] <= self._harmless:
-                    return peak
-        return min(trials, key=lambda peak: trials[peak])
+    def _trials(self, rates: Rates) -> dict[float, float]:
+        trials: dict[float, float] = dict(self._saved.get("trials", {}))
+        for peak in rates.left(trials):
+            self._tried = _SEARCH_PROGRESS * len(trials) / rates.most
+            if self._devices.main:
+                self._progress(self._tried, f"trying learning rate {peak:g}")
+            trials[peak] = self._devices.agree(rates.trial(peak, self._during_trial))
+            self._save({"trials": trials})
+        return trials
 
-    def _trials(self) -> dict[float, float]:
-        """Returns the held-back divergence that a few steps at each rate lead to, from the highest rate down."""
-        rates = sorted(self._config.learning_rates, reverse=True)
-        if len(rates) == 1:
-            return {}
-        seconds = self._config.max_seconds * _SEARCH_SHARE / len(rates)
-        found = {}
-        for index, peak in enumerate(rates):
-            self._done = 0.1 * index / len(rates)
-            self._progress(self._done, f"trying learning rate {peak:g}")
-            student = self._candidate.copied()
-            training = Training(student.module, self._original, self._train, self._config)
-            training.run(Stretch(min(self._config.trial_steps, self._steps), seconds, peak), self._during_trial)
-            bring_back(student.module)
-            score = self._trial_reference.score(student.module)
-            found[peak] = score.divergence
-            if self._long and score.divergence <= self._harmless:
-                break
-        return found
+    def _during_trial(self, moment: Moment) -> bool:
+        self._progress(self._tried, f"trying learning rates, step {moment.step}", {"loss": moment.loss})
+        return True
 
-    def _during_trial(self, moment: Moment) -> None:
-        self._progress(self._done, f"trying learning rates, step {moment.step}", {"loss": moment.loss})
-
-    def _after_step(self, moment: Moment, student: fx.GraphModule, limit: float) -> None:
-        done = moment.progress
+    def _after_step(self, moment: Moment) -> bool:
         due = len(self._history) + 1
         wanted = max(self._config.evaluations, round(self._steps / self._per_epoch))
-        if done >= due / wanted or done >= 1:
-            self._evaluate(moment, student)
+        if moment.progress >= due / wanted or moment.progress >= 1:
+            self._evaluate(moment)
+        fraction = _SEARCH_PROGRESS + (1 - _SEARCH_PROGRESS) * moment.progress
         epoch = moment.step / self._per_epoch
-        total = min(limit, moment.seconds / max(done, 1e-9))
+        self._progress(
+            fraction, f"epoch {epoch:.2f} of {self._config.epochs:g}, step {moment.step}", self._metrics(moment)
+        )
+        return not self._config.patience or self._since_best < self._config.patience
+
+    def _metrics(self, moment: Moment) -> dict[str, float]:
+        """Returns step, epoch, loss, the held-back figures so far, and the time left."""
+        total = min(self._limit, moment.seconds / max(moment.progress, 1e-9))
+        best = self._best
         metrics = {
             "step": float(moment.step),
-            "epoch": epoch,
+            "epoch": moment.step / self._per_epoch,
             "loss": moment.loss,
+            "learning_rate": moment.rate,
             "seconds_left": max(0.0, total - moment.seconds),
-            "holdout_agreement": self._best.agreement,
+            "holdout_agreement": best.agreement,
         }
-        if self._best.accuracy is not None:
-            metrics["holdout_accuracy"] = self._best.accuracy
-        self._progress(0.1 + 0.9 * done, f"epoch {epoch:.2f} of {self._config.epochs:g}", metrics)
+        if best.accuracy is not None:
+            metrics["holdout_accuracy"] = best.accuracy
+        elif best.metric is not None:
+            metrics["holdout_" + best.metric_name.replace(" ", "_").replace("-", "_")] = best.metric
+        if self._config.regulariser is not None:
+            metrics |= self._config.regulariser.metrics(next(self._training.competitors()))
+        return metrics
 
-    def _evaluate(self, moment: Moment, student: fx.GraphModule) -> None:
-        judged = deepcopy(student)
-        bring_back(judged)
-        score = self._reference.score(judged)
-        self._history.append(Checkpoint(moment.step, moment.step / self._per_epoch, moment.loss, score, moment.seconds))
-        if better(score, self._best):
-            self._best = score
-            self._best_weights = judged.state_dict()
+    def _evaluate(self, moment: Moment) -> None:
+        """Scores what the training has to offer, notes the better, keeps it if it is the best so far, and saves."""
+        scored = []
+        for module in self._training.competitors():
+            judged = deepcopy(module).eval()
+            scored.append((self._reference.score(judged), judged))
+        score, judged = scored[0]
+        for other, average in scored[1:]:
+            if better(other, score):
+                score, judged = other, average
+        epoch = moment.step / self._per_epoch
+        self._history.append(Checkpoint(moment.step, epoch, moment.loss, score, moment.seconds))
+        self._since_best += 1
+        if better(score, self._best) or self._config.keep == "last":
+            bring_back(judged)
+            self._best, self._best_weights, self._since_best = score, judged.state_dict(), 0
+        self._save(
+            {
+                "training": self._training.state(moment.seconds),
+                "history": [asdict(entry) for entry in self._history],
+                "best": asdict(self._best),
+                "best_weights": self._best_weights,
+                "since_best": self._since_best,
+            }
+        )
+
+    def _save(self, news: dict[str, Any]) -> None:
+        if self._config.checkpoint is not None and self._devices.main:
+            self._saved |= news
+            checkpoint.save(self._config.checkpoint, self._saved)
+
+    def _resume(self, earlier: dict[str, Any]) -> None:
+        self._training.resume(earlier)
+        self._history = [Checkpoint(**(entry | {"score": Score(**entry["score"])})) for entry in self._saved["history"]]
+        self._best, self._best_weights = Score(**self._saved["best"]), self._saved["best_weights"]
+        self._since_best = self._saved["since_best"]
+
+    def _over(self, earlier: dict[str, Any] | None) -> bool:
+        """Returns whether an earlier process came to the end and only its result is missing."""
+        if earlier is None:
+            return False
+        stopped = bool(self._config.patience) and self._since_best >= self._config.patience
+        return stopped or earlier["progress"] >= 1
 
 
 def better(one: Score, other: Score) -> bool:
-    """Returns whether `one` is the better score: higher accuracy, or lower divergence where there are no labels."""
-    if one.accuracy is not None and other.accuracy is not None and one.accuracy != other.accuracy:
-        return one.accuracy > other.accuracy
-    return one.divergence < other.divergence
+    """Returns whether `one` is the better score: by the task's figure of merit, else by divergence."""
+    return one.better_than(other)

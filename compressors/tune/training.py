@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
+from timm.utils import ModelEmaV3
 
-from compressors.batches import count, fetch
-from compressors.score import logits
-from compressors.tune.augment import default_shift, is_image, shift_and_flip
-from compressors.tune.features import difference, shared_positions, with_features
+from compressors.batches import Batch, count, fetch
+from compressors.score import logits, token_mask
+from compressors.tasks import Classification, DrawnSamples, MultiLabel, Task
+from compressors.tune.augment import changed, is_image, mixed_up
+from compressors.tune.features import counted, difference, shared_positions, with_features
 from compressors.tune.loss import mixed
-from compressors.tune.precision import Precision
+from compressors.tune.optimise import CLIP, choose_optimizer, make_optimizer, make_schedule, set_rate
+from compressors.tune.randomness import generator, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from torch import fx, nn
+    from torch import fx
 
-    from compressors.batches import Batch
     from compressors.graph import Graph
     from compressors.problem import Samples
     from compressors.tune.config import TuneConfig
+    from compressors.tune.devices import Devices
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Moment:
         progress: Share done, 0 to 1, by steps or by time, whichever is further.
         loss: Mean over the last steps.
         seconds: Since its start.
+        rate: Learning rate of the step.
     """
 
     step: int
     progress: float
     loss: float
     seconds: float
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,102 +64,175 @@ class Stretch:
     peak: float
 
 
-def rate(progress: float, config: TuneConfig) -> float:
-    """Returns the learning rate as a share of its peak: linear up during warm-up, then down to zero."""
-    if progress < config.warmup:
-        return max(progress / config.warmup, 0.01)
-    left = (1 - progress) / (1 - config.warmup) if config.warmup < 1 else 1.0
-    if config.schedule == "linear":
-        return left
-    return 0.5 * (1 - float(torch.cos(torch.tensor(left * torch.pi))))
+@dataclass(frozen=True)
+class Course:
+    """What all trainings of one fine-tuning share.
+
+    Attributes:
+        original: The teacher.
+        samples: Training samples; those without a target are distilled only.
+        task: What the outputs mean.
+        config: Recipe.
+        devices: Where.
+    """
+
+    original: Graph
+    samples: Samples
+    task: Task
+    config: TuneConfig
+    devices: Devices
 
 
 @final
 class Training:
-    """A student, its teacher and their data.
+    """A student on a course.
 
     Args:
         student: Trained in place.
-        original: The teacher.
-        samples: Training samples; -1 labels are distilled only.
-        config: Recipe.
+        course: Teacher, data and recipe.
+        stretch: How far.
     """
 
-    def __init__(self, student: fx.GraphModule, original: Graph, samples: Samples, config: TuneConfig) -> None:
-        self._config = config
-        self._precision = Precision.choose(config.device, config.reduced_precision)
-        self._student = student
-        self._teacher = original.copied().module
-        for module in (self._student, self._teacher):
-            self._precision.place_module(module)
-        names = shared_positions(original, student) if config.features > 0 else ()
-        self._student_features = with_features(self._student, names)
-        self._teacher_features = with_features(self._teacher, names)
+    def __init__(self, student: fx.GraphModule, course: Course, stretch: Stretch) -> None:
+        self._student, self._course, self._stretch = student, course, stretch
+        self._config, self._devices = course.config, course.devices
+        teacher = course.original.copied().module
+        for module in (student, teacher):
+            self._devices.place_module(module)
+        names = shared_positions(course.original, student) if self._config.features > 0 else ()
         self._has_features = bool(names)
-        self._samples = samples
-        self._shape = original.inputs[0].shape
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self._mask = token_mask(course.original)
+        self._teacher = with_features(teacher, names)
+        self._ema = ModelEmaV3(student, self._config.ema, use_warmup=True) if self._config.ema > 0 else None
+        kind = choose_optimizer(student, self._config)
+        self._clip = CLIP[kind] if self._config.clip is None else self._config.clip
+        own = self._config.regulariser.parameter_groups(student) if self._config.regulariser else ()
+        optimizer = make_optimizer(student, kind, stretch.peak, self._config, own)
+        self._model, self._optimizer = self._devices.prepared(with_features(student, names), optimizer)
+        self._schedule = make_schedule(optimizer, stretch.peak, self._config)
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._inner = optimizer
+        self._step, self._progress, self._loss, self._before = 0, 0.0, 0.0, 0.0
 
-    def run(self, stretch: Stretch, after_step: Callable[[Moment], None]) -> None:
-        """Trains; the student is left in eval mode."""
-        optimizer = _optimizer(self._student, stretch.peak, self._config)
-        started, progress, loss = time.monotonic(), 0.0, 0.0
-        for step, batch in enumerate(self._batches(stretch.steps), start=1):
+    def run(self, after_step: Callable[[Moment], bool]) -> None:
+        """Trains until the end of the stretch, or until `after_step` returns False; leaves the student in eval mode."""
+        started = time.monotonic()
+        for batch in self._batches():
             self._student.train()
-            for group in optimizer.param_groups:
-                group["lr"] = stretch.peak * rate(progress, self._config)
-            here = self._step(batch, optimizer)
-            loss = here if step == 1 else 0.95 * loss + 0.05 * here
-            seconds = time.monotonic() - started
-            progress = max(step / stretch.steps, seconds / stretch.seconds)
+            rate = self._set_rate()
+            loss = self._descend(batch)
             self._student.eval()
-            after_step(Moment(step, min(progress, 1.0), loss, seconds))
-            if progress >= 1:
+            self._loss = loss if self._step == 0 else 0.95 * self._loss + 0.05 * loss
+            self._step += 1
+            seconds = self._before + time.monotonic() - started
+            here = max(self._step / self._stretch.steps, seconds / self._stretch.seconds, self._progress)
+            if not math.isfinite(loss) and self._devices.scaler is None:
+                here = 1.0  # no step leads back from here
+            self._progress = self._devices.agree(min(here, 1.0))
+            moment = Moment(self._step, self._progress, self._loss, seconds, rate)
+            go_on = self._devices.agree(after_step(moment) if self._devices.main else True)
+            if self._progress >= 1 or not go_on:
                 break
 
-    def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
-        inputs, labels = self._prepare(batch)
-        with self._precision.autocast():
-            with torch.no_grad():
-                wanted, targets = self._teacher_features(*inputs)
-            scores, features = self._student_features(*inputs)
-        loss = mixed(logits(scores), logits(wanted), labels, self._config.temperature, self._config.distillation)
-        if self._has_features:
-            loss = loss + self._config.features * difference(features, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    def competitors(self) -> Iterator[fx.GraphModule]:
+        """Yields the networks that the training has to offer now: the student, and the average of its weights."""
+        yield self._student
+        if self._ema is not None:
+            yield self._ema.module
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Returns all that is needed to go on from here, `seconds` after the start.
+
+        Randomness is not in it: it follows from the seed and the step.
+        """
+        scaler = self._devices.scaler
+        return {
+            "step": self._step,
+            "progress": self._progress,
+            "loss": self._loss,
+            "seconds": seconds,
+            "student": self._student.state_dict(),
+            "optimizer": self._inner.state_dict(),
+            "ema": None if self._ema is None else self._ema.module.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Goes on from a state of a training of the same student, course and stretch."""
+        self._step, self._progress = state["step"], state["progress"]
+        self._loss, self._before = state["loss"], state["seconds"]
+        self._student.load_state_dict(state["student"])
+        self._inner.load_state_dict(state["optimizer"])
+        if self._ema is not None:
+            self._ema.module.load_state_dict(state["ema"])
+        if self._devices.scaler is not None:
+            self._devices.scaler.load_state_dict(state["scaler"])
+
+    def _set_rate(self) -> float:
+        set_rate(self._schedule, self._progress)
+        return float(self._inner.param_groups[0]["lr"])
+
+    def _descend(self, indices: Sequence[int]) -> float:
+        """Does one step on the samples at `indices` and returns its loss."""
+        config = self._config
+        with seeded(config.seed, "step", self._step, self._devices.rank) as source:
+            inputs, targets = self._prepare(self._fetch(indices, source), source)
+            loss = self._loss_of(inputs, targets)
+            if config.regulariser is not None:
+                loss = loss + config.regulariser.penalty(self._student)
+            self._optimizer.zero_grad(set_to_none=True)
+            self._devices.backward(loss)
+            if self._clip > 0:
+                self._devices.clip(self._parameters, self._clip)
+            self._optimizer.step()
+        if config.regulariser is not None:
+            config.regulariser.after_step(self._student)
+        if self._ema is not None:
+            self._ema.update(self._student, self._step + 1)
         return float(loss.detach())
 
-    def _prepare(self, batch: Batch) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        inputs = batch.inputs
-        if self._config.augment and is_image(self._shape):
-            shift = default_shift(self._shape) if self._config.shift is None else self._config.shift
-            inputs = (shift_and_flip(inputs[0], shift, self._generator), *inputs[1:])
-        return tuple(map(self._precision.place, inputs)), batch.labels.to(self._precision.device)
+    def _loss_of(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), self._devices.autocast():
+            wanted, references = self._teacher(*inputs)
+        outputs, features = self._model(*inputs)
+        mask = None if self._mask is None else inputs[self._mask].bool()
+        mine, theirs = counted(logits(outputs), mask), counted(logits(wanted), mask)
+        loss = mixed(self._course.task, mine, theirs, targets, self._config)
+        if self._has_features:
+            loss = loss + self._config.features * difference(features, references, mask)
+        return loss
 
-    def _batches(self, steps: int) -> Iterator[Batch]:
-        """Yields full batches, every sample once per epoch in a new order, without end up to `steps`."""
-        total = count(self._samples)
+    def _fetch(self, indices: Sequence[int], source: torch.Generator) -> Batch:
+        samples = self._course.samples
+        if isinstance(samples, DrawnSamples):
+            return Batch(*samples.drawn(indices, source))
+        return fetch(samples, indices)
+
+    def _prepare(self, batch: Batch, source: torch.Generator) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        first, *others = batch.inputs
+        targets, original = batch.labels, self._course.original
+        # Changing a noisy image would no longer fit the noise that was put in.
+        if is_image(tuple(first.shape[1:])) and isinstance(self._course.task, Classification | MultiLabel):
+            first = changed(first, self._config, source)
+            if len(original.outputs[0].shape) == 1:
+                first, targets = mixed_up(first, targets, original.outputs[0].shape[0], self._config)
+        inputs = (first, *others)
+        return tuple(map(self._devices.place, inputs)), targets.to(self._devices.device)
+
+    def _batches(self) -> Iterator[Sequence[int]]:
+        """Yields this process's part of full batches from the present step on, every sample once per epoch."""
+        total = count(self._course.samples)
         size = min(self._config.batch, total)
-        done = 0
-        while done < steps:
-            order = torch.randperm(total, generator=self._generator).tolist()
-            for start in range(0, total - size + 1, size):
-                yield fetch(self._samples, order[start : start + size])
-                done += 1
-                if done == steps:
+        per_epoch = total // size
+        while self._step < self._stretch.steps:
+            epoch, at = divmod(self._step, per_epoch)
+            order = torch.randperm(total, generator=generator(self._config.seed, "order", epoch)).tolist()
+            for start in range(at * size, per_epoch * size, size):
+                yield self._devices.share(order[start : start + size])
+                if self._step >= self._stretch.steps:
                     return
 
 
 def steps_per_epoch(samples: Samples, config: TuneConfig) -> int:
     """Returns how many steps see every sample once (a last partial batch is left out)."""
     return max(1, count(samples) // config.batch)
-
-
-def _optimizer(module: nn.Module, peak: float, config: TuneConfig) -> torch.optim.Optimizer:
-    # Decay on norm gains and biases harms short trainings.
-    matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in module.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=peak, momentum=config.momentum, nesterov=config.momentum > 0)

@@ -20,8 +20,9 @@ class Tensors(Dataset):
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int]:
-        return (self.inputs[index],), int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int | torch.Tensor]:
+        label = self.labels[index]
+        return (self.inputs[index],), label if label.is_floating_point() else int(label)
 
 
 class BatchedTensors(Tensors):

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compressors.problem import Score
 from compressors.score import Reference, score
+from compressors.tasks import TASKS
 from tests.compressors.networks import graph_of
 from tests.compressors.samples import Tensors, random_samples
 
@@ -64,3 +66,38 @@ def test_scores_that_are_not_finite_agree_with_nothing() -> None:
     found = reference.compare(scores)
     assert found.divergence == float("inf")
     assert found.agreement == found.accuracy == 6 / 8
+
+
+def test_several_labels_are_judged_by_average_precision() -> None:
+    graph = graph_of("resnet-a")
+    inputs = graph.inputs[0].random(16, 1)
+    with torch.no_grad():
+        targets = (graph.module(inputs) > 0).float()
+    found = score(graph, graph, Tensors(inputs, targets))
+    assert found.accuracy is None
+    assert found.metric == 1.0
+    assert found.metric_name == "mean average precision"
+
+
+def test_a_named_task_overrides_what_the_outputs_look_like() -> None:
+    graph = graph_of("resnet-a")
+    found = Reference.of(graph, random_samples(graph, 8, 1, labelled=True), task="none").score(graph.module)
+    assert (found.metric, found.accuracy, found.divergence) == (None, None, 0.0)
+
+
+def test_better_is_by_the_figure_of_merit_whichever_way_is_up() -> None:
+    high, low = Score(0.2, 0.5, None, 8, metric=0.9), Score(0.1, 0.5, None, 8, metric=0.8)
+    assert high.better_than(low)
+    low_error, high_error = (Score(0.2, 0.5, None, 8, metric=m, higher_is_better=False) for m in (0.8, 0.9))
+    assert low_error.better_than(high_error)
+    assert Score(0.1, 0.5, None, 8).better_than(high)
+    assert not high.better_than(high)
+
+
+def test_padding_does_not_count() -> None:
+    outputs = torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    reference = Reference(Tensors(torch.zeros(2, 1)), outputs, torch.tensor([-1, -1]), 2, TASKS["none"], mask)
+    disturbed = outputs + (~mask)[:, :, None] * 100
+    assert reference.compare(disturbed).divergence == 0.0
+    assert reference.compare(outputs + mask[:, :, None]).divergence > 0

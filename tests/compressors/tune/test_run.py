@@ -8,12 +8,8 @@ import torch
 from compressors.errors import OptionError
 from compressors.graph import Graph
 from compressors.problem import Score
-from compressors.tune import TuneConfig, tune
-from compressors.tune.augment import default_shift, is_image, shift_and_flip
-from compressors.tune.loss import distillation, mixed
-from compressors.tune.precision import Precision
+from compressors.tune import TuneConfig, reestimate, tune
 from compressors.tune.run import better
-from compressors.tune.training import rate
 from tests.compressors.networks import graph_of
 from tests.compressors.samples import BatchedTensors, Recorder, Tensors, random_samples
 
@@ -30,7 +26,17 @@ def damaged(graph: Graph) -> Graph:
 
 
 def config(**changes) -> TuneConfig:
-    return TuneConfig(**{"epochs": 3.0, "batch": 32, "learning_rates": (0.05,), "augment": False} | changes)
+    return TuneConfig(
+        **{
+            "epochs": 3.0,
+            "batch": 32,
+            "learning_rates": (0.05,),
+            "augment": False,
+            "device": "cpu",
+            "precision": "float32",
+        }
+        | changes
+    )
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -132,70 +138,11 @@ def test_single_and_batched_samples_train_alike() -> None:
 def test_bfloat16_with_channels_last_trains_and_comes_back_as_float32() -> None:
     graph = graph_of("resnet-a")
     data = random_samples(graph, 64, 1)
-    tuned = tune(graph, damaged(graph), data, data, config(epochs=2.0, reduced_precision="always"), silent)
+    tuned = tune(graph, damaged(graph), data, data, config(epochs=2.0, precision="bfloat16"), silent)
     assert better(tuned.after, tuned.before)
     for parameter in tuned.graph.module.parameters():
         assert parameter.dtype == torch.float32
         assert parameter.is_contiguous()
-
-
-def test_precision_is_float32_where_told() -> None:
-    assert not Precision.choose("cpu", "never").reduced
-    assert Precision.choose("cpu", "always").reduced
-
-
-def test_rate_rises_to_one_and_ends_at_zero() -> None:
-    for schedule in ("linear", "cosine"):
-        recipe = TuneConfig(schedule=schedule, warmup=0.25)
-        values = [rate(at / 100, recipe) for at in range(101)]
-        assert max(values) == pytest.approx(1.0)
-        assert values.index(max(values)) == 25
-        assert values[-1] == pytest.approx(0.0, abs=1e-6)
-        assert values[:26] == sorted(values[:26])
-        assert values[25:] == sorted(values[25:], reverse=True)
-
-
-def test_distillation_is_the_divergence_of_softened_outputs() -> None:
-    student, teacher = torch.randn(2, 6, 5)
-    soft, wanted = (student / 3).softmax(1), (teacher / 3).softmax(1)
-    expected = (wanted * (wanted.log() - soft.log())).sum(1).mean() * 9
-    torch.testing.assert_close(distillation(student, teacher, 3.0), expected)
-    torch.testing.assert_close(distillation(teacher, teacher, 3.0), torch.tensor(0.0))
-
-
-def test_samples_without_labels_are_only_distilled() -> None:
-    student, teacher = torch.randn(2, 4, 3)
-    unlabelled, some = torch.full((4,), -1), torch.tensor([0, -1, 2, -1])
-    assert mixed(student, teacher, unlabelled, 4.0, 0.5) == distillation(student, teacher, 4.0)
-    hard = torch.nn.functional.cross_entropy(student[[0, 2]], torch.tensor([0, 2]))
-    torch.testing.assert_close(mixed(student, teacher, some, 4.0, 0.0), hard)
-
-
-def test_shift_and_flip_moves_whole_images() -> None:
-    images = torch.rand(32, 3, 8, 6) + 1
-    moved = shift_and_flip(images, 2, torch.Generator().manual_seed(0))
-    assert moved.shape == images.shape
-    padded = torch.nn.functional.pad(images, [2] * 4)
-    for image, source in zip(moved, padded, strict=True):
-        windows = [source[:, top : top + 8, left : left + 6] for top in range(5) for left in range(5)]
-        assert any(torch.equal(image, window) or torch.equal(image, window.flip(2)) for window in windows)
-
-
-def test_images_of_one_channel_are_never_mirrored() -> None:
-    images = torch.rand(32, 1, 8, 6) + 1
-    moved = shift_and_flip(images, 1, torch.Generator().manual_seed(0))
-    padded = torch.nn.functional.pad(images, [1] * 4)
-    for image, source in zip(moved, padded, strict=True):
-        windows = [source[:, top : top + 8, left : left + 6] for top in range(3) for left in range(3)]
-        assert any(torch.equal(image, window) for window in windows)
-
-
-def test_images_are_recognised_by_shape() -> None:
-    assert is_image((3, 32, 32))
-    assert is_image((1, 8, 8))
-    assert not is_image((17, 12))
-    assert not is_image((64, 8, 8))
-    assert (default_shift((3, 32, 32)), default_shift((3, 224, 224))) == (4, 28)
 
 
 def test_better_is_accuracy_then_divergence() -> None:
@@ -229,3 +176,68 @@ def test_refuses_to_train_on_nothing() -> None:
     graph = graph_of("resnet-a")
     with pytest.raises(OptionError, match="got none"):
         tune(graph, graph, BatchedTensors(torch.zeros(0, 3, 16, 16)), random_samples(graph, 4, 1), config(), silent)
+
+
+def test_average_of_the_weights_competes() -> None:
+    graph = graph_of("resnet-a")
+    train, held = (random_samples(graph, count, seed, labelled=True) for count, seed in ((128, 1), (64, 2)))
+    plain, averaged = (tune(graph, damaged(graph), train, held, config(ema=ema), silent) for ema in (0.0, 0.9))
+    assert [entry.loss for entry in plain.history] == [entry.loss for entry in averaged.history]
+    for alone, both in zip(plain.history, averaged.history, strict=True):
+        assert both.score == alone.score or better(both.score, alone.score)
+
+
+def test_stops_early_when_nothing_gets_better() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+    tuned = tune(graph, graph, data, data, config(epochs=10.0, patience=2, learning_rates=(5.0,)), silent)
+    assert len(tuned.history) == 2
+    assert tuned.after == tuned.before
+
+
+def test_norms_are_estimated_anew_only_where_that_helps() -> None:
+    data = random_samples(graph_of("resnet-a"), 128, 1)
+    graph = reestimate(graph_of("resnet-a"), data, batches=1)
+    spoilt = graph.copied()
+    spoilt.module.get_buffer("bn.running_var").mul_(16)
+    idle = config(learning_rates=(1e-9,), epochs=0.1, norm_batches=1)
+    found = tune(graph, spoilt, data, data, idle, silent)
+    assert found.after.divergence < 0.01 * found.before.divergence
+    assert tune(graph, graph, data, data, idle, silent).after.divergence == 0
+
+
+def test_stops_when_the_loss_is_no_number_any_more() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(learning_rates=(1e30,), epochs=50.0), silent)
+    assert tuned.history[-1].step < 10
+    assert tuned.after == tuned.before
+
+
+def test_without_held_back_samples_some_of_the_training_data_are_held_back() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 100, 1, labelled=True)
+    assert tune(graph, damaged(graph), data, None, config(epochs=1.0), silent).after.samples == 20
+
+
+def test_progress_says_what_a_watcher_wants_to_know() -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+    seen = Recorder()
+    tune(graph, damaged(graph), data, data, config(epochs=2.0), seen)
+    _, message, metrics = seen.calls[-1]
+    assert message == "epoch 2.00 of 2, step 4"
+    assert metrics is not None
+    assert (metrics["step"], metrics["epoch"], metrics["seconds_left"]) == (4, 2, 0)
+    assert {"loss", "holdout_accuracy", "learning_rate"} <= set(metrics)
+    assert seen.fractions == sorted(seen.fractions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_trains_on_a_gpu_in_reduced_precision(precision: str) -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 128, 1)
+    tuned = tune(graph, damaged(graph), data, data, config(device="cuda", precision=precision), silent)
+    assert better(tuned.after, tuned.before)
+    assert all(parameter.device.type == "cpu" for parameter in tuned.graph.module.parameters())

@@ -1,0 +1,81 @@
+"""The choice of a learning rate that does not destroy a good start: a few steps at each, judged on held-back data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, final
+
+from compressors.tune.optimise import choose_optimizer, learning_rates
+from compressors.tune.training import Course, Moment, Stretch, Training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from compressors.graph import Graph
+    from compressors.score import Reference
+
+_SEARCH_SHARE = 0.15
+"""Of the whole time limit, at most this much goes into the choice of the rate."""
+_LONG = 4
+"""A training of this many trials' steps has time to gain from a rate that a trial cannot."""
+_HARMLESS = 1.1
+"""A trial that leaves at most this many times the start's divergence has not destroyed the start."""
+
+
+@final
+class Rates:
+    """Peak rates and what a short trial of each leads to.
+
+    Args:
+        course: Teacher, data and recipe.
+        start: What every trial begins with; not changed.
+        reference: The original's outputs on held-back samples; the first `trial_samples` are used.
+        steps: Of the training that the rate is for.
+    """
+
+    def __init__(self, course: Course, start: Graph, reference: Reference, steps: int) -> None:
+        self._course, self._start = course, start
+        self._reference = _first(reference, course.config.trial_samples)
+        self._rates = learning_rates(choose_optimizer(start.module, course.config), course.config)
+        self._steps = min(course.config.trial_steps, steps)
+        self._long = steps >= _LONG * course.config.trial_steps
+        self._harmless = _HARMLESS * self._reference.score(course.devices.placed(start).module).divergence
+
+    @property
+    def most(self) -> int:
+        """How many rates there are to try."""
+        return len(self._rates)
+
+    def left(self, trials: Mapping[float, float]) -> Iterator[float]:
+        """Yields the rates still to try, from the highest down, as `trials` fills; none where there is no choice."""
+        for peak in self._rates if len(self._rates) > 1 else ():
+            if peak not in trials:
+                yield peak
+            if self._long and trials[peak] <= self._harmless:
+                return
+
+    def trial(self, peak: float, after_step: Callable[[Moment], bool]) -> float:
+        """Returns the held-back divergence after a few steps at this rate."""
+        seconds = self._course.config.max_seconds * _SEARCH_SHARE / len(self._rates)
+        student = self._start.copied()
+        Training(student.module, self._course, Stretch(self._steps, seconds, peak)).run(after_step)
+        return self._reference.score(student.module).divergence
+
+    def chosen(self, trials: Mapping[float, float]) -> float:
+        """Returns the rate of the least divergence; in a long training, the first that has done no harm.
+
+        A low rate looks best after a few steps and falls behind later: on a ResNet-20 with three cuts, 40 steps at 0.01
+        left the divergence where it was and lower rates lowered it, but two epochs at 0.01 gave 90.5 % on the test
+        images, at 0.003 90.0 %, and at 0.03, which more than doubled the divergence in the trial, 90.3 %.
+        """
+        if self._long:
+            for peak in sorted(trials, reverse=True):
+                if trials[peak] <= self._harmless:
+                    return peak
+        return min(trials, key=lambda peak: trials[peak])
+
+
+def _first(reference: Reference, most: int) -> Reference:
+    """Returns the reference on its first samples."""
+    mask = None if reference.mask is None else reference.mask[:most]
+    return replace(reference, outputs=reference.outputs[:most], labels=reference.labels[:most], mask=mask)

@@ -1,0 +1,102 @@
+"""What a strategy adds to a training: gates with a penalty, their rate, and what happens to them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import fx, nn
+
+from compressors.graph import Graph
+from compressors.tune import ParameterGroup, TuneConfig, tune
+from tests.compressors.networks import graph_of
+from tests.compressors.samples import Recorder, random_samples
+
+
+class Gate(nn.Module):
+    """Between an activation (0) and the identity (1); remembers in a buffer how often it was moved."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation, self.share = activation, nn.Parameter(torch.zeros(1))
+        self.register_buffer("moved", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        return self.share * x + (1 - self.share) * self.activation(x)
+
+
+class Closing:
+    """Pulls every gate towards 1 and keeps it in [0, 1]."""
+
+    def gates(self, module: fx.GraphModule) -> list[Gate]:
+        return [part for part in module.modules() if isinstance(part, Gate)]
+
+    def penalty(self, module: fx.GraphModule) -> torch.Tensor:
+        return 10 * torch.stack([(1 - gate.share).square().sum() for gate in self.gates(module)]).sum()
+
+    def after_step(self, module: fx.GraphModule) -> None:
+        with torch.no_grad():
+            for gate in self.gates(module):
+                gate.share.clamp_(0, 1)
+                gate.moved += 1
+
+    def parameter_groups(self, module: fx.GraphModule) -> list[ParameterGroup]:
+        return [ParameterGroup(tuple(gate.share for gate in self.gates(module)), rate=0.02)]
+
+    def metrics(self, module: fx.GraphModule) -> dict[str, float]:
+        return {"gates_closed": float(sum(float(gate.share.detach()) > 0.9 for gate in self.gates(module)))}
+
+
+def gated() -> Graph:
+    graph = graph_of("resnet-a").copied()
+    for name, part in list(graph.module.named_modules()):
+        if isinstance(part, nn.ReLU):
+            graph.module.set_submodule(name, Gate(part))
+    return graph
+
+
+RECIPE = TuneConfig(
+    epochs=4.0,
+    batch=16,
+    learning_rates=(0.01,),
+    device="cpu",
+    precision="float32",
+    keep="last",
+    evaluations=2,
+    regulariser=Closing(),
+)
+
+
+def test_gates_train_at_their_own_rate_and_come_back_whole() -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 128, 1, labelled=True)
+    assert Closing().gates(start.module)
+    seen = Recorder()
+    tuned = tune(graph_of("resnet-a"), start, data, data, RECIPE, seen)
+    gates = Closing().gates(tuned.graph.module)
+    assert len(gates) == len(Closing().gates(start.module))
+    assert all(float(gate.share.detach()) > 0.9 for gate in gates)
+    assert [int(gate.moved) for gate in gates] == [32] * len(gates)
+    assert all(float(gate.share.detach()) == 0 for gate in Closing().gates(start.module))
+    assert (seen.calls[-1][2] or {})["gates_closed"] == len(gates)
+
+
+def test_penalty_and_steps_follow_the_copies_that_trials_train() -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 64, 1)
+    recipe = replace(RECIPE, learning_rates=(0.01, 0.001), trial_steps=2, epochs=1.0)
+    tuned = tune(graph_of("resnet-a"), start, data, data, recipe, Recorder())
+    assert {int(gate.moved) for gate in Closing().gates(tuned.graph.module)} == {4}
+
+
+def test_average_of_the_weights_holds_gates_too() -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 64, 1)
+    tuned = tune(graph_of("resnet-a"), start, data, data, replace(RECIPE, ema=0.9), Recorder())
+    assert all(0 < float(gate.share.detach()) <= 1 for gate in Closing().gates(tuned.graph.module))
+
+
+def test_the_last_moment_is_kept_where_that_is_asked_for() -> None:
+    graph, data = graph_of("resnet-a"), random_samples(graph_of("resnet-a"), 64, 1, labelled=True)
+    recipe = replace(RECIPE, regulariser=None, learning_rates=(5.0,), epochs=1.0)
+    last = tune(graph, graph, data, data, recipe, Recorder())
+    assert last.after == last.history[-1].score
+    assert not last.improved
+    best = tune(graph, graph, data, data, replace(recipe, keep="best"), Recorder())
+    assert best.after.divergence == pytest.approx(0.0)
