@@ -1,6 +1,6 @@
 """`layer_collapse`: the two linears of an MLP become one where training can do without the activation between them.
 
-Source: Shabgahi, Shoukry Sheikhi et al., "LayerCollapse: Adaptive compression of neural networks", 2023. What is
+Source: Shabgahi, Shariff, Koushanfar, "LayerCollapse: Adaptive compression of neural networks", 2023. What is
 different by default: the gate mixes the activation that is there instead of putting a PReLU in its place, leads to the
 line that fits best, and is pulled as hard as the device would gain; which MLPs go is chosen by gates and device, not
 from the end; an MLP whose collapse would not be faster stays.
