@@ -1,10 +1,10 @@
 """`tlc`: batch norms say what becomes of every channel of an activation, and a trial says which activations matter.
 
 Source: Liao, Hezbri, Quetu, Nguyen, Tartaglione, "Till the Layers Collapse: Compressing a Deep Neural Network Through
-the Lenses of Batch Normalization Layers", AAAI 2025. A channel that is mostly on passes, one that is mostly off becomes a
-constant. What is different by default: the constant is the channel's mean output, and of the two the one that errs less
-is taken; trials are judged by the network's decisions on fixed samples; an activation goes where operators then merge
-and the device gains; what follows is refitted.
+the Lenses of Batch Normalization Layers", AAAI 2025. A channel that is mostly on passes, one that is mostly off becomes
+a constant. What is different by default: the constant is the channel's mean output, and of the two the one that errs
+less is taken; trials are judged by the network's decisions on fixed samples; an activation goes where operators then
+merge and the device gains; what follows is refitted.
 """
 
 from __future__ import annotations
