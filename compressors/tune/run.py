@@ -15,6 +15,7 @@ from compressors.tasks import NoisySamples
 from compressors.tasks.choose import is_denoiser
 from compressors.tune import checkpoint
 from compressors.tune.devices import Devices, bring_back
+from compressors.tune.group import GroupError, Work, group_size, tune_in_group
 from compressors.tune.holdout import split
 from compressors.tune.norms import reestimate
 from compressors.tune.optimise import choose_optimizer, learning_rates
@@ -100,6 +101,13 @@ def tune(
     """
     if count(train) == 0:
         raise OptionError("data", "Fine-tuning needs training samples; got none.")
+    processes = group_size(config)
+    if processes > 1:
+        try:
+            return tune_in_group(Work(original, candidate, train, holdout, config), processes, progress)
+        except GroupError as exc:
+            # Slower is better than not at all.
+            progress(0.0, f"training in one process: {exc}")
     if holdout is None:
         train, holdout = split(train, config.holdout_share, config.holdout_samples, config.seed)
     train, holdout = (_noised(original, samples, config) for samples in (train, holdout))
