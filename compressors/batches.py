@@ -21,8 +21,8 @@ class Batch:
 
     Attributes:
         inputs: The model's inputs, each (batch, ...).
-        labels: Class indices, int64, shape (batch,); -1 where there is no label. Where targets are tensors (several
-            labels at once, the noise to predict): float32, shape (batch, ...).
+        labels: Class indices, int64, shape (batch,), -1 where there is no label; or, where a sample may have several
+            classes, float32, shape (batch, classes), zeros and ones.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -42,8 +42,10 @@ def fetch(samples: Samples, indices: Sequence[int]) -> Batch:
 
 
 def _stacked(targets: Sequence[int | torch.Tensor]) -> torch.Tensor:
-    tensors = [target for target in targets if isinstance(target, torch.Tensor) and target.is_floating_point()]
-    return torch.stack(tensors) if tensors else torch.tensor([int(target) for target in targets], dtype=torch.int64)
+    vectors = [target for target in targets if isinstance(target, torch.Tensor) and target.dim()]
+    if vectors:
+        return torch.stack(vectors).float()
+    return torch.tensor([int(target) for target in targets], dtype=torch.int64)
 
 
 def count(samples: Samples) -> int:

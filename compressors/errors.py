@@ -46,6 +46,10 @@ class OptionError(EngineError):
         super().__init__(message)
         self.field = field
 
+    def __reduce__(self) -> tuple[type[OptionError], tuple[str, str]]:
+        """Lets the error cross to another process."""
+        return OptionError, (self.field, str(self))
+
 
 class SurgeryError(EngineError):
     """Our fault: a surgery did not do what it promised. Nothing is returned."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 Sample = tuple[tuple[torch.Tensor, ...], int | torch.Tensor]
 """One sample: the model's inputs without batch dimension, and its target.
 
-A target is the class index, -1 where there is no label, or a float32 tensor: (classes,) where several labels may hold
-at once, the noise to predict for a denoiser."""
+The target is the class index, -1 where there is no label; or, where a sample may have several classes, a float32 vector
+(classes,) of zeros and ones. All samples of a dataset have targets of one kind.
+"""
 
 Samples = Dataset[Sample]
 """A map-style dataset: `len()` and `[i]`. Preprocessing has been applied."""
@@ -37,7 +38,7 @@ class BatchedSamples(Protocol):
     def batch(self, indices: Sequence[int]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """Returns the stacked inputs, each (batch, ...), and the targets.
 
-        Targets are int64 (batch,), -1 where there is none, or float32 (batch, ...).
+        These are class indices, int64 (batch,), -1 where there is none, or float32 (batch, classes) of zeros and ones.
         """
         ...
 

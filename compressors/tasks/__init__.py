@@ -4,7 +4,7 @@ from compressors.tasks.choose import TASKS, choose_task, is_class_scores, task_n
 from compressors.tasks.classification import Classification
 from compressors.tasks.denoising import Denoising
 from compressors.tasks.multi_label import MultiLabel
-from compressors.tasks.noise import DrawnSamples, NoiseSchedule, NoisySamples
+from compressors.tasks.noise import DrawnSamples, NoiseSchedule, NoisySamples, noised
 from compressors.tasks.task import Task
 from compressors.tasks.unlabelled import Unlabelled
 
@@ -20,5 +20,6 @@ __all__ = [
     "Unlabelled",
     "choose_task",
     "is_class_scores",
+    "noised",
     "task_named",
 ]

@@ -8,6 +8,7 @@ from compressors.errors import OptionError
 from compressors.tasks.classification import Classification
 from compressors.tasks.denoising import Denoising
 from compressors.tasks.multi_label import MultiLabel
+from compressors.tasks.noise import is_denoiser
 from compressors.tasks.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ def is_class_scores(output: TensorSpec) -> bool:
     if any(part in output.name for part in _NO_SCORES):
         return False
     return len(output.shape) in (1, 3, 4) and output.shape[0] >= 2
-
-
-def is_denoiser(graph: Graph) -> bool:
-    """Returns whether the network takes a noisy `sample` and the `timestep` of each."""
-    return {"sample", "timestep"} <= {spec.name for spec in graph.inputs}
 
 
 def task_named(name: str) -> Task:

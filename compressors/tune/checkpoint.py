@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compressors.tune.config import TuneConfig
 
 FILE: Final = "training.pt"
-_FREE: Final = ("max_seconds", "checkpoint", "regulariser")
+_FREE: Final = ("max_seconds", "checkpoint", "regulariser", "processes")
 """What may differ between a training and the one that goes on from it."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _POSITIVE = ("epochs", "max_seconds", "batch", "temperature", "trial_steps", "trial_samples", "evaluations")
 _SHARES = ("distillation", "momentum", "warmup", "label_smoothing", "ema", "erasing", "holdout_share")
-_NOT_NEGATIVE = ("features", "mixup", "weight_decay", "clip", "patience", "norm_batches")
+_NOT_NEGATIVE = ("features", "processes", "mixup", "weight_decay", "clip", "patience", "norm_batches")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class TuneConfig:
         norm_batches: Batches to estimate batch-norm statistics on before the training, where that helps; 0 does not.
         holdout_samples: At most this many held-back samples per scoring.
         holdout_share: Of the training samples that are held back where the caller has none.
-        device: "auto", "cpu", "cuda" or one GPU as "cuda:1". Several GPUs take one process each (`accelerate launch`).
+        device: "auto", "cpu", "cuda" (all of them) or one GPU as "cuda:1".
+        processes: How many train together, a share of each batch each; None is one per GPU.
         precision: What products are computed in; "auto" is bfloat16 where the hardware multiplies it, float16 on other
             GPUs, else float32.
         seed: For order, augmentation, noise and dropout.
@@ -92,6 +93,7 @@ class TuneConfig:
     holdout_samples: int = 5000
     holdout_share: float = 0.2
     device: str = "auto"
+    processes: int | None = None
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     regulariser: Regulariser | None = None

@@ -7,14 +7,14 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from compressors.batches import count, fetch
+from compressors.batches import count
 from compressors.errors import OptionError
 from compressors.problem import Score
 from compressors.score import Reference
-from compressors.tasks import NoisySamples
-from compressors.tasks.choose import is_denoiser
+from compressors.tasks import noised
 from compressors.tune import checkpoint
 from compressors.tune.devices import Devices, bring_back
+from compressors.tune.group import GroupError, Work, group_size, tune_in_group
 from compressors.tune.holdout import split
 from compressors.tune.norms import reestimate
 from compressors.tune.optimise import choose_optimizer, learning_rates
@@ -100,17 +100,17 @@ def tune(
     """
     if count(train) == 0:
         raise OptionError("data", "Fine-tuning needs training samples; got none.")
+    processes = group_size(config)
+    if processes > 1:
+        try:
+            return tune_in_group(Work(original, candidate, train, holdout, config), processes, progress)
+        except GroupError as exc:
+            # Slower is better than not at all.
+            progress(0.0, f"training in one process: {exc}")
     if holdout is None:
         train, holdout = split(train, config.holdout_share, config.holdout_samples, config.seed)
-    train, holdout = (_noised(original, samples, config) for samples in (train, holdout))
+    train, holdout = (noised(original, samples, config.noise, config.seed) for samples in (train, holdout))
     return _Run(original, candidate, (train, holdout), config, progress).result()
-
-
-def _noised(graph: Graph, samples: Samples, config: TuneConfig) -> Samples:
-    """Returns noisy samples of a denoiser whose samples lack the timestep: they are clean images."""
-    if not is_denoiser(graph) or count(samples) == 0 or len(fetch(samples, [0]).inputs) >= len(graph.inputs):
-        return samples
-    return NoisySamples(samples, config.noise, config.seed)
 
 
 @final

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ORDER = ("baseline_ms", "candidate_ms", "budget_ms", "floor_ms", "loss", "holdout_accuracy", "holdout_agreement")
-_COUNTERS = ("epoch", "step")
+_COUNTERS = ("epoch", "step", "learning_rate")
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
