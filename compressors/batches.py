@@ -21,7 +21,8 @@ class Batch:
 
     Attributes:
         inputs: The model's inputs, each (batch, ...).
-        labels: Class indices, int64, shape (batch,); -1 where there is no label.
+        labels: Class indices, int64, shape (batch,), -1 where there is no label; or, where a sample may have several
+            classes, float32, shape (batch, classes), zeros and ones.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -37,7 +38,14 @@ def fetch(samples: Samples, indices: Sequence[int]) -> Batch:
         return Batch(*samples.batch(indices))
     items = [samples[index] for index in indices]
     inputs = tuple(torch.stack(column) for column in zip(*(item[0] for item in items), strict=True))
-    return Batch(inputs, torch.tensor([item[1] for item in items], dtype=torch.int64))
+    return Batch(inputs, _stacked([item[1] for item in items]))
+
+
+def _stacked(targets: Sequence[int | torch.Tensor]) -> torch.Tensor:
+    vectors = [target for target in targets if isinstance(target, torch.Tensor) and target.dim()]
+    if vectors:
+        return torch.stack(vectors).float()
+    return torch.tensor([int(target) for target in targets], dtype=torch.int64)
 
 
 def count(samples: Samples) -> int:

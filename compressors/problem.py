@@ -14,8 +14,12 @@ from compressors.analysis.segments import Analysis
 from compressors.graph import Graph, TensorSpec
 from compressors.plan import Plan
 
-Sample = tuple[tuple[torch.Tensor, ...], int]
-"""One sample: the model's inputs without batch dimension, and the class index (-1 where there is no label)."""
+Sample = tuple[tuple[torch.Tensor, ...], int | torch.Tensor]
+"""One sample: the model's inputs without batch dimension, and its target.
+
+The target is the class index, -1 where there is no label; or, where a sample may have several classes, a float32 vector
+(classes,) of zeros and ones. All samples of a dataset have targets of one kind.
+"""
 
 Samples = Dataset[Sample]
 """A map-style dataset: `len()` and `[i]`. Preprocessing has been applied."""
@@ -29,7 +33,10 @@ class BatchedSamples(Protocol):
     """Samples that can hand out a whole batch at once; offered for speed, reading one by one always works too."""
 
     def batch(self, indices: Sequence[int]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Returns the stacked inputs, each (batch, ...), and the labels, int64 (batch,), -1 where there is none."""
+        """Returns the stacked inputs, each (batch, ...), and the targets.
+
+        These are class indices, int64 (batch,), -1 where there is none, or float32 (batch, classes) of zeros and ones.
+        """
         ...
 
 

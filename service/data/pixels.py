@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from service.data.errors import BrokenImageError
+from service.data.errors import BrokenSampleError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,14 +48,14 @@ def decode(encoded: bytes, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint
     EXIF orientation is not applied, as in torchvision's and timm's evaluation.
 
     Raises:
-        BrokenImageError: It is no image of a known format, is damaged, or would unpack to too many pixels.
+        BrokenSampleError: It is no image of a known format, is damaged, or would unpack to too many pixels.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as image:
             _refuse_bomb(image)
             return fit(image, recipe)
     except _DECODER_ERRORS as exc:
-        raise BrokenImageError(str(exc) or type(exc).__name__) from exc
+        raise BrokenSampleError(str(exc) or type(exc).__name__) from exc
 
 
 def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint8]:

@@ -90,8 +90,33 @@ def test_an_empty_folder_is_refused(tmp_path: Path):
     assert "is empty" in refusal(tmp_path / "d", tmp_path)
 
 
-def test_folders_that_are_splits_are_refused(tmp_path: Path):
-    assert "holds splits (test, train)" in refusal(write_folders(tmp_path / "d", {"train": 1, "test": 1}), tmp_path)
+@pytest.mark.parametrize(("field", "classes"), [("data.train", ("a", "b")), ("data.validation", ("c", "d"))])
+def test_of_several_splits_the_right_one_is_taken(tmp_path: Path, field: str, classes: tuple[str, ...]):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    write_folders(tmp_path / "d" / "val", {"c": 1, "d": 1})
+    write_folders(tmp_path / "d" / "test", {"e": 1, "f": 1})
+    assert open_split(tmp_path / "d", ANY, PLAIN, tmp_path, field).classes == classes
+
+
+def test_the_test_split_validates_where_there_is_no_other(tmp_path: Path):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    write_folders(tmp_path / "d" / "test", {"e": 1, "f": 1})
+    assert open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation").classes == ("e", "f")
+
+
+def test_training_samples_never_validate(tmp_path: Path):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match=r"another split \(train\); wanted validation or test"):
+        open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation")
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path):
+    message = refusal(write_folders(tmp_path / "d", {"train-1": 1, "train-2": 1}), tmp_path)
+    assert "train-1, train-2, which could all be the split" in message
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    assert opened(write_folders(tmp_path / "d", {"bus": 1, "train": 1}), tmp_path).classes == ("bus", "train")
 
 
 def test_a_missing_path_is_refused(tmp_path: Path):
@@ -268,11 +293,15 @@ def test_truncated_parquet_is_refused(tmp_path: Path):
     assert "cannot read Parquet" in refusal(file, tmp_path)
 
 
-def test_a_folder_with_several_splits_of_parquet_is_refused(tmp_path: Path):
+def test_of_a_folder_with_several_splits_of_parquet_the_right_files_are_taken(tmp_path: Path):
     (tmp_path / "d").mkdir()
-    for name in ("train-00000-of-00001.parquet", "test.parquet"):
-        write_parquet(tmp_path / "d" / name, {"image": encoded(2), "label": [0, 1]})
-    assert "several splits (test, train)" in refusal(tmp_path / "d", tmp_path)
+    for name, count in (("train-00000-of-00002", 2), ("train-00001-of-00002", 3), ("test", 4)):
+        table = {"image": encoded(count), "label": [0, *[1] * (count - 1)]}
+        write_parquet(tmp_path / "d" / f"{name}.parquet", table)
+    assert len(opened(tmp_path / "d", tmp_path)) == 5
+    assert len(open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation")) == 4
+    with pytest.raises(DataError, match=r"several splits \(test, train\); give the files of one"):
+        open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data")
 
 
 # NumPy archives
