@@ -291,7 +291,8 @@ def arrow_shards(folder: Path, field: str) -> list[Path]:
     listed: list[Any] = []
     if state.is_file() and state.stat().st_size <= _STATE_BYTES:
         entries = _json(state.read_bytes(), lambda found: found).get("_data_files")
-        listed = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or []]
+        entries = entries if isinstance(entries, list) else []
+        listed = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
     if not listed:
         # What `datasets` caches beside the data holds the same rows, transformed.
         files = [
