@@ -92,12 +92,17 @@ def _resized(image: Image.Image, recipe: ResolvedPreprocessing) -> Image.Image:
 
 
 def _resized_size(size: tuple[int, int], recipe: ResolvedPreprocessing) -> tuple[int, int]:
-    """Returns (width, height): one side as wanted, the other in proportion and rounded down, as torchvision does."""
+    """Returns (width, height): one side as wanted, the other in proportion and rounded down, as torchvision does.
+
+    Where the recipe squashes images, both are as wanted.
+    """
     width, height = size
     if recipe.resize is not None:
         goal = (recipe.resize, recipe.resize)
     else:
         goal = tuple(math.floor(side / recipe.crop_fraction) for side in reversed(recipe.size))  # type: ignore[assignment]
+    if recipe.squash:
+        return goal
     if width * goal[1] <= height * goal[0]:  # the width is what needs the larger scale
         return goal[0], max(goal[1], int(goal[0] * height / width))
     return max(goal[0], int(goal[1] * width / height)), goal[1]
