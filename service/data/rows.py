@@ -31,7 +31,8 @@ MAX_MAPPED: Final = 256
 MAX_COPY_BYTES: Final = 512 * 2**30
 MAX_BATCHES: Final = 1_000_000
 
-_ROWS = 256
+_ROWS = 1024
+_PIECE_BYTES = 4 * 2**20
 _BATCH_BYTES = 2 * 2**30
 _STATE_BYTES = 64 * 2**20
 
@@ -224,13 +225,23 @@ def _batches(file: Path, columns: Sequence[str], kind: Kind) -> Iterator[pa.Reco
     if kind == "Parquet":
         # Mapped, so that reading one column of a large row group does not load the others.
         with pq.ParquetFile(file, memory_map=True, pre_buffer=False) as opened:
-            yield from opened.iter_batches(batch_size=_ROWS, columns=list(columns), use_threads=False)
+            size = _rows_at_once(opened.metadata, columns)
+            yield from opened.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
         return
     for _, batch, _ in _arrow(file):
         if batch is not None:
             batch.validate(full=True)
             for start in range(0, batch.num_rows, _ROWS):
                 yield batch.select(list(columns)).slice(start, _ROWS)
+
+
+def _rows_at_once(metadata: Any, columns: Sequence[str]) -> int:
+    """Returns how many rows of a Parquet file have about `_PIECE_BYTES` together."""
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        parts = map(group.column, range(group.num_columns))
+        total += sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
+    return max(1, min(_ROWS, _PIECE_BYTES * max(1, metadata.num_rows) // max(1, total)))
 
 
 def _plain(column: pa.Field) -> pa.Field:

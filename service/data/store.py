@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 CACHE_BYTES: Final = 512 * 2**20
 
-_CHUNK = 1024
+_CHUNK = 32
+"""Images that are tried at once: undecoded, a thousand of them can be gigabytes."""
 _PROBE = 512
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -28,6 +29,9 @@ VOCABULARIES: Final = (
 FIELD: Final = "model"
 
 _MAX_BYTES = 128 * 2**20
+_CHARACTERS: Final = 64
+"""Of a text for each token of the input; words have a tenth of that."""
+_MARGIN: Final = 1024
 _PADDING: Final = ("[PAD]", "<pad>", "<|pad|>", "<PAD>", "<|endoftext|>", "</s>")
 _SIDES: Final = ("left", "right")
 _CODE: Final = ("auto_map", "trust_remote_code")
@@ -68,8 +72,8 @@ class _Fast:
             before: Mapping[str, Any] = self._library.padding or {}
             token, number = _padding(self._library, settings, before)
             side = _side(settings, "padding_side", before.get("direction", "right"))
-            cut = _side(settings, "truncation_side", (self._library.truncation or {}).get("direction", "right"))
-            self._library.enable_truncation(max_length=length, strategy="longest_first", direction=cut)
+            self._cut = _side(settings, "truncation_side", (self._library.truncation or {}).get("direction", "right"))
+            self._library.enable_truncation(max_length=length, strategy="longest_first", direction=self._cut)
             self._library.enable_padding(
                 direction=side, pad_id=number, pad_type_id=before.get("pad_type_id", 0), pad_token=token, length=length
             )
@@ -81,13 +85,17 @@ class _Fast:
 
     def encode(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         """Returns ids, attention masks and segments, each (texts, length)."""
-        with _loading(self._file.name):
-            found = self._library.encode_batch([text[0] if len(text) == 1 else (text[0], text[1]) for text in texts])
+        found = _shortened(texts, self._length, self._cut, self._encode)
         if any(len(one.ids) != self._length for one in found):
             raise DataError(
                 FIELD, f"{self._file.name} does not keep to {self._length} tokens; save the tokenizer again"
             )
-        return [one.ids for one in found], [one.attention_mask for one in found], [one.type_ids for one in found]
+        return [one.ids for one in found], [one.mask for one in found], [one.segments for one in found]
+
+    def _encode(self, texts: Sequence[Text]) -> list[_Encoded]:
+        with _loading(self._file.name):
+            found = self._library.encode_batch([text[0] if len(text) == 1 else (text[0], text[1]) for text in texts])
+            return [_Encoded(one.ids, one.attention_mask, one.type_ids) for one in found]
 
 
 @final
@@ -124,6 +132,10 @@ class _OfTransformers:
 
     def encode(self, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         """Returns ids, attention masks and segments, each (texts, length)."""
+        found = _shortened(texts, self._length, self._library.truncation_side, self._encode)
+        return [one.ids for one in found], [one.mask for one in found], [one.segments for one in found]
+
+    def _encode(self, texts: Sequence[Text]) -> list[_Encoded]:
         pairs = [text[1] if len(text) > 1 else "" for text in texts] if any(len(text) > 1 for text in texts) else None
         with _loading("the vocabulary"):
             found = self._library(
@@ -135,7 +147,44 @@ class _OfTransformers:
                 return_token_type_ids=True,
                 return_attention_mask=True,
             )
-        return found["input_ids"], found["attention_mask"], found["token_type_ids"]
+            rows = zip(found["input_ids"], found["attention_mask"], found["token_type_ids"], strict=True)
+            return [_Encoded(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """One text as token ids, attention mask and segments, each as long as the input."""
+
+    ids: list[int]
+    mask: list[int]
+    segments: list[int]
+
+
+def _shortened(
+    texts: Sequence[Text], length: int, side: str, encode: Callable[[Sequence[Text]], list[_Encoded]]
+) -> list[_Encoded]:
+    """Encodes the part of long texts that can matter, and the whole where that did not fill the input.
+
+    Tokenizers read all of a text and keep what they cut off, which takes a thousand times the memory of what is used.
+    """
+    limit = _MARGIN + _CHARACTERS * length
+    parts = [tuple(_part(text, limit, side) for text in each) for each in texts]
+    found = encode(parts)
+    for place, (part, text) in enumerate(zip(parts, texts, strict=True)):
+        if part != text and not all(found[place].mask):
+            found[place] = encode([text])[0]
+    return found
+
+
+def _part(text: str, limit: int, side: str) -> str:
+    """Returns about `limit` characters from the kept end of a text, divided at a space where there is one."""
+    if len(text) <= limit:
+        return text
+    if side == "left":
+        start = text.find(" ", len(text) - limit, len(text) - limit // 2)
+        return text[start if start >= 0 else len(text) - limit :]
+    stop = text.rfind(" ", limit // 2, limit)
+    return text[: stop if stop >= 0 else limit]
 
 
 @contextmanager
