@@ -47,7 +47,8 @@ def read_processor(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _normalisation(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
     if config.get("do_normalize", True):
         mean, std = _numbers(config.get("image_mean")), _numbers(config.get("image_std"))
     if not _number(factor) or factor <= 0 or not mean or len(mean) != len(std) or min(std) <= 0:

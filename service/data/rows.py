@@ -241,7 +241,7 @@ def _rows_at_once(metadata: Any, columns: Sequence[str]) -> int:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         parts = map(group.column, range(group.num_columns))
         total += sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
-    return max(1, min(_ROWS, _PIECE_BYTES * max(1, metadata.num_rows) // max(1, total)))
+    return max(1, min(_ROWS, int(_PIECE_BYTES * max(1, metadata.num_rows) // max(1, total))))
 
 
 def _plain(column: pa.Field) -> pa.Field:

@@ -91,7 +91,8 @@ class ImageStore(Store):
         pixels[hit] = self._cache[slots[hit]]
         missing = np.flatnonzero(~hit)
         for position, image in zip(missing, self._images.load(rows[missing].tolist()), strict=True):
-            if self._sound(int(rows[position]), image):
+            self._note(int(rows[position]), image)
+            if not isinstance(image, BrokenSampleError):
                 pixels[position] = image
         self._broken.refuse_too_many(len(self._images))
         return (self._recipe.finish(pixels),)
@@ -108,19 +109,17 @@ class ImageStore(Store):
         for start in range(0, len(tried), _CHUNK):
             chunk = tried[start : start + _CHUNK]
             for index, image in zip(chunk, self._images.load(chunk.tolist()), strict=True):
-                self._sound(int(index), image, keep=whole)
+                self._note(int(index), image, keep=whole)
         self._broken.refuse_too_many(len(tried))
 
-    def _sound(self, index: int, image: npt.NDArray[np.uint8] | BrokenSampleError, *, keep: bool = True) -> bool:
-        """Notes what came of an image, and says whether it can be used."""
+    def _note(self, index: int, image: npt.NDArray[np.uint8] | BrokenSampleError, *, keep: bool = True) -> None:
+        """Keeps a decoded image where there is room, and counts one that cannot be decoded."""
         if isinstance(image, BrokenSampleError):
             self._broken.note(index, self._images.name(index), str(image))
-            return False
-        if keep and self._used < len(self._cache) and self._slot[index] < 0:
+        elif keep and self._used < len(self._cache) and self._slot[index] < 0:
             self._cache[self._used] = image
             self._slot[index] = self._used
             self._used += 1
-        return True
 
 
 def tried_first(total: int) -> npt.NDArray[np.int64]:

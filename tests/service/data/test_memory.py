@@ -19,7 +19,7 @@ from service.data.opening import Recipe
 from tests.service.data.made import PLAIN, png, token_recipe, write_shard
 
 STATUS = Path("/proc/self/status")
-ALLOWED = 24 * 2**20
+ALLOWED = 32 * 2**20
 SIZE = 64 * 2**20
 PNG_SIDE, LONG_TEXT = 256, 20_000
 
