@@ -85,10 +85,12 @@ class _Reading:
         """Returns samples for a network that takes one image, or one array."""
         found, files = self.told.format, self.told.files
         self._require_images(recipe)
+        samples: Images
         if found == "FORMAT_NPZ":
-            samples, labelling = arrays.open_npz(files[0], self.work, recipe, self.field)
-            if not isinstance(samples, Images):
-                return ArrayStore(samples, recipe), labelling
+            values, labelling = arrays.open_npz(files[0], self.work, recipe, self.field)
+            if not isinstance(values, Images):
+                return ArrayStore(values, recipe), labelling
+            samples = values
         elif found in ("FORMAT_PARQUET", "FORMAT_ARROW"):
             samples, labelling = tables.open_images(files, recipe, self.columns, self.work, self.field)
         elif found == "FORMAT_WEBDATASET":

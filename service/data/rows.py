@@ -7,25 +7,20 @@ that point outside of their buffers would make it read what is not the file's.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
 from service.data.errors import DataError, machine_is_to_blame
+from service.data.saved import ARROW_FILE_MAGIC, Kind, class_names, kind_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-Kind = Literal["Parquet", "Arrow"]
-
-PARQUET_MAGIC: Final = b"PAR1"
-ARROW_FILE_MAGIC: Final = b"ARROW1"
-ARROW_STREAM_MAGIC: Final = b"\xff\xff\xff\xff"
 MAX_MAPPED: Final = 256
 """Of files that are mapped where they lie; more are copied into one, because each takes a file handle."""
 MAX_COPY_BYTES: Final = 512 * 2**30
@@ -34,7 +29,6 @@ MAX_BATCHES: Final = 1_000_000
 _ROWS = 1024
 _PIECE_BYTES = 4 * 2**20
 _BATCH_BYTES = 2 * 2**30
-_STATE_BYTES = 64 * 2**20
 
 
 @final
@@ -60,15 +54,6 @@ class Rows:
         """Yields a column piece by piece."""
         for batch in self._batches:
             yield batch.column(column)
-
-
-def kind_of(file: Path) -> Kind | None:
-    """Tells by its content whether a file is Parquet or Arrow; None if it is neither."""
-    with file.open("rb") as opened:
-        start = opened.read(6)
-    if start[:4] == PARQUET_MAGIC:
-        return "Parquet"
-    return "Arrow" if start == ARROW_FILE_MAGIC or start[:4] == ARROW_STREAM_MAGIC else None
 
 
 def read_schema(files: Sequence[Path], field: str) -> pa.Schema:
@@ -101,7 +86,7 @@ def open_rows(files: Sequence[Path], columns: Sequence[str], work: Path, field: 
     """
     kind = _kind(files, field)
     full = read_schema(files, field)
-    names = _class_names(full, files[0], columns)
+    names = class_names(full, files[0], columns)
     batches = None
     if kind == "Arrow" and len(files) <= MAX_MAPPED:
         batches = _mapped(files, columns, field)
@@ -262,63 +247,6 @@ def _as(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         values = batch.column(column.name)
         columns.append(values if values.type == column.type else values.cast(column.type))
     return pa.RecordBatch.from_arrays(columns, schema=wanted)
-
-
-def _class_names(schema: pa.Schema, file: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Returns the classes' names by column, from what `datasets` writes into the schema and beside the files."""
-    described = _json((schema.metadata or {}).get(b"huggingface", b""), lambda found: found["info"]["features"])
-    info = file.parent / "dataset_info.json"
-    if not described and info.is_file() and info.stat().st_size <= _STATE_BYTES:
-        described = _json(info.read_bytes(), lambda found: found["features"])
-    names = {column: _names(described.get(column)) for column in columns}
-    return {column: found for column, found in names.items() if found}
-
-
-def _names(feature: Any) -> tuple[str, ...]:
-    """Returns the names of a ClassLabel, or of a list of them."""
-    while isinstance(feature, dict) and "names" not in feature:
-        feature = feature.get("feature")
-    if isinstance(feature, list) and len(feature) == 1:
-        return _names(feature[0])
-    found = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else ()
-
-
-def _json(text: bytes, pick: Callable[[Any], Any]) -> dict[str, Any]:
-    try:
-        found = pick(json.loads(text)) if text else None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def arrow_shards(folder: Path, field: str) -> list[Path]:
-    """Returns the Arrow files of a folder, in order: those that `state.json` lists, as `datasets` saves them, else all.
-
-    Raises:
-        DataError: A file is missing, or lies elsewhere.
-    """
-    state = folder / "state.json"
-    listed: list[Any] = []
-    if state.is_file() and state.stat().st_size <= _STATE_BYTES:
-        entries = _json(state.read_bytes(), lambda found: found).get("_data_files")
-        entries = entries if isinstance(entries, list) else []
-        listed = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
-    if not listed:
-        # What `datasets` caches beside the data holds the same rows, transformed.
-        files = [
-            file for file in folder.iterdir() if file.is_file() and not file.name.startswith((".", "cache-", "tmp"))
-        ]
-        return sorted(file for file in files if kind_of(file) == "Arrow")
-    for name in listed:
-        inside = isinstance(name, str) and "/" not in name and "\\" not in name and name not in ("", ".", "..")
-        if not inside or not (folder / name).is_file() or (folder / name).is_symlink():
-            raise DataError(
-                field, f"state.json lists the file {name!r}, which does not lie beside it; save the data set again"
-            )
-        if kind_of(folder / name) != "Arrow":
-            raise DataError(field, f"{name}, which state.json lists, is no Arrow file; save the data set again")
-    return [folder / name for name in listed]
 
 
 def integers(pieces: Iterator[pa.Array]) -> npt.NDArray[np.int64]:

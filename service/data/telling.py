@@ -15,7 +15,7 @@ from service.data.delimited import is_delimited
 from service.data.errors import TRAIN, VALIDATION, DataError
 from service.data.images import children
 from service.data.jsonl import is_jsonl
-from service.data.rows import arrow_shards, kind_of
+from service.data.saved import arrow_shards, kind_of
 from service.data.webdataset import is_webdataset
 
 Known = Literal[
