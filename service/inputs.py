@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +12,24 @@ from typing import Any
 from compressors.errors import ModelError
 from compressors.graph import Graph
 from compressors.sources import ModelSource, load, preprocessing
+from compressors.sources.tokenizer import copy_tokenizer
 from service.data import (
     TRAIN,
     VALIDATION,
+    Columns,
     DataError,
     Parts,
     Split,
+    TokenRecipe,
     check_against,
     check_same_classes,
+    load_tokenizer,
     open_split,
     parts,
     resolve,
+    takes_tokens,
 )
+from service.data.opening import Recipe
 from service.imported import check_import, onnx_file
 from service.spec import DataSplit, NamedModel
 from service.work import Task, WorkOrder
@@ -74,11 +81,8 @@ def load_model(order: WorkOrder) -> Model:
     graph = load(source)
     if source.path is not None and source.kind == "onnx":
         check_import(source.path, graph)
-    if order.task == "optimize" and (len(graph.inputs) != 1 or len(graph.outputs) != 1):
-        raise ModelError(
-            f"the model has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
-            "this version optimises networks with one of each"
-        )
+    if order.task == "optimize" and len(graph.outputs) != 1:
+        raise ModelError(f"the model has {len(graph.outputs)} outputs; this version optimises networks with one")
     return Model(graph, preprocessing(source) or {}, source.name or _KINDS[source.kind], digest)
 
 
@@ -140,19 +144,34 @@ def load_samples(order: WorkOrder, model: Model, outputs: int) -> Samples:
             f"the strategy {order.spec.strategy.name!r} fits its cuts on samples and got none; "
             "give training samples, labelled or not (a few hundred are enough without fine-tuning)",
         )
-    recipe = resolve(order.spec.preprocessing, model.config, model.graph.inputs[0].shape)
-    work = order.folder / "samples"
-    work.mkdir(exist_ok=True)
-    train = open_split(_path(order, reference.train), reference.train.format, recipe, work, TRAIN)
-    check_against(train, outputs)
+    recipe = _recipe(order, model)
+    train = _split(order, reference.train, recipe, TRAIN, outputs)
     validation = None
     if reference.validation is not None:
-        asked = reference.validation
-        validation = open_split(_path(order, asked), asked.format, recipe, work, VALIDATION)
-        check_against(validation, outputs)
+        validation = _split(order, reference.validation, recipe, VALIDATION, outputs)
         check_same_classes(train, validation)
     return Samples(parts(train, order.spec.seed), validation, len(train))
 
 
-def _path(order: WorkOrder, split: DataSplit) -> Path:
-    return order.files[str(split.artifact or split.server_path)]
+def _recipe(order: WorkOrder, model: Model) -> Recipe:
+    """Returns how samples become the model's inputs: the one recipe of the job, for every split and every use."""
+    inputs = model.graph.inputs
+    if len(inputs) == 1 and inputs[0].dtype.is_floating_point:
+        return resolve(order.spec.preprocessing, model.config, inputs[0].shape)
+    if not takes_tokens(inputs):
+        return TokenRecipe(inputs)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=order.folder, prefix="tokenizer-"))
+    copy_tokenizer(_engine_source(order), folder)
+    return TokenRecipe(inputs, load_tokenizer(folder, inputs[0].shape[0]))
+
+
+def _split(order: WorkOrder, asked: DataSplit, recipe: Recipe, field: str, outputs: int) -> Split:
+    reference = order.spec.data
+    columns = Columns(reference.text_columns, reference.image_column, reference.label_column)
+    work = order.folder / "samples"
+    work.mkdir(parents=True, exist_ok=True)
+    path = order.files[str(asked.artifact or asked.server_path)]
+    split = open_split(path, asked.format, recipe, work, field, columns)
+    check_against(split, outputs)
+    return split.widened(outputs)

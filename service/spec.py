@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
 ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 MAX_TIME_LIMIT = timedelta(days=7)
@@ -120,7 +121,16 @@ class DataSplit(_Frozen):
 
     artifact: ArtifactName | None = None
     server_path: str | None = None
-    format: Literal["FORMAT_UNSPECIFIED", "FORMAT_CLASS_FOLDERS", "FORMAT_PARQUET", "FORMAT_NPZ"] = "FORMAT_UNSPECIFIED"
+    format: Literal[
+        "FORMAT_UNSPECIFIED",
+        "FORMAT_CLASS_FOLDERS",
+        "FORMAT_PARQUET",
+        "FORMAT_NPZ",
+        "FORMAT_ARROW",
+        "FORMAT_WEBDATASET",
+        "FORMAT_CSV",
+        "FORMAT_JSONL",
+    ] = "FORMAT_UNSPECIFIED"
 
     @model_validator(mode="after")
     def _one_location(self) -> DataSplit:
@@ -130,10 +140,13 @@ class DataSplit(_Frozen):
 
 
 class DataReference(_Frozen):
-    """Samples, by split."""
+    """Samples, by split, and the columns that hold them where their names are not the usual ones."""
 
     train: DataSplit | None = None
     validation: DataSplit | None = None
+    text_columns: Annotated[tuple[ColumnName, ...], Field(max_length=2)] = ()
+    label_column: Annotated[str, StringConstraints(max_length=256)] = ""
+    image_column: Annotated[str, StringConstraints(max_length=256)] = ""
 
 
 class Preprocessing(_Frozen):

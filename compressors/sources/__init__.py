@@ -57,7 +57,8 @@ def preprocessing(source: ModelSource) -> dict[str, Any] | None:
     """Returns what the model's config says about its inputs, None where there is no such config.
 
     Keys: `mean` and `std` (per channel, of values in [0, 1]), `input_size` (channels, height, width), `interpolation`
-    ("bilinear", "bicubic", ...) and `crop_pct` (side of the central crop as a fraction of the resized image's).
+    ("bilinear", "bicubic", ...), `crop_pct` (side of the central crop as a fraction of the resized image's) and
+    `squash` (whether both sides of an image are set, whatever its proportions, and not only the shorter one).
     """
     readers = {"named": named.preprocessing, "folder": folder.preprocessing}
     return readers[source.kind](source) if source.kind in readers else None

@@ -8,12 +8,10 @@ from typing import Any
 from compressors.errors import ModelError, OptionError
 from compressors.sources import diffusers_models, transformers_models
 from compressors.sources.configs import read_config
+from compressors.sources.image_processor import read_processor
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced
 from compressors.sources.unpack import open_folder
-
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers of resampling filters."""
 
 
 def read(source: ModelSource) -> Traced:
@@ -37,31 +35,11 @@ def preprocessing(source: ModelSource) -> dict[str, Any] | None:
         place = folder / "preprocessor_config.json"
         if not place.is_file():
             return None
-        config = read_config(place, path.name)
-    mean, std, size = config.get("image_mean"), config.get("image_std"), _pair(config.get("size"))
-    if not isinstance(mean, list) or not isinstance(std, list) or size is None:
-        return None
-    crop = _pair(config.get("crop_size")) if config.get("do_center_crop") else None
-    return {
-        "mean": tuple(mean),
-        "std": tuple(std),
-        "input_size": (len(mean), *(crop or size)),
-        "interpolation": _FILTERS.get(config.get("resample", 2), "bilinear"),
-        "crop_pct": crop[0] / size[0] if crop else float(config.get("crop_pct") or 1.0),
-    }
+        return read_processor(read_config(place, path.name))
 
 
 def _is_transformers(folder: Path, where: str) -> bool:
     return "_class_name" not in read_config(folder / "config.json", where)
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    """Returns height and width of one of the ways in which image processors state a size."""
-    if isinstance(size, dict):
-        size = size.get("shortest_edge") or [size.get("height"), size.get("width")]
-    sizes = size if isinstance(size, list) else [size, size]
-    whole = len(sizes) == 2 and all(isinstance(edge, int) and edge > 0 for edge in sizes)
-    return (sizes[0], sizes[1]) if whole else None
 
 
 def _path(source: ModelSource) -> Path:

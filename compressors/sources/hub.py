@@ -8,7 +8,8 @@ from pathlib import Path
 from compressors.errors import ModelError
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-_CONFIGS = ["config.json", "preprocessor_config.json", "unet/config.json"]
+_TOKENIZERS = ["tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model"]
+_CONFIGS = ["config.json", "preprocessor_config.json", "unet/config.json", *_TOKENIZERS]
 _WEIGHTS = ["*.safetensors", "*.safetensors.index.json", "unet/*.safetensors", "unet/*.safetensors.index.json"]
 _PICKLES = ["pytorch_model*.bin", "pytorch_model*.bin.index.json", "diffusion_pytorch_model*.bin"]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from compressors.errors import ModelError, OptionError
 from compressors.graph import TensorSpec
-from compressors.sources import diffusers_models, transformers_models
+from compressors.sources import diffusers_models, folder, hub, transformers_models
 from compressors.sources.registries import REGISTRIES, Registry
 from compressors.sources.source import ModelSource
 from compressors.sources.trace import Traced, fixed_seed, trace, uninitialised
@@ -43,8 +44,11 @@ def read(source: ModelSource) -> Traced:
 
 def preprocessing(source: ModelSource) -> dict[str, Any] | None:
     """Returns the config's preprocessing; see `compressors.sources.preprocessing`."""
-    if (source.name or "").partition(":")[0] in _LIBRARIES:
-        return None
+    prefix, _, name = (source.name or "").partition(":")
+    if prefix in _LIBRARIES:
+        if prefix != "transformers" or "/" not in name or not hub.is_repository(name):
+            return None
+        return folder.preprocessing(replace(source, kind="folder", path=hub.download(name, weights=False)))
     registry, name = _find(source)
     return registry.preprocessing(name)
 

@@ -73,6 +73,7 @@ class _Timm:
             "input_size": tuple(config.input_size),
             "interpolation": config.interpolation,
             "crop_pct": config.crop_pct,
+            "squash": config.crop_mode == "squash",
         }
 
 

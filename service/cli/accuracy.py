@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from compressors.graph import TensorSpec
 from deploy.evaluate import evaluate
 from deploy.modelfile import open_model
 from deploy.runtimes import SessionSettings, find_runtime
 from service.cli.errors import InputError
-from service.data import DataError, ResolvedPreprocessing, open_split, resolve
+from service.data import Columns, DataError, TokenRecipe, open_split, resolve
+from service.data.opening import Recipe
 from service.spec import Preprocessing
 
 if TYPE_CHECKING:
     from deploy.evaluate import Accuracy
+    from deploy.tensors import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,14 @@ class Question:
         split: A Parquet file, an `.npz` file or a folder of class folders.
         preprocessing: How samples become inputs; None for what the report beside the first file says.
         runtime: What runs the files.
+        columns: Which columns hold the samples; None for the usual ones.
     """
 
     files: tuple[Path, ...]
     split: Path
     preprocessing: Preprocessing | None
     runtime: str
+    columns: Columns | None = None
 
 
 def score(question: Question) -> tuple[Accuracy, ...]:
@@ -48,7 +55,7 @@ def score(question: Question) -> tuple[Accuracy, ...]:
     try:
         recipe = _recipe(question)
         with tempfile.TemporaryDirectory(prefix="shoal-") as work:
-            samples = open_split(question.split, "FORMAT_UNSPECIFIED", recipe, Path(work))
+            samples = open_split(question.split, "FORMAT_UNSPECIFIED", recipe, Path(work), columns=question.columns)
             if not samples.labelled:
                 raise InputError(f"--data {question.split} has samples without labels; accuracy needs a label for each")
             return tuple(evaluate(path, samples.numpy_batches(64)) for path in question.files)
@@ -56,16 +63,24 @@ def score(question: Question) -> tuple[Accuracy, ...]:
         raise InputError(str(exc)) from exc
 
 
-def _recipe(question: Question) -> ResolvedPreprocessing:
+def _recipe(question: Question) -> Recipe:
     first = question.files[0]
     open_model(first)  # refuses what must not be loaded
-    shape = find_runtime(question.runtime).load(first, SessionSettings()).inputs[0].shape
-    fixed = tuple(side for side in shape if side is not None)
-    if len(fixed) != len(shape):
-        raise InputError(f"{first} leaves its input's shape {shape} open; samples cannot be fitted to it")
+    inputs = find_runtime(question.runtime).load(first, SessionSettings()).inputs
+    for each in inputs:
+        if None in each.shape:
+            raise InputError(f"{first} leaves its input's shape {each.shape} open; samples cannot be fitted to it")
+    fixed = tuple(side for side in inputs[0].shape if side is not None)
+    if len(inputs) > 1 or not inputs[0].dtype.startswith("float"):
+        return TokenRecipe(tuple(map(_spec, inputs)))
     if question.preprocessing is not None:
         return resolve(question.preprocessing, {}, fixed)
     return resolve(*_as_reported(first), fixed)
+
+
+def _spec(info: TensorInfo) -> TensorSpec:
+    shape = tuple(side for side in info.shape if side is not None)
+    return TensorSpec(info.name, shape, getattr(torch, info.dtype), info.low, info.high)
 
 
 def _as_reported(file: Path) -> tuple[Preprocessing, dict[str, Any]]:
@@ -76,6 +91,7 @@ def _as_reported(file: Path) -> tuple[Preprocessing, dict[str, Any]]:
         asked = {name: described[name] for name in origin if origin[name] == "job" and described[name] is not None}
         names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "crop_fraction": "crop_pct"}
         config = {names[name]: described[name] for name in names if origin.get(name) == "model"}
+        config["squash"] = described.get("squash", False)
         return Preprocessing.model_validate(asked), config
     except (OSError, ValueError, KeyError, TypeError):
         return Preprocessing(), {}

@@ -65,9 +65,9 @@ def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool
         if path is not None:
             check_file(Path(path), what)
     files = (Path(artifact),) if baseline is None else (Path(artifact), Path(baseline))
-    recipe = _preprocessing(pick(PreprocessingFlags, flags))
+    samples = pick(PreprocessingFlags, flags)
     settings = _settings(**{name: flags[name] for name in ("percentile", "seconds", "batch", "threads", "runtime")})
-    measured = _measure(files, settings, None if data is None else Path(data), recipe)
+    measured = _measure(files, settings, None if data is None else Path(data), samples)
     click.echo(json.dumps(as_document(measured), indent=2) if as_json else text(measured))
     return Status.DONE
 
@@ -99,7 +99,7 @@ def _settings(percentile: float, seconds: float | None, **rest: Any) -> dict[str
 
 
 def _measure(
-    files: tuple[Path, ...], settings: dict[str, Any], split: Path | None, recipe: Preprocessing | None
+    files: tuple[Path, ...], settings: dict[str, Any], split: Path | None, samples: PreprocessingFlags
 ) -> Measured:
     try:
         from deploy import errors
@@ -107,9 +107,10 @@ def _measure(
         from deploy.remeasure import remeasure
     except ModuleNotFoundError as exc:
         raise CommandError(f"measuring needs {exc.name}, which is not installed; install shoal[server]") from exc
+    recipe = _preprocessing(samples)
     try:
         names = " and ".join(path.name for path in files)
-        scores = [] if split is None else _accuracies(files, split, recipe, settings["runtime"])
+        scores = [] if split is None else _accuracies(files, split, (recipe, samples), settings["runtime"])
         tell(f"timing {names}")
         timing = remeasure(files[0], files[1] if len(files) > 1 else None, TimingSettings(**settings))
         return Measured(timing, *scores)
@@ -120,12 +121,15 @@ def _measure(
 
 
 def _accuracies(
-    files: tuple[Path, ...], split: Path, recipe: Preprocessing | None, runtime: str
+    files: tuple[Path, ...], split: Path, how: tuple[Preprocessing | None, PreprocessingFlags], runtime: str
 ) -> tuple[Accuracy, ...]:
     from service.cli.accuracy import Question, score
+    from service.data import Columns
 
     tell(f"computing the accuracy on {split.name}")
-    return score(Question(files, split, recipe, runtime))
+    recipe, flags = how
+    columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
+    return score(Question(files, split, recipe, runtime, columns))
 
 
 def as_document(measured: Measured) -> dict[str, Any]:

@@ -24,6 +24,18 @@ WANTED: Final = (
 _ARCHIVES: Final = (".zip", ".tar")
 SUFFIXES: Final = (".pt2", ".onnx", *_ARCHIVES)
 _DATA: Final = (".json", ".safetensors")
+_TOKENIZERS: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Files that make token ids of texts; they are sent along with a folder."""
 _PICKLES: Final = (".bin", ".pth", ".pt")
 
 
@@ -71,7 +83,8 @@ def parts(path: Path) -> list[Path]:
     if path.is_dir() and kind_of(path) == "folder":
         return sorted(_of_folder(path))
     if path.is_dir():
-        return parts(_only_onnx(path)) or [_only_onnx(path)]
+        tokenizer = [path / name for name in (*_TOKENIZERS, "config.json") if (path / name).is_file()]
+        return [*(parts(_only_onnx(path)) or [_only_onnx(path)]), *tokenizer]
     if path.suffix != ".onnx":
         return []
     others = external_files(path)
@@ -95,7 +108,11 @@ def _of_folder(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if hidden or not file.is_file():
             continue
-        if file.suffix in _DATA or (file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors"))):
+        if (
+            file.suffix in _DATA
+            or file.name in _TOKENIZERS
+            or (file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors")))
+        ):
             yield file
 
 

@@ -71,8 +71,8 @@ class Request:
 
 _BUDGET_HELP: Final = "Latency to reach: a fraction of the original's, or a time."
 _DATA_HELP: Final = (
-    "Folder with splits by name: train*, validation* or val*, test*; each a Parquet file, an .npz file or a folder "
-    "with one folder per class."
+    "Folder, zip or tar with splits by name: train*, validation* or val*, test*; each a folder with one folder "
+    "per class (or zip or tar of it), Parquet, Arrow, WebDataset shards, .npz, CSV, TSV or JSON lines."
 )
 
 
@@ -127,6 +127,8 @@ def _check(request: Request) -> splits.Splits:
     """Finds every mistake that can be found before a server is needed."""
     check_model(request.model)
     preprocessing(request.samples)
+    if len(request.samples.text_column) > 2:
+        raise InputError(f"--text-column is given {len(request.samples.text_column)} times; a model reads one or two")
     if request.job.no_finetune and request.job.epochs:
         raise InputError(f"--no-finetune and --epochs {request.job.epochs} exclude each other; give one of them")
     return splits.find(Path(request.data)) if request.data is not None else splits.Splits(None, None)

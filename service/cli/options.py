@@ -21,6 +21,9 @@ SERVER_HELP: Final = (
     "when its last job is finished."
 )
 _PREPROCESS_HELP: Final = "JSON file with mean, std, resize, crop_fraction, interpolation, raw."
+_TEXT_HELP: Final = (
+    "Column or JSON key of the texts; twice for pairs that the model reads together. Default: text, sentence, ..."
+)
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8", "auto")
 
 
@@ -104,6 +107,9 @@ def model_options(command: F) -> F:
 def preprocessing_options(command: F) -> F:
     """Adds what says how samples become model inputs."""
     for decorate in (
+        click.option("--image-column", metavar="NAME", help="Column of the images. Default: image, img or images."),
+        click.option("--label-column", metavar="NAME", help="Column or JSON key of the labels. Default: label, ..."),
+        click.option("--text-column", metavar="NAME", multiple=True, help=_TEXT_HELP),
         click.option("--preprocess", type=click.Path(), metavar="FILE", help=_PREPROCESS_HELP),
         click.option("--std", type=NUMBERS, help="Per channel, after scaling to [0, 1]."),
         click.option("--mean", type=NUMBERS, help="Per channel, after scaling to [0, 1]."),

@@ -71,11 +71,23 @@ class JobFlags:
 
 @dataclass(frozen=True)
 class PreprocessingFlags:
-    """How samples become model inputs; None leaves it to the model's configuration or the defaults."""
+    """How samples become model inputs; None leaves it to the model's configuration or the defaults.
+
+    Attributes:
+        mean: Per channel.
+        std: Per channel.
+        preprocess: A JSON file with these and more.
+        text_column: Names of one or two columns of texts; empty to go by the usual names.
+        label_column: Name of the column of labels.
+        image_column: Name of the column of images.
+    """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preprocess: str | None = None
+    text_column: tuple[str, ...] = ()
+    label_column: str | None = None
+    image_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,10 @@ def job_spec(
     if flags.strategy or flags.option:
         spec.strategy.name = flags.strategy or ""
         spec.strategy.options.update(dict(flags.option))
+    if samples.text_column or samples.label_column or samples.image_column:
+        spec.data.text_columns[:] = samples.text_column
+        spec.data.label_column = samples.label_column or ""
+        spec.data.image_column = samples.image_column or ""
     if uploaded.train is not None:
         spec.data.train.artifact = uploaded.train
     if uploaded.validation is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,29 +34,31 @@ def send_model(client: Client, flags: ModelFlags, note: Callable[[str], None]) -
         path = Path(flags.model)
         if not modelfile.parts(path):
             return Uploaded(model=_send(client, path, ARTIFACT_KIND_MODEL, note))
-        with _packed(path, modelfile.pack, note) as archive:
+        name = path.resolve().stem if path.is_file() else path.resolve().name
+        with _packed(name, partial(modelfile.pack, path), note) as archive:
             return Uploaded(model=_send(client, archive, ARTIFACT_KIND_MODEL, note))
     if flags.weights is None:
         return Uploaded()
     return Uploaded(weights=_send(client, Path(flags.weights), ARTIFACT_KIND_WEIGHTS, note))
 
 
-def send_split(client: Client, split: Path, note: Callable[[str], None]) -> str:
-    """Uploads one split and returns the artifact's name; a class folder is packed first."""
+def send_split(client: Client, split: splits.Split, note: Callable[[str], None]) -> str:
+    """Uploads one split and returns the artifact's name; folders and shards are packed first."""
     from protos.shoal.v1.model_optimizer_pb2 import ARTIFACT_KIND_DATA
 
-    if not split.is_dir():
+    if isinstance(split, Path) and not split.is_dir():
         return _send(client, split, ARTIFACT_KIND_DATA, note)
-    with _packed(split, splits.pack, note) as archive:
+    name = split.resolve().name if isinstance(split, Path) else split.files[0].stem
+    with _packed(name, partial(splits.pack, split), note) as archive:
         return _send(client, archive, ARTIFACT_KIND_DATA, note)
 
 
 @contextmanager
-def _packed(source: Path, pack: Callable[[Path, Path], object], note: Callable[[str], None]) -> Iterator[Path]:
+def _packed(name: str, pack: Callable[[Path], object], note: Callable[[str], None]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="shoal-") as temporary:
-        note(f"packing {source.name}")
-        archive = Path(temporary) / f"{source.resolve().stem if source.is_file() else source.resolve().name}.tar"
-        pack(source, archive)
+        note(f"packing {name}")
+        archive = Path(temporary) / f"{name}.tar"
+        pack(archive)
         yield archive
 
 

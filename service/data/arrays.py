@@ -1,4 +1,4 @@
-"""NumPy archives: `images` (or `x`) and, if labelled, `labels` (or `y`).
+"""NumPy archives: `images` (or `x`) and, if labelled, `labels` (or `y`); or one array for each input of the model.
 
 Each array is unpacked to a file once and memory-mapped, so that memory does not grow with the data. Nothing is
 unpickled.
@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
+import torch
 from typing_extensions import override
 
-from service.data.errors import BrokenImageError, DataError
-from service.data.images import Images, Labelling
+from service.data.archives import open_zip
+from service.data.broken import Broken
+from service.data.errors import BrokenSampleError, DataError
+from service.data.images import Images
+from service.data.labels import ClassSets, Labelling
 from service.data.pixels import from_array
+from service.data.store import Store
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from compressors.graph import TensorSpec
     from service.data.preprocessing import ResolvedPreprocessing
+    from service.data.tokens import TokenRecipe
 
 IMAGE_ARRAYS: Final = ("images", "x", "X")
 LABEL_ARRAYS: Final = ("labels", "y", "Y")
@@ -42,7 +50,7 @@ class ArrayImages(Images):
         return len(self._array)
 
     @override
-    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenImageError]:
+    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
         return [from_array(np.asarray(self._array[index]), self._recipe) for index in indices]
 
     @override
@@ -62,21 +70,115 @@ def open_npz(
     Raises:
         DataError: It is damaged, holds Python objects, misses the images, or shapes and types do not fit.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = {Path(name).stem: name for name in archive.namelist() if name.endswith(".npy")}
-            image, label = (next((n for n in wanted if n in names), None) for wanted in (IMAGE_ARRAYS, LABEL_ARRAYS))
-            if image is None:
-                found = ", ".join(names) or "no arrays"
-                raise DataError(field, f"no array 'images' or 'x' in {file.name}: found {found}; save one")
-            values = _mapped(archive, names[image], work, field)
-            labels = _mapped(archive, names[label], work, field) if label else None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as exc:
-        raise DataError(field, f"cannot read {file.name} as .npz: {exc}; save it again with np.savez") from exc
-    if len(values) == 0:
-        raise DataError(field, f"{file.name} holds no samples; give at least a few hundred")
+    with _opened(file, field) as (archive, names):
+        image = next((name for name in IMAGE_ARRAYS if name in names), None)
+        if image is None:
+            found = ", ".join(names) or "no arrays"
+            raise DataError(field, f"no array 'images' or 'x' in {file.name}: found {found}; save one")
+        values = _mapped(archive, names[image], work, field)
+        labels = _labels(archive, names, work, field)
+    _require_samples(values, file, field)
     samples = _samples(values, recipe, field)
     return samples, _labelling(labels, len(values), field)
+
+
+@final
+class FeedStore(Store):
+    """One array for each input of the model, memory-mapped, taken as they are."""
+
+    def __init__(self, arrays: Sequence[npt.NDArray[Any]], inputs: Sequence[TensorSpec]) -> None:
+        self._arrays = arrays
+        self._inputs = inputs
+        self._broken = Broken("")
+
+    @override
+    def inputs(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        return tuple(
+            torch.from_numpy(np.ascontiguousarray(array[rows])).to(spec.dtype, copy=True)
+            for array, spec in zip(self._arrays, self._inputs, strict=True)
+        )
+
+    @property
+    @override
+    def broken(self) -> Broken:
+        return self._broken
+
+
+def open_feeds(file: Path, work: Path, recipe: TokenRecipe, field: str) -> tuple[FeedStore, Labelling]:
+    """Opens a NumPy archive with ready inputs: one array for each input of the model, by its name.
+
+    Raises:
+        DataError: One is missing, has another shape or type than the input, or values that the model does not know.
+    """
+    arrays = []
+    with _opened(file, field) as (archive, names):
+        for spec in recipe.inputs:
+            name = (
+                spec.name
+                if spec.name in names or len(recipe.inputs) > 1
+                else next((name for name in IMAGE_ARRAYS if name in names), spec.name)
+            )
+            if name not in names:
+                raise DataError(
+                    field,
+                    f"no array {spec.name!r} in {file.name}: found {', '.join(names) or 'no arrays'}; save one "
+                    f"for each input of the model ({', '.join(each.name for each in recipe.inputs)})",
+                )
+            array = _mapped(archive, names[name], work, field)
+            _require_feed(array, spec, name, field)
+            arrays.append(array)
+        labels = _labels(archive, names, work, field)
+    _require_samples(arrays[0], file, field)
+    if len({len(array) for array in arrays}) > 1:
+        counts = ", ".join(f"{spec.name} {len(array)}" for spec, array in zip(recipe.inputs, arrays, strict=True))
+        raise DataError(
+            field, f"the arrays in {file.name} have different numbers of samples: {counts}; save as many of each"
+        )
+    return FeedStore(arrays, recipe.inputs), _labelling(labels, len(arrays[0]), field)
+
+
+def _require_feed(array: npt.NDArray[Any], spec: TensorSpec, name: str, field: str) -> None:
+    kinds = "fiub" if spec.dtype.is_floating_point else "iub"
+    if array.shape[1:] != spec.shape or array.dtype.kind not in kinds or array.ndim == 0:
+        raise DataError(
+            field,
+            f"array {name!r} has samples of shape {list(array.shape[1:])} ({array.dtype}) and the model's input takes "
+            f"{list(spec.shape)} ({str(spec.dtype).removeprefix('torch.')}); save it as the model takes it",
+        )
+    if not len(array):
+        return
+    if spec.dtype.is_floating_point:
+        _require_finite(array, field)
+        return
+    low, high = (int(pick([pick(block) for block in _blocks(array)])) for pick in (np.min, np.max))
+    # Two is what a table has of which nothing is known.
+    if low < 0 or (spec.high > 2 and high >= spec.high):
+        raise DataError(
+            field, f"array {name!r} goes from {low} to {high}, and the model knows 0 to {spec.high - 1}; correct it"
+        )
+
+
+@contextmanager
+def _opened(file: Path, field: str) -> Iterator[tuple[zipfile.ZipFile, dict[str, str]]]:
+    try:
+        with open_zip(file, field) as archive:
+            yield archive, {Path(name).stem: name for name in archive.namelist() if name.endswith(".npy")}
+    except DataError as exc:
+        if exc.__cause__ is None:
+            raise
+        raise DataError(
+            field, f"cannot read {file.name} as .npz: {exc.__cause__}; save it again with np.savez"
+        ) from exc.__cause__
+
+
+def _labels(archive: zipfile.ZipFile, names: dict[str, str], work: Path, field: str) -> npt.NDArray[Any] | None:
+    label = next((name for name in LABEL_ARRAYS if name in names), None)
+    return _mapped(archive, names[label], work, field) if label else None
+
+
+def _require_samples(values: npt.NDArray[Any], file: Path, field: str) -> None:
+    if values.ndim == 0 or len(values) == 0:
+        raise DataError(field, f"{file.name} holds no samples; give at least a few hundred")
 
 
 def _mapped(archive: zipfile.ZipFile, name: str, work: Path, field: str) -> npt.NDArray[Any]:
@@ -175,10 +277,13 @@ def _require_unit_range(values: npt.NDArray[Any], field: str) -> None:
 
 def _labelling(labels: npt.NDArray[Any] | None, count: int, field: str) -> Labelling:
     if labels is None:
-        return Labelling(np.full(count, -1, dtype=np.int64))
+        return Labelling.none(count)
+    if labels.ndim == 2 and labels.shape[1] > 1 and len(labels) == count and labels.dtype.kind in "iubf":
+        return Labelling.several(ClassSets.of_matrix(labels, field))
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iub":
         raise DataError(
             field,
-            f"labels have shape {list(labels.shape)} and type {labels.dtype}; wanted {count} integers, one per sample",
+            f"labels have shape {list(labels.shape)} and type {labels.dtype}; wanted {count} integers, one per "
+            f"sample, or {count} rows of zeros and ones, one column per class",
         )
     return Labelling(np.array(labels, dtype=np.int64).reshape(count))

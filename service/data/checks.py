@@ -19,16 +19,20 @@ def check_against(split: Split, outputs: int) -> None:
 
     Raises:
         DataError: A label is out of range; or the classes are known by position only, and they are not as many as the
-            outputs, so that nobody can tell which is which.
+            outputs, so that nobody can tell which is which; or vectors of labels have another length than the outputs.
     """
-    labels = split.labels()
-    highest = int(labels.max(initial=-1))
-    if highest >= outputs:
-        count = int((labels >= outputs).sum())
+    if split.highest >= outputs:
+        count = "some" if split.several else int((split.labels() >= outputs).sum())
         raise DataError(
             split.field,
-            f"{count} samples have a label above {outputs - 1} (highest {highest}) and the model has {outputs} "
+            f"{count} samples have a label above {outputs - 1} (highest {split.highest}) and the model has {outputs} "
             "outputs; labels count from 0; give the data that the model was trained for",
+        )
+    if split.width is not None and split.classes is None and split.width != outputs:
+        raise DataError(
+            split.field,
+            f"labels are vectors over {split.width} classes and the model has {outputs} outputs; wanted one column per "
+            "output",
         )
     known = split.classes
     if known is not None and len(known) != outputs and (split.classes_by_position or len(known) > outputs):
@@ -43,8 +47,14 @@ def check_same_classes(train: Split, validation: Split) -> None:
     """Checks that both splits number their classes the same way.
 
     Raises:
-        DataError: Their class names differ.
+        DataError: Their class names differ, or samples have several classes in one and one in the other.
     """
+    if train.several != validation.several and train.labelled and validation.labelled:
+        kinds = ("one class per sample", "several classes per sample")
+        raise DataError(
+            validation.field,
+            f"training has {kinds[train.several]} and validation {kinds[validation.several]}; label both the same way",
+        )
     if train.classes is None or validation.classes is None or train.classes == validation.classes:
         return
     missing = [name for name in train.classes if name not in validation.classes]
@@ -67,6 +77,10 @@ def check_labels(split: Split) -> None:
     Raises:
         DataError: All samples have the same label, or a label is below -1.
     """
+    if split.several:
+        if split.highest < 0:
+            raise DataError(split.field, f"no class applies to any of {len(split)} samples; correct the labels")
+        return
     found = np.unique(split.labels())
     if found[0] < -1:
         raise DataError(split.field, f"labels go down to {found[0]}; they count from 0, and -1 means no label")

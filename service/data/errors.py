@@ -8,7 +8,7 @@ from typing import Final
 # Defined there, because importing this package imports torch, which the server's table of errors must not.
 from service.errors import DataError
 
-__all__ = ["TRAIN", "VALIDATION", "BrokenImageError", "DataError", "machine_is_to_blame"]
+__all__ = ["TRAIN", "VALIDATION", "BrokenSampleError", "DataError", "machine_is_to_blame"]
 
 TRAIN: Final = "data.train"
 VALIDATION: Final = "data.validation"
@@ -16,8 +16,8 @@ VALIDATION: Final = "data.validation"
 _MACHINE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
-class BrokenImageError(Exception):
-    """One image cannot be decoded. Counted and skipped; only too many of them are a `DataError`."""
+class BrokenSampleError(Exception):
+    """One image cannot be decoded, or one text read. Counted and skipped; only too many of them are a `DataError`."""
 
 
 def machine_is_to_blame(exc: BaseException | None) -> bool:

@@ -10,14 +10,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 from typing_extensions import override
 
-from service.data.errors import BrokenImageError, DataError
+from service.data.errors import BrokenSampleError, DataError
+from service.data.labels import Labelling
 from service.data.pixels import decode
 
 if TYPE_CHECKING:
@@ -28,22 +28,6 @@ if TYPE_CHECKING:
 # Below this, decoding holds Python's lock for longer than it releases it: two threads take twice as long as one.
 _WORTH_A_THREAD_BYTES = 16 * 1024
 _MAX_THREADS = 16
-_SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "test", "eval"})
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """The labels of a split.
-
-    Attributes:
-        labels: Class indices, int64, one per sample, -1 where there is none.
-        classes: Names by index, or None where the source has only numbers.
-        by_position: Whether an index is only the position in the sorted list of names that occur in this split.
-    """
-
-    labels: npt.NDArray[np.int64]
-    classes: tuple[str, ...] | None = None
-    by_position: bool = False
 
 
 class Images(ABC):
@@ -54,7 +38,7 @@ class Images(ABC):
         """How many images there are, broken ones included."""
 
     @abstractmethod
-    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenImageError]:
+    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
         """Returns each image as uint8 (channels, height, width), or why it cannot be decoded."""
 
     @abstractmethod
@@ -63,16 +47,16 @@ class Images(ABC):
 
 
 def decode_all(
-    encoded: Sequence[bytes | BrokenImageError], recipe: ResolvedPreprocessing
-) -> list[npt.NDArray[np.uint8] | BrokenImageError]:
+    encoded: Sequence[bytes | BrokenSampleError], recipe: ResolvedPreprocessing
+) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
     """Returns each image decoded, or why it cannot be; in threads where the images are large."""
 
-    def one(data: bytes | BrokenImageError) -> npt.NDArray[np.uint8] | BrokenImageError:
-        if isinstance(data, BrokenImageError):
+    def one(data: bytes | BrokenSampleError) -> npt.NDArray[np.uint8] | BrokenSampleError:
+        if isinstance(data, BrokenSampleError):
             return data
         try:
             return decode(data, recipe)
-        except BrokenImageError as exc:
+        except BrokenSampleError as exc:
             return exc
 
     total = sum(len(data) for data in encoded if isinstance(data, bytes))
@@ -96,7 +80,7 @@ class FolderImages(Images):
         return len(self._files)
 
     @override
-    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenImageError]:
+    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
         return decode_all([_read(self._files[index]) for index in indices], self._recipe)
 
     @override
@@ -104,11 +88,11 @@ class FolderImages(Images):
         return str(self._files[index].relative_to(self._root))
 
 
-def _read(file: Path) -> bytes | BrokenImageError:
+def _read(file: Path) -> bytes | BrokenSampleError:
     try:
         return file.read_bytes()
     except OSError as exc:
-        return BrokenImageError(f"cannot be read: {exc.strerror}")
+        return BrokenSampleError(f"cannot be read: {exc.strerror}")
 
 
 def open_folder(root: Path, recipe: ResolvedPreprocessing, field: str) -> tuple[FolderImages, Labelling]:
@@ -118,18 +102,13 @@ def open_folder(root: Path, recipe: ResolvedPreprocessing, field: str) -> tuple[
     files are passed over.
 
     Raises:
-        DataError: There are no files, or the folders are splits and not classes.
+        DataError: There are no files.
     """
-    root = _unwrapped(root)
-    folders = _children(root, folders=True)
+    folders = children(root, folders=True)
     if not folders:
-        files = _children(root, folders=False)
+        files = children(root, folders=False)
         _require_files(files, root, field)
-        return FolderImages(files, root, recipe), Labelling(np.full(len(files), -1, dtype=np.int64))
-    if splits := sorted(folder.name for folder in folders if folder.name.lower() in _SPLIT_WORDS):
-        raise DataError(
-            field, f"the folder {root.name!r} holds splits ({', '.join(splits)}), not classes; give one of them"
-        )
+        return FolderImages(files, root, recipe), Labelling.none(len(files))
     by_class = [_files_under(folder) for folder in folders]
     files = [file for group in by_class for file in group]
     _require_files(files, root, field)
@@ -137,16 +116,8 @@ def open_folder(root: Path, recipe: ResolvedPreprocessing, field: str) -> tuple[
     return FolderImages(files, root, recipe), Labelling(labels, tuple(folder.name for folder in folders), True)
 
 
-def _unwrapped(root: Path) -> Path:
-    """Returns the folder inside, where an archive wraps everything in one: a lone folder that holds only folders."""
-    while len(inside := _children(root, folders=True)) == 1 and not _children(root, folders=False):
-        if not _children(inside[0], folders=True) or _children(inside[0], folders=False):
-            break
-        root = inside[0]
-    return root
-
-
-def _children(root: Path, *, folders: bool) -> list[Path]:
+def children(root: Path, *, folders: bool) -> list[Path]:
+    """Returns the folders in a folder, or the files, sorted; neither links nor hidden ones."""
     with os.scandir(root) as entries:
         return sorted(
             Path(entry.path)
@@ -157,9 +128,11 @@ def _children(root: Path, *, folders: bool) -> list[Path]:
 
 
 def _files_under(folder: Path) -> list[Path]:
-    files = _children(folder, folders=False)
-    for inside in _children(folder, folders=True):
-        files += _files_under(inside)
+    files, pending = [], [folder]
+    while pending:
+        inside = pending.pop()
+        files += children(inside, folders=False)
+        pending += reversed(children(inside, folders=True))
     return files
 
 

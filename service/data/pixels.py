@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from service.data.errors import BrokenImageError
+from service.data.errors import BrokenSampleError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,14 +48,14 @@ def decode(encoded: bytes, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint
     EXIF orientation is not applied, as in torchvision's and timm's evaluation.
 
     Raises:
-        BrokenImageError: It is no image of a known format, is damaged, or would unpack to too many pixels.
+        BrokenSampleError: It is no image of a known format, is damaged, or would unpack to too many pixels.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as image:
             _refuse_bomb(image)
             return fit(image, recipe)
     except _DECODER_ERRORS as exc:
-        raise BrokenImageError(str(exc) or type(exc).__name__) from exc
+        raise BrokenSampleError(str(exc) or type(exc).__name__) from exc
 
 
 def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint8]:
@@ -92,12 +92,17 @@ def _resized(image: Image.Image, recipe: ResolvedPreprocessing) -> Image.Image:
 
 
 def _resized_size(size: tuple[int, int], recipe: ResolvedPreprocessing) -> tuple[int, int]:
-    """Returns (width, height): one side as wanted, the other in proportion and rounded down, as torchvision does."""
+    """Returns (width, height): one side as wanted, the other in proportion and rounded down, as torchvision does.
+
+    Where the recipe squashes images, both are as wanted.
+    """
     width, height = size
     if recipe.resize is not None:
         goal = (recipe.resize, recipe.resize)
     else:
         goal = tuple(math.floor(side / recipe.crop_fraction) for side in reversed(recipe.size))  # type: ignore[assignment]
+    if recipe.squash:
+        return goal
     if width * goal[1] <= height * goal[0]:  # the width is what needs the larger scale
         return goal[0], max(goal[1], int(goal[0] * height / width))
     return max(goal[0], int(goal[1] * width / height)), goal[1]

@@ -44,6 +44,7 @@ class ResolvedPreprocessing:
         crop_fraction: Fraction of the resized side that the centre crop keeps, in (0, 1].
         interpolation: How pixels are resampled; always antialiased but for `nearest`.
         raw: Arrays are model inputs already: no scaling, no normalisation.
+        squash: Both sides are resized to the sample's (divided by `crop_fraction`), whatever the image's proportions.
         keep_exact: Images that have the sample's size already are not resampled, whatever `crop_fraction` is.
         origin: For each field that a job or a model may set, where its value comes from: `job`, `model` or `default`.
     """
@@ -55,6 +56,7 @@ class ResolvedPreprocessing:
     crop_fraction: float = 1.0
     interpolation: Interpolation = "bilinear"
     raw: bool = False
+    squash: bool = False
     keep_exact: bool = True
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -95,6 +97,7 @@ class ResolvedPreprocessing:
         return {
             "sample_shape": list(self.sample_shape),
             "resize": self.shorter_side,
+            "squash": self.squash,
             "keep_exact": self.keep_exact,
             "crop_fraction": self.crop_fraction,
             "interpolation": self.interpolation,
@@ -112,8 +115,9 @@ def resolve(
 
     Args:
         asked: What the job says; unset fields are empty.
-        model_config: What the model's own configuration says: any of `mean`, `std`, `interpolation`, `crop_pct`, as in
-            timm's `pretrained_cfg`. A value that does not fit the sample's channels is passed over.
+        model_config: What the model's own configuration says: any of `mean`, `std`, `interpolation`, `crop_pct`,
+            `squash`; see `compressors.sources.preprocessing`. A value that does not fit the sample's channels is passed
+            over.
         sample_shape: The model's input without the batch dimension.
 
     Raises:
@@ -127,6 +131,8 @@ def resolve(
     crop, crop_origin = _crop_fraction(asked, model_config)
     interpolation, interpolation_origin = _interpolation(asked, model_config)
     _check_sizes(asked, shape)
+    # A job that says how images are resized means what its fields say: the shorter side.
+    squash = bool(model_config.get("squash")) and asked.resize is None and asked.crop_fraction is None
     return ResolvedPreprocessing(
         shape,
         mean,
@@ -134,6 +140,7 @@ def resolve(
         asked.resize,
         crop,
         interpolation,
+        squash=squash,
         keep_exact=asked.resize is None and asked.crop_fraction is None,
         origin={
             "mean": normalisation,
@@ -141,6 +148,7 @@ def resolve(
             "resize": "job" if asked.resize is not None else "default",
             "crop_fraction": crop_origin,
             "interpolation": interpolation_origin,
+            "squash": "model" if squash else "default",
         },
     )
 

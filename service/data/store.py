@@ -1,66 +1,64 @@
-"""Pixels by index, whatever they come from, within a fixed amount of memory."""
+"""Model inputs by index, whatever they come from, within a fixed amount of memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 from typing_extensions import override
 
-from service.data.errors import BrokenImageError, DataError
+from service.data.broken import Broken
+from service.data.errors import BrokenSampleError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import torch
 
     from service.data.images import Images
     from service.data.preprocessing import ResolvedPreprocessing
 
 CACHE_BYTES: Final = 512 * 2**20
-MAX_BROKEN_FRACTION: Final = 0.05
 
-_NAMED = 3
-_CHUNK = 1024
+_CHUNK = 32
+"""Images that are tried at once: undecoded, a thousand of them can be gigabytes."""
 _PROBE = 512
 
 
 class Store(ABC):
-    """Pixels of one split, before scaling."""
+    """The samples of one source."""
 
     @abstractmethod
-    def gather(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Returns pixels (len(indices), *sample_shape), uint8 or floating point."""
+    def inputs(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        """Returns the model's inputs, each (len(rows), ...); anything for those that are broken.
+
+        Raises:
+            DataError: Too many samples are broken.
+        """
 
     @property
     @abstractmethod
-    def broken(self) -> frozenset[int]:
-        """Indices that are known to be unusable."""
-
-    @abstractmethod
-    def describe_broken(self) -> tuple[str, ...]:
-        """Names a few of the broken ones, each with its reason."""
+    def broken(self) -> Broken:
+        """Samples that are known to be unusable."""
 
 
 @final
 class ArrayStore(Store):
     """An array that has the sample's shape already; usually memory-mapped."""
 
-    def __init__(self, array: npt.NDArray[Any]) -> None:
+    def __init__(self, array: npt.NDArray[Any], recipe: ResolvedPreprocessing) -> None:
         self._array = array
+        self._recipe = recipe
+        self._broken = Broken("")
 
     @override
-    def gather(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.asarray(self._array[indices])
+    def inputs(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        return (self._recipe.finish(np.asarray(self._array[rows])),)
 
     @property
     @override
-    def broken(self) -> frozenset[int]:
-        return frozenset()
-
-    @override
-    def describe_broken(self) -> tuple[str, ...]:
-        return ()
+    def broken(self) -> Broken:
+        return self._broken
 
 
 @final
@@ -69,21 +67,15 @@ class ImageStore(Store):
 
     What comes first stays: under the random order of training, that hits more often than keeping the latest. When all
     fit, all are decoded at once here, so that every broken image is known before anything is split. Otherwise some,
-    evenly spread, are tried here, and one that turns out broken later is replaced by another of the same label.
+    evenly spread, are tried here, and others are found broken later.
     """
 
     def __init__(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.int64],
-        recipe: ResolvedPreprocessing,
-        field: str,
-        cache_bytes: int = CACHE_BYTES,
+        self, images: Images, recipe: ResolvedPreprocessing, field: str, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self._images = images
-        self._labels = labels
-        self._field = field
-        self._broken: dict[int, str] = {}
+        self._recipe = recipe
+        self._broken = Broken(field)
         capacity = min(len(images), cache_bytes // int(np.prod(recipe.sample_shape)))
         # The operating system commits a page only when it is written to.
         self._cache = np.empty((capacity, *recipe.sample_shape), dtype=np.uint8)
@@ -92,84 +84,44 @@ class ImageStore(Store):
         self._try_out()
 
     @override
-    def gather(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        pixels = np.empty((len(indices), *self._cache.shape[1:]), dtype=np.uint8)
-        slots = self._slot[indices]
+    def inputs(self, rows: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
+        pixels = np.zeros((len(rows), *self._cache.shape[1:]), dtype=np.uint8)
+        slots = self._slot[rows]
         hit = slots >= 0
         pixels[hit] = self._cache[slots[hit]]
         missing = np.flatnonzero(~hit)
-        for position, image in zip(missing, self._decoded(indices[missing]), strict=True):
-            pixels[position] = image
-        return pixels
+        for position, image in zip(missing, self._images.load(rows[missing].tolist()), strict=True):
+            self._note(int(rows[position]), image)
+            if not isinstance(image, BrokenSampleError):
+                pixels[position] = image
+        self._broken.refuse_too_many(len(self._images))
+        return (self._recipe.finish(pixels),)
 
     @property
     @override
-    def broken(self) -> frozenset[int]:
-        return frozenset(self._broken)
-
-    @override
-    def describe_broken(self) -> tuple[str, ...]:
-        return tuple(f"{self._images.name(index)}: {why}" for index, why in sorted(self._broken.items())[:_NAMED])
+    def broken(self) -> Broken:
+        return self._broken
 
     def _try_out(self) -> None:
         total = len(self._images)
         whole = len(self._cache) >= total
-        tried = np.arange(total) if whole else np.unique(np.linspace(0, total - 1, min(_PROBE, total)).astype(np.int64))
+        tried = np.arange(total) if whole else tried_first(total)
         for start in range(0, len(tried), _CHUNK):
             chunk = tried[start : start + _CHUNK]
             for index, image in zip(chunk, self._images.load(chunk.tolist()), strict=True):
-                if isinstance(image, BrokenImageError):
-                    self._broken[int(index)] = str(image)
-                elif whole:
-                    self._keep(int(index), image)
-        self._refuse_too_many(len(tried))
+                self._note(int(index), image, keep=whole)
+        self._broken.refuse_too_many(len(tried))
 
-    def _decoded(self, indices: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint8]]:
-        loaded = self._images.load(indices.tolist())
-        return [self._usable(int(index), image) for index, image in zip(indices, loaded, strict=True)]
-
-    def _usable(self, index: int, image: npt.NDArray[np.uint8] | BrokenImageError) -> npt.NDArray[np.uint8]:
-        if not isinstance(image, BrokenImageError):
-            self._keep(index, image)
-            return image
-        self._broken.setdefault(index, str(image))
-        self._refuse_too_many(len(self._images))
-        alike = np.flatnonzero(self._labels == self._labels[index])
-        for other in np.roll(alike, -int(np.searchsorted(alike, index)) - 1):
-            replacement = self._load_one(int(other))
-            if not isinstance(replacement, BrokenImageError):
-                return replacement
-        raise DataError(self._field, f"no image with label {self._labels[index]} can be decoded; {self._examples()}")
-
-    def _load_one(self, index: int) -> npt.NDArray[np.uint8] | BrokenImageError:
-        slot = self._slot[index]
-        return self._cache[slot] if slot >= 0 else self._images.load([index])[0]
-
-    def _keep(self, index: int, image: npt.NDArray[np.uint8]) -> None:
-        if self._used < len(self._cache) and self._slot[index] < 0:
+    def _note(self, index: int, image: npt.NDArray[np.uint8] | BrokenSampleError, *, keep: bool = True) -> None:
+        """Keeps a decoded image where there is room, and counts one that cannot be decoded."""
+        if isinstance(image, BrokenSampleError):
+            self._broken.note(index, self._images.name(index), str(image))
+        elif keep and self._used < len(self._cache) and self._slot[index] < 0:
             self._cache[self._used] = image
             self._slot[index] = self._used
             self._used += 1
 
-    def _refuse_too_many(self, tried: int) -> None:
-        if len(self._broken) > MAX_BROKEN_FRACTION * tried:
-            raise DataError(
-                self._field,
-                f"{len(self._broken)} of {tried} images cannot be decoded, at most {MAX_BROKEN_FRACTION:.0%} are "
-                f"passed over; {self._examples()}; remove or replace them",
-            )
 
-    def _examples(self) -> str:
-        return "for example " + "; ".join(self.describe_broken())
-
-
-def usable(store: Store, count: int) -> npt.NDArray[np.int64]:
-    """Returns the indices below `count` that are not known to be broken."""
-    keep = np.ones(count, dtype=np.bool_)
-    keep[sorted(store.broken)] = False
-    return np.flatnonzero(keep)
-
-
-def not_broken(store: Store, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tells for each index whether it is usable as far as is known."""
-    return np.array([int(index) not in store.broken for index in indices], dtype=np.bool_)
+def tried_first(total: int) -> npt.NDArray[np.int64]:
+    """Returns samples to try out before anything else, evenly spread over a source of `total`."""
+    return np.unique(np.linspace(0, total - 1, min(_PROBE, total)).astype(np.int64))

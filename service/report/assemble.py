@@ -297,6 +297,8 @@ def _tuning(tuned: Tuned) -> TuningReport:
 def _data(facts: Facts) -> DataReport:
     samples, validation = facts.samples, facts.samples.validation
     classes = samples.parts.fit.classes
+    # All parts of the training samples count what is broken in the whole of them.
+    splits = [samples.parts.fit, *([] if validation is None else [validation])]
     return DataReport(
         train=samples.total,
         calibration=len(samples.parts.calibration),
@@ -304,7 +306,9 @@ def _data(facts: Facts) -> DataReport:
         validation=0 if validation is None else len(validation),
         labelled=samples.parts.fit.labelled,
         classes=None if classes is None else len(classes),
-        broken=samples.parts.fit.broken + (0 if validation is None else validation.broken),
+        broken=sum(split.broken for split in splits),
+        broken_examples=tuple(f"{split.field}: {name}" for split in splits for name in split.broken_names),
+        several_labels=samples.parts.fit.several,
         preprocessing=samples.parts.fit.preprocessing.described(),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
 
@@ -151,6 +151,8 @@ class DataReport(_Part):
     labelled: bool
     classes: int | None
     broken: int
+    broken_examples: tuple[str, ...] = Field(default=(), description="A few of them, each with its reason")
+    several_labels: bool = Field(default=False, description="Whether a sample may have several classes")
     preprocessing: dict[str, Any]
 
 

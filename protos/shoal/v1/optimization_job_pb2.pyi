@@ -499,6 +499,13 @@ class DataReference(_message.Message):
 
     TRAIN_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
+    TEXT_COLUMNS_FIELD_NUMBER: _builtins.int
+    LABEL_COLUMN_FIELD_NUMBER: _builtins.int
+    IMAGE_COLUMN_FIELD_NUMBER: _builtins.int
+    label_column: _builtins.str
+    """The column or JSON key of the labels. Default: one with a usual name, such as `label`."""
+    image_column: _builtins.str
+    """The column of the images. Default: one with a usual name, such as `image`."""
     @_builtins.property
     def train(self) -> Global___DataSplit:
         """Used for calibration, choices (on a part that is held back) and fine-tuning."""
@@ -507,15 +514,24 @@ class DataReference(_message.Message):
     def validation(self) -> Global___DataSplit:
         """Decides nothing: the report's accuracy is measured on it."""
 
+    @_builtins.property
+    def text_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The column or JSON key of the texts, or two for pairs that the model reads together. Default: one with a usual name,
+        such as `text`, or a pair such as `sentence1` and `sentence2`.
+        """
+
     def __init__(
         self,
         *,
         train: Global___DataSplit | None = ...,
         validation: Global___DataSplit | None = ...,
+        text_columns: _abc.Iterable[_builtins.str] | None = ...,
+        label_column: _builtins.str = ...,
+        image_column: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_column", b"image_column", "label_column", b"label_column", "text_columns", b"text_columns", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,11 +552,21 @@ class DataSplit(_message.Message):
         FORMAT_UNSPECIFIED: DataSplit._Format.ValueType  # 0
         """Told from the content."""
         FORMAT_CLASS_FOLDERS: DataSplit._Format.ValueType  # 1
-        """A folder with one folder per class (in a tar archive when uploaded)."""
+        """A folder with one folder per class (in a tar or zip archive when uploaded)."""
         FORMAT_PARQUET: DataSplit._Format.ValueType  # 2
-        """Parquet with Hugging Face `image` and `label` columns."""
+        """Parquet with Hugging Face `image` and `label` columns, or with columns of texts."""
         FORMAT_NPZ: DataSplit._Format.ValueType  # 3
-        """NumPy archive with arrays `images` (or `x`) and, if labelled, `labels` (or `y`)."""
+        """NumPy archive with arrays `images` (or `x`), or one for each input of the model; and, if labelled, `labels` (or
+        `y`).
+        """
+        FORMAT_ARROW: DataSplit._Format.ValueType  # 4
+        """Arrow files, as Hugging Face `save_to_disk` writes them; columns as in Parquet."""
+        FORMAT_WEBDATASET: DataSplit._Format.ValueType  # 5
+        """Tar archives of images and labels with the same name (`0001.jpg`, `0001.cls` or `0001.json`)."""
+        FORMAT_CSV: DataSplit._Format.ValueType  # 6
+        """CSV or TSV with a header and columns of texts, UTF-8."""
+        FORMAT_JSONL: DataSplit._Format.ValueType  # 7
+        """JSON lines with texts by key, UTF-8."""
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """How the samples are stored."""
@@ -548,11 +574,21 @@ class DataSplit(_message.Message):
     FORMAT_UNSPECIFIED: DataSplit.Format.ValueType  # 0
     """Told from the content."""
     FORMAT_CLASS_FOLDERS: DataSplit.Format.ValueType  # 1
-    """A folder with one folder per class (in a tar archive when uploaded)."""
+    """A folder with one folder per class (in a tar or zip archive when uploaded)."""
     FORMAT_PARQUET: DataSplit.Format.ValueType  # 2
-    """Parquet with Hugging Face `image` and `label` columns."""
+    """Parquet with Hugging Face `image` and `label` columns, or with columns of texts."""
     FORMAT_NPZ: DataSplit.Format.ValueType  # 3
-    """NumPy archive with arrays `images` (or `x`) and, if labelled, `labels` (or `y`)."""
+    """NumPy archive with arrays `images` (or `x`), or one for each input of the model; and, if labelled, `labels` (or
+    `y`).
+    """
+    FORMAT_ARROW: DataSplit.Format.ValueType  # 4
+    """Arrow files, as Hugging Face `save_to_disk` writes them; columns as in Parquet."""
+    FORMAT_WEBDATASET: DataSplit.Format.ValueType  # 5
+    """Tar archives of images and labels with the same name (`0001.jpg`, `0001.cls` or `0001.json`)."""
+    FORMAT_CSV: DataSplit.Format.ValueType  # 6
+    """CSV or TSV with a header and columns of texts, UTF-8."""
+    FORMAT_JSONL: DataSplit.Format.ValueType  # 7
+    """JSON lines with texts by key, UTF-8."""
 
     ARTIFACT_FIELD_NUMBER: _builtins.int
     SERVER_PATH_FIELD_NUMBER: _builtins.int

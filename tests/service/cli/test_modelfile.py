@@ -90,3 +90,18 @@ def test_a_name_may_ask_for_published_weights_and_a_task() -> None:
     request.check_model(flags)
     named = request.model_source(flags, Uploaded()).named
     assert (named.architecture, named.pretrained, named.task) == (flags.model, True, "fill-mask")
+
+
+def test_the_tokenizer_in_a_folder_is_packed_with_the_model(external: Path, tmp_path: Path) -> None:
+    for folder in (external.parent, tmp_path / "bert"):
+        folder.mkdir(exist_ok=True)
+        for name in ("tokenizer.json", "vocab.txt", "notes.txt", "merges.txt"):
+            (folder / name).write_text("{}")
+    (tmp_path / "bert/config.json").write_text("{}")
+    (tmp_path / "bert/model.safetensors").write_bytes(b"")
+    for folder, model in ((external.parent, "net.onnx"), (tmp_path / "bert", "model.safetensors")):
+        modelfile.pack(folder, tmp_path / "packed.tar")
+        with tarfile.open(tmp_path / "packed.tar") as tar:
+            names = set(tar.getnames())
+        assert names >= {model, "tokenizer.json", "vocab.txt", "merges.txt"}
+        assert "notes.txt" not in names

@@ -66,6 +66,14 @@ def test_every_flag_reaches_the_spec() -> None:
     assert spec.data.validation.artifact == "artifacts/v"
 
 
+def test_columns_go_into_the_data() -> None:
+    samples = PreprocessingFlags(text_column=("q", "a"), label_column="y")
+    spec = request.job_spec(ModelFlags("timm:a"), TargetFlags(), samples, HALF, Uploaded(train="artifacts/t"))
+    assert spec.data == job_pb.DataReference(
+        train=job_pb.DataSplit(artifact="artifacts/t"), text_columns=["q", "a"], label_column="y"
+    )
+
+
 def test_an_uploaded_file_is_the_model(model: Path) -> None:
     source = request.model_source(ModelFlags(str(model)), Uploaded(model="artifacts/m"))
     assert source == job_pb.ModelSource(pt2_artifact="artifacts/m")

@@ -42,10 +42,65 @@ def test_the_test_split_is_left_alone_beside_a_validation_split(tmp_path: Path) 
 
 
 def test_two_candidates_for_a_split_are_refused_by_name(tmp_path: Path) -> None:
-    touch(tmp_path, "train-0.parquet", "train-1.parquet")
-    with pytest.raises(InputError, match=r"train-0\.parquet, train-1\.parquet; keep one") as caught:
+    touch(tmp_path, "train-a.parquet", "train.npz")
+    with pytest.raises(InputError, match=r"train-a\.parquet, train\.npz; keep one") as caught:
         splits.find(tmp_path)
     assert caught.value.status is Status.USAGE
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train-00000-of-00002.parquet", "train-00001-of-00002.parquet"), ("train-000000.tar", "train-000001.tar")],
+)
+def test_shards_are_one_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+    touch(tmp_path, *names, "val.csv")
+    shards = splits.Shards(tuple(tmp_path / name for name in names))
+    assert splits.find(tmp_path) == splits.Splits(shards, tmp_path / "val.csv")
+    assert splits.pack(shards, tmp_path / "packed") == 2
+    assert sorted(members(tmp_path / "packed")) == sorted(names)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".zip", ".tar", ".tar.gz", ".arrow", ".npz"])
+def test_every_format_may_be_a_split(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"train{suffix}", f"dev{suffix}")
+    assert splits.find(tmp_path) == splits.Splits(tmp_path / f"train{suffix}", tmp_path / f"dev{suffix}")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("wrapped", ["", "data/"])
+def test_an_archive_is_sent_for_each_split_in_it(tmp_path: Path, kind: str, wrapped: str) -> None:
+    touch(tmp_path / "d", f"{wrapped}train/cat/1.png", f"{wrapped}val/cat/1.png")
+    base, format_ = str(tmp_path / "data"), {"zip": "zip", "tar": "tar", "tar.gz": "gztar"}[kind]
+    archive = Path(shutil.make_archive(base, format_, tmp_path / "d"))
+    assert splits.find(archive) == splits.Splits(archive, archive)
+
+
+def test_an_archive_of_training_samples_does_not_validate(tmp_path: Path) -> None:
+    touch(tmp_path / "d", "train/cat/1.png")
+    archive = Path(shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "d"))
+    assert splits.find(archive) == splits.Splits(archive, None)
+
+
+def test_archives_without_splits_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "d", "cat/1.png")
+    archive = shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "d")
+    with pytest.raises(InputError, match="holds no split"):
+        splits.find(Path(archive))
+    touch(tmp_path, "torn.zip")
+    with pytest.raises(InputError, match="cannot be read as an archive"):
+        splits.find(tmp_path / "torn.zip")
+
+
+def test_packing_a_folder_of_tables_leaves_out_everything_else(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "data-00000-of-00001.arrow", "state.json", "dataset_info.json", "notes.txt", "x/y.png")
+    splits.pack(tmp_path / "train", tmp_path / "train.tar")
+    assert sorted(members(tmp_path / "train.tar")) == ["data-00000-of-00001.arrow", "dataset_info.json", "state.json"]
+
+
+def test_packing_class_folders_with_a_table_beside_them_packs_the_classes(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "cat/1.png", "metadata.csv")
+    splits.pack(tmp_path / "train", tmp_path / "train.tar")
+    assert sorted(members(tmp_path / "train.tar")) == ["cat/1.png"]
 
 
 def test_a_folder_without_splits_is_refused_with_what_it_holds(tmp_path: Path) -> None:

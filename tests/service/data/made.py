@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
-from service.data import ResolvedPreprocessing
+from compressors.graph import TensorSpec
+from service.data import ResolvedPreprocessing, TokenRecipe, load_tokenizer
 
 PLAIN = ResolvedPreprocessing((3, 8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """The recipe that gives back the pixels, divided by 255."""
@@ -71,3 +74,61 @@ def tar_of(folder: Path, file: Path, mode: str = "w") -> Path:
     with tarfile.open(file, mode) as archive:  # type: ignore[call-overload]
         archive.add(folder, arcname=".")
     return file
+
+
+def write_shard(file: Path, samples: list[dict[str, bytes]], first: int = 0) -> Path:
+    """Writes a WebDataset shard; the members of sample i are called `000i` and what they are."""
+    members = [
+        (tarfile.TarInfo(f"{first + number:04}.{kind}"), content)
+        for number, sample in enumerate(samples)
+        for kind, content in sample.items()
+    ]
+    return write_tar(file, members)
+
+
+def write_arrow(file: Path, table: pa.Table, *, stream: bool = True, compression: str | None = None) -> Path:
+    """Writes Arrow as a stream or a file, in batches of seven rows."""
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(str(file), table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=7)
+    return file
+
+
+def zip_of(folder: Path, file: Path) -> Path:
+    """Writes a zip archive of a folder's content."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return file
+
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "very")
+
+
+def write_tokenizer(folder: Path, **settings: Any) -> Path:
+    """Writes a word-level tokenizer in BERT's manner; word i of `WORDS` is token i."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]", **settings}))
+    return folder
+
+
+def token_inputs(length: int = 6, *names: str) -> tuple[TensorSpec, ...]:
+    """Returns the inputs of a model that knows `WORDS`."""
+    high = {"input_ids": len(WORDS), "attention_mask": 2, "token_type_ids": 2}
+    wanted = names or ("input_ids", "attention_mask", "token_type_ids")
+    return tuple(TensorSpec(name, (length,), torch.int64, 0, high.get(name, len(WORDS))) for name in wanted)
+
+
+def token_recipe(folder: Path, length: int = 6, *names: str) -> TokenRecipe:
+    """Returns how texts become the inputs of such a model."""
+    return TokenRecipe(token_inputs(length, *names), load_tokenizer(write_tokenizer(folder / "model"), length))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from service.data import DataError, ResolvedPreprocessing, Split, check_against, check_same_classes, open_split
-from tests.service.data.made import PLAIN, encoded, pixels, png, tar_of, write_folders, write_parquet, write_tar
+from tests.service.data.made import PLAIN, encoded, pixels, png, tar_of, write_folders, write_parquet, write_tar, zip_of
 
 RAW = ResolvedPreprocessing((3, 8, 8), raw=True)
 ANY = "FORMAT_UNSPECIFIED"
@@ -90,8 +91,33 @@ def test_an_empty_folder_is_refused(tmp_path: Path):
     assert "is empty" in refusal(tmp_path / "d", tmp_path)
 
 
-def test_folders_that_are_splits_are_refused(tmp_path: Path):
-    assert "holds splits (test, train)" in refusal(write_folders(tmp_path / "d", {"train": 1, "test": 1}), tmp_path)
+@pytest.mark.parametrize(("field", "classes"), [("data.train", ("a", "b")), ("data.validation", ("c", "d"))])
+def test_of_several_splits_the_right_one_is_taken(tmp_path: Path, field: str, classes: tuple[str, ...]):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    write_folders(tmp_path / "d" / "val", {"c": 1, "d": 1})
+    write_folders(tmp_path / "d" / "test", {"e": 1, "f": 1})
+    assert open_split(tmp_path / "d", ANY, PLAIN, tmp_path, field).classes == classes
+
+
+def test_the_test_split_validates_where_there_is_no_other(tmp_path: Path):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    write_folders(tmp_path / "d" / "test", {"e": 1, "f": 1})
+    assert open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation").classes == ("e", "f")
+
+
+def test_training_samples_never_validate(tmp_path: Path):
+    write_folders(tmp_path / "d" / "train", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match=r"another split \(train\); wanted validation or test"):
+        open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation")
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path):
+    message = refusal(write_folders(tmp_path / "d", {"train-1": 1, "train-2": 1}), tmp_path)
+    assert "train-1, train-2, which could all be the split" in message
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    assert opened(write_folders(tmp_path / "d", {"bus": 1, "train": 1}), tmp_path).classes == ("bus", "train")
 
 
 def test_a_missing_path_is_refused(tmp_path: Path):
@@ -198,6 +224,38 @@ def test_a_truncated_tar_is_refused(tmp_path: Path):
     assert "tar archive" in refusal(file, tmp_path)
 
 
+# Zip
+
+
+def test_a_zip_of_class_folders(tmp_path: Path):
+    split = opened(zip_of(write_folders(tmp_path / "d", {"a": 2, "b": 2}), tmp_path / "blob"), tmp_path)
+    assert split.classes == ("a", "b")
+    assert torch.equal(split.batch([3])[0][0], expected([3]))
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+@pytest.mark.parametrize("wrapped", ["", "everything"])
+def test_splits_in_an_archive(tmp_path: Path, pack: Any, wrapped: str):
+    write_folders(tmp_path / "d" / wrapped / "train", {"a": 1, "b": 1})
+    write_folders(tmp_path / "d" / wrapped / "val", {"a": 2, "b": 3})
+    archive = pack(tmp_path / "d", tmp_path / "blob")
+    for field, count in (("data.train", 2), ("data.validation", 5)):
+        assert len(open_split(archive, ANY, PLAIN, tmp_path, field)) == count
+
+
+def test_archives_of_splits_in_a_folder(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    zip_of(write_folders(tmp_path / "t", {"a": 1, "b": 1}), tmp_path / "d" / "train.zip")
+    zip_of(write_folders(tmp_path / "v", {"a": 2, "b": 3}), tmp_path / "d" / "val.zip")
+    assert len(open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation")) == 5
+
+
+def test_a_zip_that_climbs_is_refused(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "blob", "w") as archive:
+        archive.writestr("../../escaped.png", b"x")
+    assert "its name is unsafe" in refusal(tmp_path / "blob", tmp_path)
+
+
 # Parquet
 
 CLASS_LABEL = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
@@ -268,11 +326,15 @@ def test_truncated_parquet_is_refused(tmp_path: Path):
     assert "cannot read Parquet" in refusal(file, tmp_path)
 
 
-def test_a_folder_with_several_splits_of_parquet_is_refused(tmp_path: Path):
+def test_of_a_folder_with_several_splits_of_parquet_the_right_files_are_taken(tmp_path: Path):
     (tmp_path / "d").mkdir()
-    for name in ("train-00000-of-00001.parquet", "test.parquet"):
-        write_parquet(tmp_path / "d" / name, {"image": encoded(2), "label": [0, 1]})
-    assert "several splits (test, train)" in refusal(tmp_path / "d", tmp_path)
+    for name, count in (("train-00000-of-00002", 2), ("train-00001-of-00002", 3), ("test", 4)):
+        table = {"image": encoded(count), "label": [0, *[1] * (count - 1)]}
+        write_parquet(tmp_path / "d" / f"{name}.parquet", table)
+    assert len(opened(tmp_path / "d", tmp_path)) == 5
+    assert len(open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data.validation")) == 4
+    with pytest.raises(DataError, match=r"several splits \(test, train\); give the files of one"):
+        open_split(tmp_path / "d", ANY, PLAIN, tmp_path, "data")
 
 
 # NumPy archives
@@ -285,6 +347,20 @@ def test_npz_in_either_layout(tmp_path: Path, order: tuple[int, ...], image: str
     split = opened(file, tmp_path)
     assert torch.equal(split.batch(range(4))[0][0], expected([0, 1, 2, 3]))
     assert split.labels().tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.bool_, np.float32])
+def test_npz_with_several_labels(tmp_path: Path, kind: Any):
+    labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]], kind)
+    split = opened(save(tmp_path / "blob", x=stack(4), y=labels), tmp_path)
+    check_against(split, 3)
+    _, targets = split.batch([3, 1, 0])
+    assert targets.dtype == torch.float32
+    assert targets.tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 1]]
+    assert split.labelled
+    assert split.several
+    with pytest.raises(DataError, match="vectors over 3 classes and the model has 4 outputs"):
+        check_against(split, 4)
 
 
 def test_npz_without_labels(tmp_path: Path):
@@ -335,6 +411,10 @@ def test_npz_raw_passes_through(tmp_path: Path):
         ({"x": stack(4), "y": np.zeros(5, np.int64)}, PLAIN, "wanted 4 integers"),
         ({"x": stack(4), "y": np.zeros(4)}, PLAIN, "type float64"),
         ({"x": stack(4), "y": np.array([0, 1, -2, 0])}, PLAIN, "go down to -2"),
+        ({"x": stack(4), "y": np.full((4, 3), 2)}, PLAIN, "other values than 0 and 1"),
+        ({"x": stack(4), "y": np.full((4, 3), 0.5)}, PLAIN, "other values than 0 and 1"),
+        ({"x": stack(4), "y": np.zeros((4, 3), np.int64)}, PLAIN, "no class applies to any of 4 samples"),
+        ({"x": stack(4), "y": np.zeros((5, 3), np.int64)}, PLAIN, "wanted 4 integers"),
         ({"x": stack(4), "y": np.zeros(4, np.int64)}, PLAIN, "one class (0)"),
         ({"pictures": stack(4)}, PLAIN, "found pictures"),
         ({"x": np.array([{}, {}], dtype=object)}, RAW, "Python objects"),
@@ -407,6 +487,14 @@ def test_numeric_labels_may_use_only_some_outputs(tmp_path: Path):
 
 def test_unlabelled_samples_fit_any_model(tmp_path: Path):
     check_against(opened(save(tmp_path / "blob", x=stack(4)), tmp_path), 7)
+
+
+def test_one_class_in_one_split_and_several_in_the_other_are_refused(tmp_path: Path):
+    one = opened(save(tmp_path / "one", x=stack(4), y=[0, 1, 2, 0]), tmp_path)
+    several = opened(save(tmp_path / "several", x=stack(4), y=np.eye(4, 3)), tmp_path)
+    check_same_classes(several, several)
+    with pytest.raises(DataError, match="training has one class per sample and validation several"):
+        check_same_classes(one, several)
 
 
 def test_different_class_folders_are_refused(tmp_path: Path):

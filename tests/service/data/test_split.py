@@ -11,8 +11,9 @@ import torch
 from compressors.batches import fetch
 from compressors.problem import BatchedSamples
 from service.data import DataError, Split, parts
-from service.data.errors import BrokenImageError
-from service.data.images import Images, Labelling
+from service.data.errors import BrokenSampleError
+from service.data.images import Images
+from service.data.labels import Labelling
 from service.data.store import ArrayStore, ImageStore
 from tests.service.data.made import PLAIN, pixels
 
@@ -29,9 +30,9 @@ class CountedImages(Images):
     def __len__(self) -> int:
         return self._count
 
-    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenImageError]:
+    def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
         self.decoded += indices
-        return [BrokenImageError("torn") if i in self._broken else pixels(i).transpose(2, 0, 1) for i in indices]
+        return [BrokenSampleError("torn") if i in self._broken else pixels(i).transpose(2, 0, 1) for i in indices]
 
     def name(self, index: int) -> str:
         return f"image {index}"
@@ -39,12 +40,13 @@ class CountedImages(Images):
 
 def split_of(images: CountedImages, cached: int, labels: Any = None) -> Split:
     labels = np.arange(len(images), dtype=np.int64) % 2 if labels is None else np.asarray(labels, dtype=np.int64)
-    store = ImageStore(images, labels, PLAIN, "data.train", cache_bytes=cached * 192)
+    store = ImageStore(images, PLAIN, "data.train", cache_bytes=cached * 192)
     return Split(store, Labelling(labels), PLAIN, "data.train")
 
 
 def array_split(labels: Sequence[int]) -> Split:
-    store = ArrayStore(np.stack([pixels(index % 50).transpose(2, 0, 1) for index in range(len(labels))]))
+    array = np.stack([pixels(index % 50).transpose(2, 0, 1) for index in range(len(labels))])
+    store = ArrayStore(array, PLAIN)
     return Split(store, Labelling(np.asarray(labels, dtype=np.int64)), PLAIN, "data.train")
 
 
@@ -105,15 +107,23 @@ def test_subsets_share_decoded_images():
     assert torch.equal(view.subset([1])[0][0][0], truth(7))
 
 
-def test_an_image_found_broken_late_is_replaced_by_one_of_the_same_label():
+def test_an_image_found_broken_late_is_replaced_by_the_next_with_its_own_label():
     images = CountedImages(1500)
     split = split_of(images, cached=0)
     images._broken = {7}
     (inputs,), labels = split.batch([7, 8])
-    assert labels.tolist() == [1, 0]
-    assert torch.equal(inputs, torch.stack([truth(9), truth(8)]))
+    assert labels.tolist() == [0, 0]
+    assert torch.equal(inputs, torch.stack([truth(8), truth(8)]))
     assert split.broken == 1
     assert split.broken_names == ("image 7: torn",)
+
+
+def test_a_part_is_never_filled_up_from_another_part():
+    images = CountedImages(1500)
+    part = split_of(images, cached=0).subset([3, 7, 21])
+    images._broken = {7}
+    (inputs,), _ = part.batch([1, 1, 0])
+    assert torch.equal(inputs, torch.stack([truth(21), truth(21), truth(3)]))
 
 
 def test_measuring_leaves_out_what_is_found_broken_late():
