@@ -15,7 +15,7 @@ from deploy.evaluate import evaluate
 from deploy.modelfile import open_model
 from deploy.runtimes import SessionSettings, find_runtime
 from service.cli.errors import InputError
-from service.data import Columns, DataError, TokenRecipe, open_split, resolve
+from service.data import Columns, DataError, TokenRecipe, load_tokenizer, open_split, resolve, takes_tokens
 from service.data.opening import Recipe
 from service.spec import Preprocessing
 
@@ -34,6 +34,7 @@ class Question:
         preprocessing: How samples become inputs; None for what the report beside the first file says.
         runtime: What runs the files.
         columns: Which columns hold the samples; None for the usual ones.
+        tokenizer: Folder with the tokenizer of a model that takes texts.
     """
 
     files: tuple[Path, ...]
@@ -41,6 +42,7 @@ class Question:
     preprocessing: Preprocessing | None
     runtime: str
     columns: Columns | None = None
+    tokenizer: Path | None = None
 
 
 def score(question: Question) -> tuple[Accuracy, ...]:
@@ -72,7 +74,11 @@ def _recipe(question: Question) -> Recipe:
             raise InputError(f"{first} leaves its input's shape {each.shape} open; samples cannot be fitted to it")
     fixed = tuple(side for side in inputs[0].shape if side is not None)
     if len(inputs) > 1 or not inputs[0].dtype.startswith("float"):
-        return TokenRecipe(tuple(map(_spec, inputs)))
+        specs = tuple(map(_spec, inputs))
+        texts = question.tokenizer is not None and takes_tokens(specs)
+        return TokenRecipe(
+            specs, load_tokenizer(question.tokenizer, fixed[0]) if texts and question.tokenizer else None
+        )
     if question.preprocessing is not None:
         return resolve(question.preprocessing, {}, fixed)
     return resolve(*_as_reported(first), fixed)

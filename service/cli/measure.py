@@ -27,7 +27,12 @@ _DATA_HELP: Final = (
     "Labelled samples to compute the accuracy on: a Parquet or .npz file or a folder with one folder per class. They "
     "are prepared as report.json beside ARTIFACT says, unless flags say otherwise."
 )
+_TOKENIZER_HELP: Final = "Folder of the model that ARTIFACT was made of, whose tokenizer reads the texts in SPLIT."
 _PERCENTILES: Final = ("p50", "p90", "p95", "p99")
+
+
+Samples = tuple[PreprocessingFlags, str | None]
+"""How samples become inputs, and the folder of the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Measured:
 @click.option("--runtime", default="onnxruntime", show_default=True)
 @click.option("--seconds", metavar="S", type=click.FloatRange(0.1, 3600), help="How long to time. Default 8.")
 @click.option("--data", type=click.Path(), metavar="SPLIT", help=_DATA_HELP)
+@click.option("--tokenizer", type=click.Path(file_okay=False), metavar="DIR", help=_TOKENIZER_HELP)
 @preprocessing_options
 @json_option
 def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool, **flags: Any) -> int:
@@ -65,7 +71,7 @@ def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool
         if path is not None:
             check_file(Path(path), what)
     files = (Path(artifact),) if baseline is None else (Path(artifact), Path(baseline))
-    samples = pick(PreprocessingFlags, flags)
+    samples = (pick(PreprocessingFlags, flags), flags["tokenizer"])
     settings = _settings(**{name: flags[name] for name in ("percentile", "seconds", "batch", "threads", "runtime")})
     measured = _measure(files, settings, None if data is None else Path(data), samples)
     click.echo(json.dumps(as_document(measured), indent=2) if as_json else text(measured))
@@ -98,19 +104,17 @@ def _settings(percentile: float, seconds: float | None, **rest: Any) -> dict[str
     return {"percentile": name, **rest, **span}
 
 
-def _measure(
-    files: tuple[Path, ...], settings: dict[str, Any], split: Path | None, samples: PreprocessingFlags
-) -> Measured:
+def _measure(files: tuple[Path, ...], settings: dict[str, Any], split: Path | None, samples: Samples) -> Measured:
     try:
         from deploy import errors
         from deploy.measure.settings import TimingSettings
         from deploy.remeasure import remeasure
     except ModuleNotFoundError as exc:
         raise CommandError(f"measuring needs {exc.name}, which is not installed; install shoal[server]") from exc
-    recipe = _preprocessing(samples)
+    recipe = _preprocessing(samples[0])
     try:
         names = " and ".join(path.name for path in files)
-        scores = [] if split is None else _accuracies(files, split, (recipe, samples), settings["runtime"])
+        scores = [] if split is None else _accuracies(files, split, (recipe, *samples), settings["runtime"])
         tell(f"timing {names}")
         timing = remeasure(files[0], files[1] if len(files) > 1 else None, TimingSettings(**settings))
         return Measured(timing, *scores)
@@ -121,15 +125,15 @@ def _measure(
 
 
 def _accuracies(
-    files: tuple[Path, ...], split: Path, how: tuple[Preprocessing | None, PreprocessingFlags], runtime: str
+    files: tuple[Path, ...], split: Path, how: tuple[Preprocessing | None, PreprocessingFlags, str | None], runtime: str
 ) -> tuple[Accuracy, ...]:
     from service.cli.accuracy import Question, score
     from service.data import Columns
 
     tell(f"computing the accuracy on {split.name}")
-    recipe, flags = how
+    recipe, flags, tokenizer = how
     columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
-    return score(Question(files, split, recipe, runtime, columns))
+    return score(Question(files, split, recipe, runtime, columns, Path(tokenizer) if tokenizer else None))
 
 
 def as_document(measured: Measured) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, final
+from typing import IO, Any, Final, final
 
 from typing_extensions import override
 
@@ -24,6 +24,9 @@ MAX_MEMBERS: Final = 5_000_000
 MAX_BYTES: Final = 512 * 2**30
 MAX_RATIO: Final = 200.0
 """Of what is unpacked to the archive. Text in long lines shrinks to a fiftieth; what shrinks more was made to."""
+
+DAMAGE: Final = (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError)
+"""What the libraries of compressed files raise for those that are damaged."""
 
 _FREE_BYTES = 64 * 2**20
 """Unpacked without asking for the ratio."""
@@ -118,19 +121,24 @@ def decompressed(file: Path, target: Path, field: str) -> Path:
         OSError: The machine is to blame.
     """
     limits = _Limits(file, "tar", field, MAX_BYTES, MAX_MEMBERS)
-    with file.open("rb") as opened:
-        start = opened.read(3)
-    open_ = gzip.open if start[:2] == b"\x1f\x8b" else bz2.open if start == b"BZh" else lzma.open
     try:
-        with open_(file, "rb") as packed, target.open("wb") as unpacked:
+        with opener(file)(file, "rb") as packed, target.open("wb") as unpacked:
             while data := packed.read(_CHUNK):
                 limits.more(len(data))
                 unpacked.write(data)
-    except (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError) as exc:
+    except DAMAGE as exc:
         if machine_is_to_blame(exc):
             raise
         raise DataError(field, f"cannot read {file.name} as a tar archive: {exc}; pack it again") from exc
     return target
+
+
+def opener(file: Path) -> Callable[..., IO[bytes]]:
+    """Returns what opens a file so that it reads as it was before it was compressed; `open` where it is not."""
+    with file.open("rb") as opened:
+        start = opened.read(6)
+    known: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    return next((open_ for magic, open_ in known.items() if start.startswith(magic)), open)
 
 
 def unpack_zip(

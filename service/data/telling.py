@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from service.data.archives import decompressed, open_zip, unpack_tar, unpack_zip
+from service.data.archives import DAMAGE, decompressed, open_zip, opener, unpack_tar, unpack_zip
 from service.data.delimited import is_delimited
 from service.data.errors import TRAIN, VALIDATION, DataError
 from service.data.images import children
@@ -55,7 +55,6 @@ _DEEPEST: Final = 16
 _ARCHIVES: Final = 2
 """Of archives in one another; each may unpack to many times its size."""
 _TEXTS: Final = (".csv", ".tsv", ".txt")
-_COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _FEW: Final = 1000
 """Files of a folder that are looked into for texts."""
 
@@ -215,13 +214,17 @@ def _file(path: Path, field: str) -> Told:
 
 
 def _is_tar(file: Path) -> bool:
-    # is_tarfile takes an empty file for an empty archive.
-    return file.stat().st_size > 0 and tarfile.is_tarfile(file)
+    """Tells by its first header, and no more, whether a file is a tar archive, compressed or not."""
+    try:
+        with opener(file)(file, "rb") as opened:
+            tarfile.TarInfo.frombuf(opened.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape")
+    except (tarfile.HeaderError, *DAMAGE):
+        return False
+    return True
 
 
 def _is_compressed(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(6).startswith(_COMPRESSED)
+    return opener(file) is not open
 
 
 def _is_npz(file: Path, field: str) -> bool:

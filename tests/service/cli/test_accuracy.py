@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.cli.accuracy import Question, score
 from service.cli.errors import InputError
+from service.data import Columns
 from service.spec import Preprocessing
-from tests.service.cli.made import write_classifier, write_samples
+from tests.service.cli.made import write_classifier, write_samples, write_text_classifier
+from tests.service.data.made import WORDS, write_tokenizer
 
 RAW = Preprocessing(raw=True)
 
@@ -52,3 +56,23 @@ def test_samples_that_are_not_there_are_refused(classifier: Path, tmp_path: Path
 def test_what_is_no_data_is_refused(classifier: Path) -> None:
     with pytest.raises(InputError, match=r"model\.onnx"):
         score(Question((classifier,), classifier, RAW, "onnxruntime"))
+
+
+def test_texts_are_scored_with_the_tokenizer_of_the_model_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("phrase,verdict\ngood film,1\nbad film,0\na film,1\nvery good,1\n")
+    model = write_text_classifier(tmp_path / "model.onnx", len(WORDS))
+    columns = Columns(("phrase",), label="verdict")
+    question = Question((model,), tmp_path / "val.csv", None, "onnxruntime", columns)
+    with pytest.raises(InputError, match="there is no tokenizer"):
+        score(question)
+    (found,) = score(replace(question, tokenizer=write_tokenizer(tmp_path / "bert")))
+    assert (found.correct, found.n) == (3, 4)
+
+
+def test_ready_inputs_are_scored_by_name(tmp_path: Path) -> None:
+    model = write_text_classifier(tmp_path / "model.onnx", len(WORDS))
+    ids = np.array([[4] * 6, [5] * 6, [5, 4, 5, 5, 5, 5]])
+    mask = np.array([[1] * 6, [1] * 6, [1, 0, 1, 1, 1, 1]])
+    np.savez(tmp_path / "val.npz", input_ids=ids, attention_mask=mask, labels=[1, 0, 0])
+    (found,) = score(Question((model,), tmp_path / "val.npz", None, "onnxruntime"))
+    assert (found.correct, found.n) == (3, 3)

@@ -220,6 +220,7 @@ def report(**changes: Any) -> Report:
             labelled=True,
             classes=10,
             broken=3,
+            broken_examples=("data.train: cat/<7>.png: image file is truncated",),
             preprocessing={
                 "sample_shape": [3, 32, 32],
                 "resize": None,

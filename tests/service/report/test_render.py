@@ -164,6 +164,7 @@ def test_every_fact_is_there():
         *(layer.name for layer in (*report.baseline.layers, *report.result.layers)),
         *(formats.scientific(entry.max_abs_error) for entry in report.result.agreement),
         *(formats.integer(n) for n in (data.train, data.calibration, data.selection, data.validation)),
+        *data.broken_examples,
         report.machine.description,
         *report.machine.warnings,
         "2099.9 to 2101.5",
