@@ -219,10 +219,26 @@ def solve_ridge(moments: Moments, ridge: float, prior: torch.Tensor | None = Non
     start = torch.zeros_like(cov_xy) if prior is None else prior.double()
     scale = cov_xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(torch.float64).tiny)
     system = cov_xx + torch.eye(cov_xx.shape[1], dtype=torch.float64) * (ridge * scale)[:, None, None]
-    factor = torch.linalg.cholesky(system)
+    factor = _factor(system, moments)
     matrix = start + torch.cholesky_solve(cov_xy - cov_xx @ start, factor)
     bias = (moments.y - (moments.x[:, None, :] @ matrix)[:, 0]) / moments.weight
     return Fit(matrix, bias)
+
+
+def _factor(system: torch.Tensor, moments: Moments) -> torch.Tensor:
+    """Returns the Cholesky factor, (groups, features, features), of a system that is positive but for rounding.
+
+    Where features hardly vary around a large mean, their covariance is lost in the rounding of its square. So the
+    diagonal is raised by that rounding, and further until a factor exists.
+    """
+    eye = torch.eye(system.shape[1], dtype=torch.float64)
+    square = (moments.xx.diagonal(dim1=1, dim2=2).mean(1) / moments.weight).clamp(min=torch.finfo(torch.float64).tiny)
+    raised = 10 * torch.finfo(torch.float64).eps * square
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(system + raised[:, None, None] * eye)
+        if not bool(failed.any()) or not bool(raised.isfinite().all()):
+            return torch.as_tensor(factor)
+        raised = 10 * raised
 
 
 def picks(positions: int, wanted: int, generator: torch.Generator) -> torch.Tensor:

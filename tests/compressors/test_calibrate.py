@@ -89,6 +89,17 @@ def test_feature_that_never_varies_keeps_its_prior() -> None:
     assert torch.allclose(solve_ridge(Moments.of(x, y), 1e-4, prior).matrix[:, 2], torch.tensor(7.0).double())
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_features_that_hardly_vary_around_a_large_mean_are_solved_for(spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 1000 + spread * torch.randn(1, 200, 40, generator=generator, dtype=torch.float64)
+    y = torch.randn(1, 200, 3, generator=generator, dtype=torch.float64)
+    fit = solve_ridge(Moments.of(x, y), 1e-4)
+    assert bool(fit.matrix.isfinite().all())
+    predicted = x @ fit.matrix + fit.bias[:, None]
+    assert float((predicted - y.mean(1, keepdim=True)).abs().max()) < 1
+
+
 def test_fitted_operator_is_recovered_with_its_borders() -> None:
     operator, shape = OPERATORS[0]
     rows = Rows(operator)
