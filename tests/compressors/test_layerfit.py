@@ -195,7 +195,7 @@ def test_line_learns_overhead_and_slope() -> None:
 
 
 def test_unknown_strategy_and_options_are_refused_by_name() -> None:
-    with pytest.raises(OptionError, match="there are: auto, easier, .*layerfit") as caught:
+    with pytest.raises(OptionError, match=r"there are: auto, easier, .*layerfit") as caught:
         find("layerfold")
     assert caught.value.field == "strategy"
     strategy = find("layerfit")
