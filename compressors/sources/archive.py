@@ -49,7 +49,7 @@ class Entries(Mapping[str, bytes]):
         info = self._infos[name]
         try:
             return self._archive.read(info)
-        except _DAMAGE as exc:
+        except DAMAGE as exc:
             raise _damaged(self._path, exc) from exc
 
     def __contains__(self, name: object) -> bool:
@@ -66,7 +66,7 @@ class Entries(Mapping[str, bytes]):
         return self._infos[name].file_size
 
 
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -76,6 +76,7 @@ _DAMAGE = (
     OSError,
     ValueError,
 )
+"""What zip readers raise for files that are damaged."""
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def open_entries(path: Path, limits: ArchiveLimits | None = None) -> Iterator[En
         archive = zipfile.ZipFile(path)
     except FileNotFoundError as exc:
         raise ModelError(f"{path.name}: there is no such file") from exc
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         raise _damaged(path, exc) from exc
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]

@@ -6,32 +6,18 @@ chooses a path, follows a link or sets a mode.
 
 from __future__ import annotations
 
-import lzma
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from compressors.errors import ModelError, UnsafeModelError
-from compressors.sources.archive import ArchiveLimits
+from compressors.sources.archive import DAMAGE, ArchiveLimits
 
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    ValueError,
-)
-"""What the archive libraries raise for files that are damaged."""
+_DAMAGE = (*DAMAGE, tarfile.TarError)
 
 _CHUNK = 2**20
 _TEXT_BYTES = 64 * 2**20
@@ -55,7 +41,7 @@ def is_archive(path: Path, *, of_torch: bool = False) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
-    except DAMAGE:
+    except _DAMAGE:
         return not of_torch
     return pickled == of_torch
 
@@ -115,7 +101,7 @@ def unpack(
             _unpack_zip(path, unpacked)
         else:
             _unpack_tar(path, unpacked)
-    except DAMAGE as exc:
+    except _DAMAGE as exc:
         raise ModelError(
             f"{path.name} is truncated or damaged, or is no zip or tar archive ({exc}); pack it again"
         ) from exc
