@@ -22,6 +22,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from deploy.artifact import DATA_SUFFIX, Artifact, hash_model
 from deploy.cleaning import clean, serialise
 from deploy.errors import ExportError
+from deploy.padding import keep_padding
 from deploy.simplify import simplify
 from deploy.tensors import TensorInfo
 
@@ -205,7 +206,7 @@ def _name_batch(program: torch.onnx.ONNXProgram) -> None:
 
 
 def _write_single(program: torch.onnx.ONNXProgram, path: Path) -> tuple[str, ...]:
-    model, notes = simplify(clean(program.model_proto))
+    model, notes = simplify(keep_padding(clean(program.model_proto)))
     _check_file(model)
     _replace(path, serialise(model))
     path.with_name(path.name + DATA_SUFFIX).unlink(missing_ok=True)
@@ -214,7 +215,7 @@ def _write_single(program: torch.onnx.ONNXProgram, path: Path) -> tuple[str, ...
 
 def _write_beside(program: torch.onnx.ONNXProgram, path: Path) -> tuple[str, ...]:
     program.save(path, external_data=True)
-    _replace(path, serialise(clean(onnx.load(path, load_external_data=False))))
+    _replace(path, serialise(keep_padding(clean(onnx.load(path, load_external_data=False)))))
     _check_file(path)
     return ("not simplified: the weights are too large for one file and lie beside it",)
 
