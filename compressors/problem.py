@@ -175,7 +175,6 @@ class Problem:
         seed: For everything random.
         seconds_left: Returns how long the strategy may still run.
         train: Trains on the job's training samples; None where the job does not train.
-    =======
         task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
     """
 
