@@ -22,6 +22,7 @@ from compressors.lift.values import fold, is_constant, map_leaves, traced_dtype,
 from compressors.modules import Constant
 from compressors.tidy import tidy
 
+_DEPENDS_ON_LAYOUT = {torch.ops.aten.scaled_dot_product_attention.default, torch.ops.aten.conv2d.default}
 _PASS_THROUGH = {"detach", "detach_", "alias", "lift_fresh_copy", "lift_fresh", "contiguous", "clone"}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 _MAYBE_VIEWS = {"reshape", "flatten", "to", "reshape_as", "type_as", "_to_copy", "expand_as", "unflatten"}
@@ -211,7 +212,7 @@ class Walk:
                 raise ModelError(f"dropout in {path_of(node)!r} is active; call model.eval() before exporting")
             return True
         if name in _PASS_THROUGH:
-            return not _lays_out_attention(node, name)
+            return not _lays_out(node, name)
         source = node.args[0] if node.args else None
         if name == "slice":
             return traced_shape(node) == traced_shape(source) and len(args) < 5
@@ -301,14 +302,14 @@ class Walk:
                 self._own(node, node)
 
 
-def _lays_out_attention(node: fx.Node, name: str) -> bool:
-    """Says whether a copy is there for attention: its kernel, and so its rounding, depends on the layout in memory."""
+def _lays_out(node: fx.Node, name: str) -> bool:
+    """Says whether a copy is there for attention or a convolution: kernel, and so rounding, depend on the layout."""
     source: Any = node.args[0]
     before, after = (one.meta.get("val") for one in (source, node))
     if name != "contiguous" or not node.users or not isinstance(before, torch.Tensor):
         return False
-    attends = all(user.target is torch.ops.aten.scaled_dot_product_attention.default for user in node.users)
-    return attends and after is not None and before.stride() != after.stride()
+    depends = all(user.target in _DEPENDS_ON_LAYOUT for user in node.users)
+    return depends and after is not None and before.stride() != after.stride()
 
 
 def _weight(name: str, value: Any) -> Constant:

@@ -271,6 +271,19 @@ def test_layout_that_attention_sees_is_kept():
     assert torch.equal(model(x), graph.module(x))
 
 
+def test_layout_that_a_convolution_sees_is_kept():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Conv2d(16, 8, 1)
+
+        def forward(self, x):
+            return self.project(x.reshape(x.shape[0], 4, 4, 16).permute(0, 3, 1, 2).contiguous())
+
+    graph = lifted(Tokens(), (16, 16))
+    assert graph.module(torch.randn(3, 16, 16)).is_contiguous()
+
+
 @pytest.mark.parametrize("linear_first", [True, False])
 def test_parameter_that_a_linear_and_an_operator_read_keeps_apart(linear_first):
     class Both(nn.Module):
