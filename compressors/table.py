@@ -6,6 +6,7 @@ sides. A stretch is timed once per signature, so a network of equal blocks is me
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from compressors.calibrate import Operator
     from compressors.plan import Way
     from compressors.problem import Problem
+
+_NOISE = 0.02
+"""Timings of one operator that differ by less than this share say nothing."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,32 @@ def measure_table(problem: Problem, cuts: Sequence[Cut]) -> Table:
     ]
     faster = tuple(alternative for alternative in alternatives if alternative.saved > 0)
     return Table({name: tuple(values) for name, values in kept.items()}, faster)
+
+
+def undominated(table: Table) -> Table:
+    """Returns the table without merges that a regression of the same stretch makes pointless.
+
+    A regression with a kernel at least as large, the same stride, and no more time needed is the least-squares answer
+    among all operators of its shape; the merged operator is one of these, so it cannot fit better.
+    """
+    fitted: dict[tuple[str, int, int], list[Alternative]] = defaultdict(list)
+    for one in table.alternatives:
+        if one.step.kind == "regress":
+            fitted[one.cut.chain, one.cut.start, one.cut.end].append(one)
+    kept = tuple(
+        one
+        for one in table.alternatives
+        if one.step.kind != "merge"
+        or not any(_covers(other, one) for other in fitted[one.cut.chain, one.cut.start, one.cut.end])
+    )
+    return replace(table, alternatives=kept)
+
+
+def _covers(fitted: Alternative, merged: Alternative) -> bool:
+    kernels = zip(fitted.step.kernel, merged.step.kernel, strict=False)
+    same = len(fitted.step.kernel) == len(merged.step.kernel) and fitted.step.stride == merged.step.stride
+    larger = all(wide >= narrow for wide, narrow in kernels)
+    return same and larger and not merged.cut.bias_map and fitted.seconds <= (1 + _NOISE) * merged.seconds
 
 
 def _timed(problem: Problem, operators: Sequence[TimedOperator | None]) -> list[float]:

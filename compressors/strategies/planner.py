@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, final
 
 from compressors.choose import Choice, Chooser
 from compressors.line import Line
-from compressors.table import Cut, measure_table, structure
+from compressors.table import Cut, measure_table, structure, undominated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class Planner:
 
     def __init__(self, problem: Problem, cuts: Sequence[Cut], margin: float = 0.02) -> None:
         self._problem = problem
-        self._table = measure_table(problem, cuts)
+        self._table = undominated(measure_table(problem, cuts))
         self._chooser = Chooser(problem.graph, problem.analysis, self._table)
         self._line = Line()
         self._margin = margin
