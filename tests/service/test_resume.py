@@ -76,6 +76,7 @@ def shipped(job: job_pb.OptimizationJob) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 async def test_killed_at_every_boundary_it_ends_with_the_same_plan_and_the_same_bytes(tmp_path: Path) -> None:
     model = write_inputs(tmp_path / "data")
     data = tmp_path / "data/train.npz"
