@@ -1,21 +1,27 @@
-"""What a search found out and need not find out again: plain data under keys, for a process that was interrupted.
+"""What a search found out and need not find out again: values under keys, for a process that was interrupted.
 
-What is measured, or takes long to judge, is remembered; everything else follows from it and is computed again. So a key
-has to hold all that the value depends on: the network with its weights, the cuts, the settings, the seed.
+What is measured, or takes long to judge or to fit, is remembered; everything else follows from it and is computed
+again. So a key has to hold all that the value depends on: the network with its weights, the cuts, the settings, the
+seed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
-from typing import Protocol, TypeAlias, final
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.graph import Graph
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """What can be remembered."""
 
 
 class Memory(Protocol):
-    """Keeps plain data; `service` hands the engine one that outlives the process."""
+    """Keeps plain data and weights; `service` hands the engine one that outlives the process."""
 
     def recall(self, key: str) -> Json:
         """Returns what was kept under the key; None where nothing was."""
@@ -23,6 +29,14 @@ class Memory(Protocol):
 
     def keep(self, key: str, value: Json) -> None:
         """Keeps a value, which is not None; may forget it again."""
+        ...
+
+    def recall_weights(self, key: str) -> Mapping[str, torch.Tensor] | None:
+        """Returns the tensors that were kept under the key; None where none were."""
+        ...
+
+    def keep_weights(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keeps tensors by name; may forget them again."""
         ...
 
 
@@ -35,6 +49,13 @@ class NoMemory:
         return None
 
     def keep(self, key: str, value: Json) -> None:
+        """Does nothing."""
+
+    def recall_weights(self, key: str) -> Mapping[str, torch.Tensor] | None:  # noqa: ARG002
+        """Returns None."""
+        return None
+
+    def keep_weights(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
         """Does nothing."""
 
 
@@ -59,6 +80,31 @@ def remembered(
         known = find_out()
         memory.keep(key, dict(known))
     return known
+
+
+def remembered_fit(memory: Memory, key: str, start: Graph, fit: Callable[[], Graph]) -> Graph:
+    """Returns `start` with the weights that were kept under the key; fits it, and keeps them, where there are none.
+
+    Args:
+        memory: Where to look, and to keep.
+        key: Holds all that the fit depends on.
+        start: Not changed.
+        fit: Returns a graph of the same structure; called where nothing was kept, or weights of other names or shapes.
+    """
+    weights, own = memory.recall_weights(key), start.module.state_dict()
+    if weights is None or {name: _kind(value) for name, value in weights.items()} != {
+        name: _kind(value) for name, value in own.items()
+    }:
+        fitted = fit()
+        memory.keep_weights(key, fitted.module.state_dict())
+        return fitted
+    found = start.copied()
+    found.module.load_state_dict(weights)
+    return found
+
+
+def _kind(value: torch.Tensor) -> tuple[torch.dtype, torch.Size]:
+    return value.dtype, value.shape
 
 
 def _numbers(value: Json) -> dict[str, float] | None:

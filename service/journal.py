@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 FILE: Final = "journal.jsonl"
 TRAININGS: Final = "tuning"
 """Folder, in a job's own, of its trainings' checkpoints."""
+FITS: Final = "fits"
+"""Folder, in a job's own, of the weights that were fitted."""
 
 MAX_BYTES: Final = 32 << 20
 """A journal does not grow beyond this, and a larger one is not read."""
@@ -132,7 +134,7 @@ Progress: TypeAlias = "tuple[int, tuple[tuple[str, int, int], ...]]"
 def work_kept(folder: Path) -> Progress:
     """Returns something that differs once more work of the job in a folder has been kept."""
     checkpoints = []
-    for path in sorted((folder / TRAININGS).glob("*/*.pt")):
+    for path in sorted(path for part in (TRAININGS, FITS) for path in (folder / part).glob("*/*.pt")):
         found = path.lstat()
         checkpoints.append((str(path.relative_to(folder)), found.st_mtime_ns, found.st_size))
     return len(read_journal(folder).values), tuple(checkpoints)

@@ -33,7 +33,7 @@ from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
 from service.phases import Phases
 from service.phases import Report as ReportProgress
-from service.remembered import Readings, RememberedTimer, recalled
+from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
@@ -70,7 +70,9 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
         DeployError: Exporting or measuring failed.
     """
     order.out.mkdir(parents=True, exist_ok=True)
-    journal = Journal(order.folder, writer_of(order))
+    writer = writer_of(order)
+    journal = Journal(order.folder, writer)
+    memory = JobMemory(journal, order.folder, writer)
     phases = Phases(progress, order.deadline_seconds, journal.before.seconds, journal.clock)
     with phases.phase("load", opening(journal.before)):
         model = load_model(order)
@@ -79,8 +81,8 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.parts.selection)
-        timer = _timer(order, journal)
-        job = Job(order, phases, model, samples, baseline, journal)
+        timer = _timer(order, memory)
+        job = Job(order, phases, model, samples, baseline, memory)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)

@@ -1,13 +1,17 @@
-"""What a job measures and reads off the clock, through its journal: an attempt that goes on sees the same numbers.
+"""What a job measures, fits and reads off the clock, kept in its folder: an attempt that goes on sees the same.
 
-Everything that follows from them is computed again and comes out the same, the plan and the shipped bytes included.
+Everything that follows from it is computed again and comes out the same, the plan and the shipped bytes included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, final
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import fx, nn
 
@@ -15,6 +19,13 @@ from compressors.graph import TensorSpec
 from compressors.memory import Memory, key_of
 from compressors.problem import TimedOperator, Timer
 from compressors.signature import signature
+from compressors.tune import checkpoint
+from service.journal import FITS, Journal
+
+_LOG = logging.getLogger(__name__)
+
+MAX_WEIGHT_BYTES: Final = 4 << 30
+"""Weights are kept up to this, all of a job together."""
 
 _T = TypeVar("_T")
 
@@ -39,6 +50,50 @@ def recalled(memory: Memory, key: str, kind: type[_T] | TypeAdapter[_T], find_ou
     if value is not None:
         memory.keep(key, adapter.dump_python(value, mode="json"))
     return value
+
+
+@final
+class JobMemory:
+    """A job's journal, and beside it the weights that were fitted (`compressors.memory.Memory`).
+
+    Args:
+        journal: For plain values.
+        folder: The job's.
+        writer: As the journal's; weights of another are not used.
+    """
+
+    def __init__(self, journal: Journal, folder: Path, writer: str) -> None:
+        self._journal, self._folder, self._writer = journal, folder / FITS, writer
+
+    def recall(self, key: str) -> Any:
+        """Returns what was kept under the key; None where nothing was."""
+        return self._journal.recall(key)
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keeps a value."""
+        self._journal.keep(key, value)
+
+    def recall_weights(self, key: str) -> Mapping[str, torch.Tensor] | None:
+        """Returns the tensors that were kept under the key; None where none were."""
+        state = checkpoint.load(self._place(key), self._mark(key))
+        return None if state is None else state.get("weights")
+
+    def keep_weights(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keeps tensors, as far as there is room."""
+        size = sum(value.numel() * value.element_size() for value in weights.values())
+        taken = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        if taken + size > MAX_WEIGHT_BYTES:
+            return
+        try:
+            checkpoint.save(self._place(key), {"fingerprint": self._mark(key), "weights": dict(weights)})
+        except (OSError, RuntimeError) as exc:
+            _LOG.warning("a fit is not kept, should this job be interrupted: %s", exc)
+
+    def _mark(self, key: str) -> str:
+        return f"{self._writer} {key}"
+
+    def _place(self, key: str) -> Path:
+        return self._folder / hashlib.sha256(self._mark(key).encode()).hexdigest()[:16]
 
 
 @final

@@ -18,7 +18,7 @@ from compressors.channel_line import Line
 from compressors.collapse import lines, site_statistics
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.harm import ScreenConfig, refitted, screen
-from compressors.memory import key_of, remembered
+from compressors.memory import key_of, remembered, remembered_fit
 from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
@@ -197,9 +197,12 @@ class FittedSearch:
         if steps not in self._fitted:
             problem = self._problem
             cut = apply(problem.graph, steps, self._lines_of())
-            result = fit(problem.graph, cut, steps, problem.calibration, self._fit_config(quick=False))
-            score = reference.score(result.graph.module)
-            self._fitted[steps] = Candidate(self._plan(one), result.graph, score, one.seconds)
+
+            def fitted() -> Graph:
+                return fit(problem.graph, cut, steps, problem.calibration, self._fit_config(quick=False)).graph
+
+            graph = remembered_fit(problem.memory, key_of("fit", self._question(), steps), cut, fitted)
+            self._fitted[steps] = Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
         return self._fitted[steps]
 
     def _fit_config(self, *, quick: bool) -> FitConfig:

@@ -6,7 +6,13 @@ from compressors.memory import NoMemory, key_of, remembered
 
 
 class Shelf(dict):
-    """Keeps things."""
+    """Keeps things, weights under the key and a word."""
+
+    def recall_weights(self, key):
+        return self.get(f"{key} weights")
+
+    def keep_weights(self, key, weights) -> None:
+        self[f"{key} weights"] = {name: value.clone() for name, value in weights.items()}
 
     def recall(self, key):
         return self.get(key)

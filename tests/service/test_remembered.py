@@ -10,21 +10,22 @@ import torch
 from torch import nn
 
 from compressors.graph import TensorSpec
+from compressors.memory import remembered_fit
 from compressors.problem import Candidate, Problem
 from compressors.strategies import STRATEGIES
 from deploy.export import export_onnx
 from deploy.measure.report import Budget, compare, meets
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
-from service.journal import Journal
-from service.remembered import Readings, RememberedTimer, recalled
+from service import remembered
+from service.journal import FITS, Journal
+from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.shipping import Contest
 from tests.compressors.networks import graph_of
 from tests.compressors.problems import problem_of, started
 from tests.compressors.samples import CountingTimer, Recorder
 from tests.compressors.strategies.test_contract import NETWORKS
 from tests.compressors.test_memory import Shelf
-
 
 QUICK = ("layerfit", "easier", "tlc", "layer_folding")
 """One of every kind of search; the others are made of the same parts."""
@@ -49,6 +50,11 @@ def asked(name: str, memory, timer: CountingTimer, **changes) -> Problem:
     return problem_of(network, share, RememberedTimer(timer, memory), memory=memory, **changes)
 
 
+def memory_in(folder: Path, writer: str = "me") -> JobMemory:
+    """What a job keeps in its folder."""
+    return JobMemory(Journal(folder, writer), folder, writer)
+
+
 def best(name: str, problem: Problem) -> Candidate:
     return started(problem, name).candidates(problem.budget_seconds)[0]
 
@@ -68,7 +74,7 @@ def test_a_second_search_judges_and_times_nothing(name: str) -> None:
 
     assert same(first, second)
     assert (timer.timed, timer.networks_timed) == ([], 0)
-    assert shelf == kept
+    assert shelf.keys() == kept.keys()
     assert not [message for _, message, _ in problem.progress.calls if "judging" in message]
 
 
@@ -84,10 +90,10 @@ def test_a_search_that_was_stopped_comes_to_the_same_end(
     words: str, later: CountingTimer, whole: Candidate, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        best("layerfit", asked("layerfit", Journal(tmp_path, "me"), CountingTimer(), progress=Stopper(words)))
+        best("layerfit", asked("layerfit", memory_in(tmp_path), CountingTimer(), progress=Stopper(words)))
 
     # Once the plans are measured, a device that has become slower changes nothing.
-    assert same(whole, best("layerfit", asked("layerfit", Journal(tmp_path, "me"), later)))
+    assert same(whole, best("layerfit", asked("layerfit", memory_in(tmp_path), later)))
 
 
 def test_other_settings_are_judged_anew() -> None:
@@ -149,3 +155,38 @@ def test_a_whole_measurement_survives_the_journal(tmp_path: Path) -> None:
     first = recalled(Journal(tmp_path, "me"), "contest", Contest, timed)
     assert recalled(Journal(tmp_path, "me"), "contest", Contest, lambda: pytest.fail("measured again")) == first
     assert math.isfinite(first.ratio.speedup)
+
+
+def test_weights_are_kept_for_the_same_writer_and_key_only(tmp_path: Path) -> None:
+    weights = {"a": torch.randn(3, 4), "b": torch.arange(5)}
+    memory_in(tmp_path).keep_weights("key", weights)
+    again = memory_in(tmp_path).recall_weights("key")
+    assert again is not None
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    assert memory_in(tmp_path).recall_weights("other key") is None
+    assert memory_in(tmp_path, "another").recall_weights("key") is None
+
+
+def test_weights_are_kept_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MAX_WEIGHT_BYTES", 10_000)
+    memory = memory_in(tmp_path)
+    for name in ("first", "second"):
+        memory.keep_weights(name, {"a": torch.ones(1500)})
+    assert memory.recall_weights("first") is not None
+    assert memory.recall_weights("second") is None
+
+
+def test_a_job_goes_on_where_no_weights_can_be_written(tmp_path: Path) -> None:
+    memory = memory_in(tmp_path)
+    (tmp_path / FITS).write_text("a file where the folder would be")
+    memory.keep_weights("key", {"a": torch.ones(3)})
+    assert memory.recall_weights("key") is None
+
+
+def test_a_fit_of_another_structure_is_done_anew() -> None:
+    shelf, graphs = Shelf(), [graph_of(name) for name in ("resnet-a", "mobilenet")]
+    for graph in graphs:
+        assert remembered_fit(shelf, "key", graph, graph.copied) is not graph
+    kept = remembered_fit(shelf, "key", graphs[1], lambda: pytest.fail("fitted again"))
+    weights = graphs[1].module.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in kept.module.state_dict().items())
