@@ -13,10 +13,10 @@ from compressors.graph import TensorSpec
 from compressors.memory import remembered_fit
 from compressors.problem import Candidate, Problem
 from compressors.strategies import STRATEGIES
-from deploy.export import export_onnx
 from deploy.measure.report import Budget, compare, meets
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
+from deploy.references import write_dispatch
 from service import remembered
 from service.journal import FITS, Journal
 from service.remembered import JobMemory, Readings, RememberedTimer, recalled
@@ -64,44 +64,44 @@ def same(one: Candidate, two: Candidate) -> bool:
     return one.plan == two.plan and all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
+@pytest.fixture(scope="module")
+def whole() -> tuple[Candidate, Shelf]:
+    """What `layerfit` found, and what it remembers."""
+    shelf = Shelf()
+    return best("layerfit", asked("layerfit", shelf, CountingTimer())), shelf
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in STRATEGIES])
-def test_a_second_search_judges_and_times_nothing(name: str) -> None:
+def test_a_second_search_judges_fits_and_times_nothing(name: str) -> None:
     shelf = Shelf()
     first = best(name, asked(name, shelf, CountingTimer()))
-    kept, timer = dict(shelf), CountingTimer()
+    kept, timer = list(shelf), CountingTimer()
     problem = asked(name, shelf, timer)
     second = best(name, problem)
 
     assert same(first, second)
     assert (timer.timed, timer.networks_timed) == ([], 0)
-    assert shelf.keys() == kept.keys()
+    assert list(shelf) == kept
     assert not [message for _, message, _ in problem.progress.calls if "judging" in message]
-
-
-@pytest.fixture(scope="module")
-def whole() -> Candidate:
-    return best("layerfit", asked("layerfit", Shelf(), CountingTimer()))
 
 
 @pytest.mark.parametrize(
     ("words", "later"), [("judging with refitting: ", CountingTimer()), ("fitting plan 2", CountingTimer(slope=2.0))]
 )
 def test_a_search_that_was_stopped_comes_to_the_same_end(
-    words: str, later: CountingTimer, whole: Candidate, tmp_path: Path
+    words: str, later: CountingTimer, whole: tuple[Candidate, Shelf], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         best("layerfit", asked("layerfit", memory_in(tmp_path), CountingTimer(), progress=Stopper(words)))
 
     # Once the plans are measured, a device that has become slower changes nothing.
-    assert same(whole, best("layerfit", asked("layerfit", memory_in(tmp_path), later)))
+    assert same(whole[0], best("layerfit", asked("layerfit", memory_in(tmp_path), later)))
 
 
-def test_other_settings_are_judged_anew() -> None:
-    shelf = Shelf()
-    for options in ({}, {"refit": "last"}):
-        problem = asked("layerfit", shelf, CountingTimer())
-        started(problem, "layerfit", **options).candidates(problem.budget_seconds)
-        assert [message for _, message, _ in problem.progress.calls if message == "judging each cut alone"]
+def test_other_settings_are_judged_anew(whole: tuple[Candidate, Shelf]) -> None:
+    problem = asked("layerfit", Shelf(whole[1]), CountingTimer(), progress=Stopper("judging each cut alone"))
+    with pytest.raises(KeyboardInterrupt):
+        started(problem, "layerfit", refit="last").candidates(problem.budget_seconds)
 
 
 def test_networks_of_other_structure_are_timed() -> None:
@@ -144,8 +144,7 @@ def test_what_is_not_of_its_kind_is_found_out_anew() -> None:
 
 
 def test_a_whole_measurement_survives_the_journal(tmp_path: Path) -> None:
-    file = tmp_path / "net.onnx"
-    export_onnx(nn.Linear(3, 4), [TensorSpec("x", (3,))], ["y"], file)
+    file = write_dispatch(tmp_path / "net.onnx", 3, 1)
     settings = TimingSettings(min_seconds=0.2, max_seconds=0.5, warmup_seconds=0.1, precision=None)
 
     def timed() -> Contest:

@@ -17,16 +17,16 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.phases import SHARES
 from service.settings import ServerSettings
 from tests.service.cli.test_end_to_end import Block
-from tests.service.server_harness import finished, running, settings_for, upload, worker_command
+from tests.service.server_harness import finished, follow, running, settings_for, upload, worker_command
 from tests.service.test_server_restart import served
 
 State = job_pb.OptimizationJob.State
 
 
-def write_inputs(folder: Path) -> bytes:
-    """Samples for training in a folder; returns a network, four blocks of which must go to halve its time."""
+def write_inputs(folder: Path, depth: int) -> bytes:
+    """Samples for training in a folder; returns a network of so many blocks."""
     torch.manual_seed(0)
-    blocks = [Block() for _ in range(6)]
+    blocks = [Block() for _ in range(depth)]
     network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network.append(nn.Linear(16, 4))
     batch = {0: torch.export.Dim("batch")}
@@ -38,7 +38,7 @@ def write_inputs(folder: Path) -> bytes:
     return (folder / "net.pt2").read_bytes()
 
 
-async def start(stub: ModelOptimizerStub, model: bytes, data: Path) -> str:
+async def start(stub: ModelOptimizerStub, model: bytes, data: Path, **tuning: float) -> str:
     """Queues a job that only takes blocks out, so that what the machine does meanwhile decides nothing."""
     artifact = await upload(stub, model)
     job = job_pb.OptimizationJob(
@@ -47,7 +47,7 @@ async def start(stub: ModelOptimizerStub, model: bytes, data: Path) -> str:
             "budget": {"fraction": 0.6},
             "strategy": {"name": "layerfit"},
             "data": {"train": {"server_path": str(data)}},
-            "fine_tuning": {"epochs": 2, "batch": 32},
+            "fine_tuning": {"epochs": 2, "batch": 32, **tuning},
         }
     )
     options = {"regress": False, "merge": False, "plans": 1, "refinements": 2, "calibration_samples": 64}
@@ -71,14 +71,36 @@ async def outcome(stub: ModelOptimizerStub, name: str) -> tuple[job_pb.Optimizat
     return job, json.loads(content)
 
 
+def died_with(folder: Path, phase: str) -> str:
+    """SHA-256 of the network for shipping when a worker died of a phase."""
+    return (folder / "state/cache" / f"died-of-{phase}").read_text()
+
+
 def shipped(job: job_pb.OptimizationJob) -> str:
     return job.result.result.sha256
+
+
+async def test_a_job_whose_worker_dies_goes_on_in_another_and_ships_the_same_bytes(tmp_path: Path) -> None:
+    model = write_inputs(tmp_path / "data", depth=3)
+    async with running(settings(tmp_path, "alone", "report")) as stub:
+        name = await start(stub, model, tmp_path / "data/train.npz", learning_rate=0.01)
+        job, plan = await outcome(stub, name)
+        story = await follow(stub, name)
+
+    assert job.attempts == 2
+    assert shipped(job) == died_with(tmp_path, "report")
+    assert len(plan["steps"]) >= 1
+    began = [event.progress.message for event in story if event.progress.phase == "load"]
+    assert [message.startswith("Going on from") for message in began] == [False, True]
+    # Nothing is trained or judged again.
+    steps = [event.progress.metrics["step"] for event in story if "epoch" in event.progress.message]
+    assert steps == sorted(set(steps))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 async def test_killed_at_every_boundary_it_ends_with_the_same_plan_and_the_same_bytes(tmp_path: Path) -> None:
-    model = write_inputs(tmp_path / "data")
+    model = write_inputs(tmp_path / "data", depth=6)
     data = tmp_path / "data/train.npz"
     async with running(settings(tmp_path, "server")) as stub:
         whole, planned = await outcome(stub, await start(stub, model, data))
@@ -94,5 +116,6 @@ async def test_killed_at_every_boundary_it_ends_with_the_same_plan_and_the_same_
 
     assert job.attempts == 1 + len(SHARES)
     assert plan["steps"] == planned["steps"]
+    assert {died_with(tmp_path, phase) for phase in ("measure", "report")} == {shipped(job)}
     assert shipped(job) == shipped(whole)
     assert job.result.outcome == undisturbed.outcome

@@ -1,8 +1,9 @@
 """The real worker, killed at the beginning of phases: `server` with its server, or `alone`; then the phases, in order.
 
-Each phase is fatal once. What it was about to do, and how the network for shipping stood, is for the next attempt.
+Each phase is fatal once; what it leaves in the cache is the SHA-256 of the network for shipping, where there was one.
 """
 
+import hashlib
 import os
 import signal
 import sys
@@ -25,7 +26,8 @@ def progress(phase: str, fraction: float, message: str, metrics: Mapping[str, fl
     channel.progress(phase, fraction, message, metrics)
     died_of = order.cache_folder / f"died-of-{phase}"
     if phase in phases and not died_of.exists():
-        died_of.write_bytes(b"")
+        model = order.out / "model.onnx"
+        died_of.write_text(hashlib.sha256(model.read_bytes()).hexdigest() if model.exists() else "")
         os.kill(order.server_pid if how == "server" else os.getpid(), signal.SIGKILL)
         signal.pause()
 
