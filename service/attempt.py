@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from deploy.machine import describe_device
 from service.journal import Kept
+from service.phases import SHARES
 from service.work import WorkOrder
 
 _PROGRAMS = ("shoal", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim")
@@ -25,4 +26,5 @@ def opening(before: Kept) -> str:
     loading = "Loading and checking the model"
     if not before.seconds:
         return loading
-    return f"Going on from the phase {before.phase}, after {before.spent:.0f} s: {loading.lower()}"
+    reached = [phase for phase in SHARES if phase in before.seconds][-1:] or ["unknown"]
+    return f"Going on from the phase {reached[0]}, after {before.spent:.0f} s: {loading.lower()}"

@@ -53,7 +53,6 @@ class _Value(_Line):
 
 class _Clock(_Line):
     type: Literal["clock"] = "clock"
-    phase: Annotated[str, Field(max_length=40)]
     seconds: Annotated[dict[str, _Seconds], Field(max_length=40)]
 
 
@@ -69,14 +68,12 @@ class Kept:
     Attributes:
         writer: Who wrote it.
         values: By key.
-        phase: Where the job stood.
-        seconds: How long each phase had taken by then.
+        seconds: How long each phase had taken when it was last noted.
         size: Bytes that can be read; what follows is damaged.
     """
 
     writer: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
-    phase: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     size: int = 0
 
@@ -100,7 +97,7 @@ def read_journal(folder: Path) -> Kept:
 
 
 def _parse(content: bytes) -> Kept:
-    writer, phase, size = "", "", 0
+    writer, size = "", 0
     values: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     for raw in content.splitlines(keepends=True):
@@ -115,8 +112,8 @@ def _parse(content: bytes) -> Kept:
             case _Value():
                 values[line.key] = line.value
             case _Clock():
-                phase, seconds = line.phase, line.seconds
-    return Kept(writer, values, phase, seconds, size)
+                seconds = line.seconds
+    return Kept(writer, values, seconds, size)
 
 
 def _read_line(raw: bytes) -> _Header | _Value | _Clock | None:
@@ -164,7 +161,7 @@ class Journal:
             self._cut(0)
             self._write(_Header(writer=writer))
             if self._before.seconds:
-                self._write(_Clock(phase=self._before.phase, seconds=dict(self._before.seconds)))
+                self._write(_Clock(seconds=dict(self._before.seconds)))
 
     @property
     def before(self) -> Kept:
@@ -180,17 +177,12 @@ class Journal:
         self._values[key] = value
         self._write(_Value(key=key, value=value))
 
-    def clock(self, phase: str, seconds: Mapping[str, float]) -> None:
-        """Notes how long each phase has taken so far, once in a while.
-
-        Args:
-            phase: The present one.
-            seconds: By phase, of all attempts.
-        """
+    def clock(self, seconds: Mapping[str, float]) -> None:
+        """Notes how long each phase has taken so far, in all attempts together; once in a while."""
         spent = sum(seconds.values())
         if spent - self._noted >= max(_CLOCK_SECONDS, spent / _CLOCK_SHARE):
             self._noted = spent
-            self._write(_Clock(phase=phase, seconds=dict(seconds)))
+            self._write(_Clock(seconds=dict(seconds)))
 
     def _cut(self, size: int) -> None:
         """Cuts the file off behind what can be read."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 Report = Callable[[str, float, str, Mapping[str, float]], None]
 """Takes phase, fraction of the whole job in [0, 1], one line for people, and the metrics known so far."""
 
-Note = Callable[[str, Mapping[str, float]], None]
-"""Takes the present phase, and the seconds of every phase so far."""
+Note = Callable[[Mapping[str, float]], None]
+"""Takes the seconds of every phase so far."""
 
 SHARES: Mapping[str, float] = {
     "load": 0.03,
@@ -25,7 +25,7 @@ SHARES: Mapping[str, float] = {
 """Each phase's share of a typical job's time; they add up to 1."""
 
 
-def _unnoted(_phase: str, _seconds: Mapping[str, float]) -> None:
+def _unnoted(_seconds: Mapping[str, float]) -> None:
     """Takes no note."""
 
 
@@ -36,7 +36,7 @@ class Phases:
         report: Where progress goes.
         seconds: How long the job may still take, from now on.
         earlier: How long each phase took in attempts before this one.
-        note: Told, often, the present phase and how long each has taken.
+        note: Told, often, how long each phase has taken.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Phases:
         now = time.monotonic()
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._since = now
-        self._note(self._phase, self.seconds)
+        self._note(self.seconds)
 
     def note(self, **metrics: float) -> None:
         """Adds numbers that every later report carries."""

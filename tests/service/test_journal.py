@@ -17,7 +17,7 @@ def written(folder: Path, writer: str = "me") -> Path:
     """A journal of a few lines."""
     found = Journal(folder, writer)
     found.keep("a", [1.5, "x", None])
-    found.clock("plan", {"load": 2.0, "plan": 3.0})
+    found.clock({"load": 2.0, "plan": 3.0})
     found.keep("b", {"deep": {"er": [True]}})
     return folder / FILE
 
@@ -30,7 +30,7 @@ def test_what_was_kept_is_recalled_by_the_next_attempt(tmp_path: Path) -> None:
         {"deep": {"er": [True]}},
         None,
     )
-    assert (again.before.phase, again.before.seconds, again.before.spent) == ("plan", {"load": 2.0, "plan": 3.0}, 5.0)
+    assert (again.before.seconds, again.before.spent) == ({"load": 2.0, "plan": 3.0}, 5.0)
 
 
 def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_a_torn_last_line_is_cut_off_and_written_anew(tmp_path: Path) -> None:
         b"\xff\xfe\n",
         b'{"type": "value"}\n',
         b'{"type": "value", "key": "a", "value": 1, "more": 2}\n',
-        b'{"type": "clock", "phase": "plan", "seconds": {"plan": -1e9}}\n',
-        b'{"type": "clock", "phase": "plan", "seconds": {"plan": NaN}}\n',
+        b'{"type": "clock", "seconds": {"plan": -1e9}}\n',
+        b'{"type": "clock", "seconds": {"plan": NaN}}\n',
         b'{"type": "header", "writer": "another"}\n',
         b'{"type": "value", "key": "a", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
     ],
@@ -123,7 +123,7 @@ def test_a_job_goes_on_where_nothing_can_be_written(tmp_path: Path) -> None:
 def test_the_clock_is_noted_once_in_a_while(tmp_path: Path) -> None:
     kept = Journal(tmp_path, "me")
     for tenth in range(100_000):
-        kept.clock("tune", {"load": 1.0, "tune": tenth / 10})
+        kept.clock({"load": 1.0, "tune": tenth / 10})
     lines = (tmp_path / FILE).read_text().splitlines()
     assert len(lines) < 1200
     last = json.loads(lines[-1])["seconds"]["tune"]
@@ -134,7 +134,7 @@ def test_work_is_kept_when_a_value_or_a_checkpoint_is_new_and_not_when_time_went
     marks = [work_kept(tmp_path)]
     found = Journal(tmp_path, "me")
     marks.append(work_kept(tmp_path))
-    found.clock("plan", {"plan": 100.0})
+    found.clock({"plan": 100.0})
     marks.append(work_kept(tmp_path))
     assert marks[0] == marks[1] == marks[2]
     found.keep("a", 1)

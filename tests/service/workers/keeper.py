@@ -21,7 +21,7 @@ order = WorkOrder.model_validate_json(sys.stdin.readline())
 journal = Journal(order.folder, "keeper")
 report = {"type": "progress", "phase": "plan", "fraction": 0.5, "metrics": {"limit": order.deadline_seconds}}
 print(json.dumps(report), flush=True)
-journal.clock("plan", {"plan": journal.before.spent + 5})
+journal.clock({"plan": journal.before.spent + 5})
 attempt = len(journal.before.values)
 if attempt < deaths:
     journal.keep(f"attempt {attempt}", 1)
