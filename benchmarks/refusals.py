@@ -196,7 +196,7 @@ def cases(server: Server, samples: Samples) -> Iterator[tuple[str, Callable[[], 
         while not children:
             time.sleep(0.2)
             children = psutil.Process(server.process.pid).children()
-        time.sleep(3)
+        time.sleep(1)  # nothing is kept yet; later, another worker would go on
         children[0].send_signal(signal.SIGKILL)
         return server.end(name)
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from compressors.analysis.segments import Analysis
 from compressors.graph import Graph, TensorSpec
+from compressors.memory import Memory, NoMemory
 from compressors.plan import Plan
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class Problem:
         seconds_left: Returns how long the strategy may still run.
         train: Trains on the job's training samples; None where the job does not train.
         task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
+        memory: What an earlier search on the same problem found out, and where this one keeps what it does.
     """
 
     graph: Graph
@@ -190,3 +192,4 @@ class Problem:
     seconds_left: Callable[[], float] = field(default=lambda: float("inf"))
     train: Trainer | None = None
     task: str | None = None
+    memory: Memory = field(default_factory=NoMemory)

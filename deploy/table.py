@@ -100,7 +100,12 @@ class LatencyTable:
     """
 
     def __init__(
-        self, settings: TableSettings, cache: Path, scratch: Path | None = None, cancel: threading.Event | None = None
+        self,
+        settings: TableSettings,
+        cache: Path,
+        scratch: Path | None = None,
+        cancel: threading.Event | None = None,
+        anchor: float | None = None,
     ) -> None:
         """Opens the cache.
 
@@ -109,6 +114,7 @@ class LatencyTable:
             cache: The cache's file; it is made if it does not exist.
             scratch: Folder for model files on their way; the system's by default.
             cancel: Set it from another thread to stop a measurement.
+            anchor: The `anchor` of a table that this one goes on from, so that both are on one scale.
 
         Raises:
             RuntimeMissingError: If the runtime is not installed.
@@ -127,13 +133,18 @@ class LatencyTable:
             settings.threads,
             settings.batch,
         )
-        self._anchor: float | None = None
+        self._anchor = anchor
         self._counts = TableCounts(0, 0)
 
     @property
     def counts(self) -> TableCounts:
         """Returns how many operators were measured, and how many were known."""
         return self._counts
+
+    @property
+    def anchor(self) -> float | None:
+        """Returns the seconds of the anchor that all times are given by; None before the first."""
+        return self._anchor
 
     def operators(self, operators: Sequence[OperatorSpec]) -> list[float]:
         """Returns seconds per operator, without what a model costs however small it is.

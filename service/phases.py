@@ -9,6 +9,9 @@ from contextlib import contextmanager
 Report = Callable[[str, float, str, Mapping[str, float]], None]
 """Takes phase, fraction of the whole job in [0, 1], one line for people, and the metrics known so far."""
 
+Note = Callable[[Mapping[str, float]], None]
+"""Takes the seconds of every phase so far."""
+
 SHARES: Mapping[str, float] = {
     "load": 0.03,
     "analyze": 0.02,
@@ -22,24 +25,37 @@ SHARES: Mapping[str, float] = {
 """Each phase's share of a typical job's time; they add up to 1."""
 
 
-class Phases:
-    """Turns what single phases say into progress of the whole job, which never goes backwards."""
+def _unnoted(_seconds: Mapping[str, float]) -> None:
+    """Takes no note."""
 
-    def __init__(self, report: Report, seconds: float) -> None:
-        """Starts the clock; `seconds` is how long the job may take."""
-        self._report = report
+
+class Phases:
+    """Turns what single phases say into progress of the whole job, which never goes backwards.
+
+    Args:
+        report: Where progress goes.
+        seconds: How long the job may still take, from now on.
+        earlier: How long each phase took in attempts before this one.
+        note: Told, often, how long each phase has taken.
+    """
+
+    def __init__(
+        self, report: Report, seconds: float, earlier: Mapping[str, float] | None = None, note: Note = _unnoted
+    ) -> None:
+        self._report, self._note = report, note
         self._started = time.monotonic()
         self._since = self._started
-        self._limit = seconds
+        self.seconds: dict[str, float] = dict(earlier or {})
+        self._earlier = sum(self.seconds.values())
+        self._limit = self._earlier + seconds
         self._fraction = 0.0
         self._phase = next(iter(SHARES))
         self._metrics: dict[str, float] = {}
-        self.seconds: dict[str, float] = {}
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started
+        """Seconds since the start, those of earlier attempts included."""
+        return self._earlier + time.monotonic() - self._started
 
     def seconds_left(self, reserve: float = 0.0) -> float:
         """Returns the seconds until the time limit, less what later phases need; below 0 when over."""
@@ -57,10 +73,16 @@ class Phases:
 
     def _switch(self, name: str) -> str:
         """Books the time since the last switch on the present phase, makes `name` present, and returns what was."""
-        now, outer = time.monotonic(), self._phase
-        self.seconds[outer] = self.seconds.get(outer, 0.0) + now - self._since
-        self._phase, self._since = name, now
+        outer = self._phase
+        self._book()
+        self._phase = name
         return outer
+
+    def _book(self) -> None:
+        now = time.monotonic()
+        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._since = now
+        self._note(self.seconds)
 
     def note(self, **metrics: float) -> None:
         """Adds numbers that every later report carries."""
@@ -71,6 +93,7 @@ class Phases:
 
         A metric `seconds_left` is the phase's own estimate; what is reported includes the phases that follow.
         """
+        self._book()
         told = dict(metrics or {})
         left = told.pop("seconds_left", None)
         self._metrics.update(told)

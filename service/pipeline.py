@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from pydantic import TypeAdapter
+
 from compressors.analysis import Analysis, analyse, merge_space
 from compressors.graph import Graph
+from compressors.memory import Memory, NoMemory, key_of, remembered
 from compressors.plan import Plan
 from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
 from compressors.signature import fingerprint
@@ -20,18 +23,22 @@ from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.regulariser import Regulariser
+from deploy.evaluate import Accuracy
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
+from service.attempt import opening, writer_of
 from service.candidates import candidates
 from service.data import Split
 from service.inputs import Model, Samples, load_model, load_samples
+from service.journal import TRAININGS, Journal
 from service.phases import Phases
 from service.phases import Report as ReportProgress
+from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
 from service.search import Found, Tools, search
-from service.shipping import Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
+from service.shipping import Contest, Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
 from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
@@ -43,6 +50,12 @@ PLANNING_SHARE = 0.5
 
 TUNING_SHARE = 0.6
 """Of the time that is left after planning, the part that fine-tuning may use of a job that has any."""
+
+_MOMENT = 1e-3
+"""Of a training that has used up its time."""
+
+_ANCHOR = "anchor"
+_ACCURACY: TypeAdapter[Accuracy | None] = TypeAdapter(Accuracy | None)
 
 QUICK_SECONDS = 4.0
 """How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
@@ -56,17 +69,20 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
         DataError: The samples cannot be used.
         DeployError: Exporting or measuring failed.
     """
-    phases = Phases(progress, order.deadline_seconds)
     order.out.mkdir(parents=True, exist_ok=True)
-    with phases.phase("load", "Loading and checking the model"):
+    writer = writer_of(order)
+    journal = Journal(order.folder, writer)
+    memory = JobMemory(journal, order.folder, writer)
+    phases = Phases(progress, order.deadline_seconds, journal.before.seconds, journal.clock)
+    with phases.phase("load", opening(journal.before)):
         model = load_model(order)
         samples = load_samples(order, model, outputs=math.prod(model.graph.outputs[0].shape))
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.parts.selection)
-        timer = _timer(order)
-        job = Job(order, phases, model, samples, baseline)
+        timer = _timer(order, memory)
+        job = Job(order, phases, model, samples, baseline, memory)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
@@ -82,13 +98,17 @@ class Job:
     model: Model
     samples: Samples
     baseline: Shipped
+    memory: Memory
 
-    def problem(self, analysis: Analysis, timer: LatencyTable) -> Problem:
+    def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
         """Returns the job as a strategy sees it."""
-        folded = self.baseline.graph
+        folded, timer = self.baseline.graph, RememberedTimer(table, self.memory)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
+        if table.anchor is not None and self.memory.recall(_ANCHOR) is None:
+            self.memory.keep(_ANCHOR, table.anchor)
         limit = engine_budget(self.order.spec)
-        for_training = (1 - PLANNING_SHARE) * self.phases.seconds_left(WIND_UP_SECONDS) if self._trains else 0.0
+        left = self._clock("training", WIND_UP_SECONDS)()
+        for_training = (1 - PLANNING_SHARE) * left if self._trains else 0.0
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
@@ -99,9 +119,14 @@ class Job:
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
-            seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS + for_training),
+            seconds_left=self._clock("planning", WIND_UP_SECONDS + for_training),
             train=self._train_part if self._trains else None,
+            memory=self.memory,
         )
+
+    def _clock(self, name: str, reserve: float) -> Readings:
+        """Returns the time that is left as decisions see it, `reserve` seconds kept back."""
+        return Readings(self.memory, name, partial(self.phases.seconds_left, reserve))
 
     @property
     def _trains(self) -> bool:
@@ -123,7 +148,7 @@ class Job:
             return Found()
         asked = self.order.spec.strategy
         strategy = find(asked.name)
-        tools = Tools(partial(self.time, problem), self.tune, partial(self.phases.seconds_left, WIND_UP_SECONDS))
+        tools = Tools(partial(self.time, problem), self.tune, self._clock("search", WIND_UP_SECONDS))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
@@ -136,8 +161,13 @@ class Job:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
         shipped = ship(graph, self.order.folder / "candidate.onnx", self.samples.parts.selection)
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
-        quick = contest(self.baseline, shipped, self.order.spec, settings)
-        return problem.baseline_seconds / quick.ratio.speedup
+
+        def timed() -> dict[str, float]:
+            quick = contest(self.baseline, shipped, self.order.spec, settings)
+            return {"seconds": problem.baseline_seconds / quick.ratio.speedup}
+
+        key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256)
+        return remembered(self.memory, key, ["seconds"], timed)["seconds"]
 
     def tune(self, candidate: Candidate) -> Tuned | None:
         """Fine-tunes a candidate within the job's limits."""
@@ -150,8 +180,8 @@ class Job:
         self, graph: Graph, share: float, progress: Progress, regulariser: Regulariser | None = None
     ) -> Tuned | None:
         """Trains a network; goes on where a worker that died had come to with the same network."""
-        asked = self.order.spec.fine_tuning
-        seconds = share * TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
+        asked, network = self.order.spec.fine_tuning, fingerprint(graph)
+        seconds = self._training_seconds(network, share)
         if seconds <= 0:
             return None
         config = TuneConfig(
@@ -159,7 +189,7 @@ class Job:
             batch=asked.batch,
             max_seconds=seconds,
             seed=self.order.spec.seed,
-            checkpoint=self.order.folder / "tuning" / fingerprint(graph)[:16],
+            checkpoint=self.order.folder / TRAININGS / network[:16],
             regulariser=regulariser,
             keep="best" if regulariser is None else "last",
         )
@@ -167,6 +197,17 @@ class Job:
             config = replace(config, learning_rates=(asked.learning_rate,))
         parts = self.samples.parts
         return tune(self.model.graph, graph, parts.fit, parts.selection, config, progress)
+
+    def _training_seconds(self, network: str, share: float) -> float:
+        """Returns how long a training may take; one that was begun before, what is left of the time it got then."""
+
+        def grant() -> dict[str, float]:
+            seconds = share * TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
+            return {"seconds": seconds, "begun": self.phases.elapsed}
+
+        got = remembered(self.memory, key_of("training", network, share), ["seconds", "begun"], grant)
+        # It was begun, so it is called again even when its time is over: it has a result, and returns that.
+        return max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
@@ -207,18 +248,26 @@ class Job:
     def _measure(self, candidate: Shipped | None) -> Ending:
         """Times and scores what may ship, and decides what does."""
         spec, validation = self.order.spec, self.samples.validation
-        reference = score(self.baseline, validation)
+        reference = self._scored(self.baseline, validation)
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
             verdict = judge_without_candidate(alone, engine_budget(spec), spec.accuracy_floor)
             return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
-        timed = contest(self.baseline, candidate, spec, timing_settings(spec))
-        accuracy = score(candidate, validation)
+        key = key_of("contest", self.baseline.artifact.sha256, candidate.artifact.sha256)
+        timed = recalled(
+            self.memory, key, Contest, lambda: contest(self.baseline, candidate, spec, timing_settings(spec))
+        )
+        accuracy = self._scored(candidate, validation)
         verdict = judge(Evidence(timed.check, timed.ratio, accuracy, spec.accuracy_floor))
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
         return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, accuracy))
+
+    def _scored(self, shipped: Shipped, validation: Split | None) -> Accuracy | None:
+        """Returns a file's accuracy on the validation samples; None where there is nothing to score it on."""
+        key = key_of("accuracy", shipped.artifact.sha256)
+        return recalled(self.memory, key, _ACCURACY, lambda: score(shipped, validation))
 
 
 def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
@@ -250,7 +299,7 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
 
 def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -> FloorFacts:
     started = phases.elapsed
-    timer = _timer(order)
+    timer = _timer(order, NoMemory())
     folded = fold_norms(model.graph)
     baseline = timer.networks([(folded.module, folded.inputs)])[0]
     problem = Problem(
@@ -272,7 +321,10 @@ def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -
     )
 
 
-def _timer(order: WorkOrder) -> LatencyTable:
+def _timer(order: WorkOrder, memory: Memory) -> LatencyTable:
+    """Returns the device, on the scale of an earlier attempt where there was one."""
     scratch = order.folder / "timing"
     scratch.mkdir(exist_ok=True)
-    return LatencyTable(table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch)
+    known = memory.recall(_ANCHOR)
+    anchor = known if isinstance(known, float) else None
+    return LatencyTable(table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch, anchor=anchor)

@@ -31,6 +31,7 @@ class ServerSettings(BaseModel):
         analysis_queue_limit: Dry runs that may wait.
         queue_limit: Jobs that may wait.
         max_attempts: How often a job may lose its worker to a dead server before it is given up.
+        worker_retries: How often a job whose worker died goes on in another, if it got further than before.
         worker_command: The worker program; reads a WorkOrder on stdin.
         worker_open_files: RLIMIT_NOFILE of a worker.
         worker_file_bytes: RLIMIT_FSIZE of a worker.
@@ -63,6 +64,7 @@ class ServerSettings(BaseModel):
     analysis_queue_limit: Annotated[int, Field(ge=0)] = 16
     queue_limit: Annotated[int, Field(ge=0)] = 1000
     max_attempts: Annotated[int, Field(ge=1)] = 2
+    worker_retries: Annotated[int, Field(ge=0)] = 2
     # -P: the working directory is the job's folder, and nothing in there may be imported.
     worker_command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-P", "-m", "service.worker")
     worker_open_files: Annotated[int, Field(ge=64)] = 4096

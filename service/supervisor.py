@@ -1,8 +1,9 @@
 """Which job runs when, and what becomes of it.
 
-A worker that dies makes its job FAILED (reason WORKER_DIED), without another try: the same input would most likely kill
-the next one too, and hours may have gone into it. Only a server that dies or is stopped puts its jobs back into the
-queue, because then the jobs are not the cause; up to `max_attempts` deaths, in case that they are.
+A server that dies or is stopped puts its jobs back into the queue, because they are not the cause; up to `max_attempts`
+deaths, in case that they are. A worker that dies by itself may well be killed by its input. So its job goes on, up to
+`worker_retries` times, only if it had kept some work that the attempt before had not: what kills every worker at the
+same place makes the job FAILED (reason WORKER_DIED) at the second try. Both go on from what the job's journal holds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +37,7 @@ from service.faults import TIME_LIMIT, UNEXPECTED, WORKER_DIED, WORKER_PROTOCOL,
 from service.jobs.job import Failure, Job
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
+from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
 from service.results import take_analysis, take_report
@@ -45,6 +48,8 @@ from service.work import AnalysisResult, WorkOrder
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _ANALYSIS_RETRY_SECONDS = 10.0
+_LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
+_OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")  # folders that the next attempt makes anew
 
 _T = TypeVar("_T")
 
@@ -62,6 +67,7 @@ class Supervisor:
         self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
+        self._deaths: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._scheduler: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
@@ -152,6 +158,7 @@ class Supervisor:
         )
 
     def _job_order(self, job: Job) -> WorkOrder:
+        left = job.spec.time_limit.total_seconds() - read_journal(self._folder / job.id).spent
         return self._order(
             WorkOrder(
                 job=job.name,
@@ -159,7 +166,7 @@ class Supervisor:
                 spec=job.spec,
                 folder=self._folder / job.id,
                 cache_folder=self._settings.state_dir / "cache",
-                deadline_seconds=job.spec.time_limit.total_seconds(),
+                deadline_seconds=max(left, _LEAST_SECONDS),
             )
         )
 
@@ -167,7 +174,8 @@ class Supervisor:
         """Makes the folder, brings everything that the spec names within reach, and fills in the rest."""
         roots = self._settings.data_roots
         order.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(order.out, ignore_errors=True)
+        for name in _OF_ONE_ATTEMPT:
+            shutil.rmtree(order.folder / name, ignore_errors=True)
         order.out.mkdir()
         files = local_files(order.spec, self._artifacts, roots, order.folder / "in")
         return order.model_copy(update={"files": files, "data_roots": roots, "server_pid": os.getpid()})
@@ -208,21 +216,22 @@ class Supervisor:
         _LOG.info("job %s starts, attempt %d", job.id, job.attempts)
         try:
             ending = await self._work(job, stop)
-            if ending is None and self._draining.is_set():
+            if ending is None:
                 job = await self._persist(lambda: self._jobs.requeue(job.id))
             else:
-                ending = ending or Ending(State.CANCELLED)
                 job = await self._persist(lambda: self._jobs.finish(job.id, ending))
         finally:
             self._stops.pop(job.id, None)
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
+            self._deaths.pop(job.id, None)
             await asyncio.to_thread(self._clear, job.id)
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
-        """Runs the worker; returns how the job ends, or None if it was stopped."""
+        """Runs the worker; returns how the job ends, or None if it was stopped or is to go on in another worker."""
         try:
             order = await asyncio.to_thread(self._job_order, job)
+            kept = await asyncio.to_thread(work_kept, order.folder)
             writer = ProgressWriter(
                 lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
             )
@@ -234,9 +243,21 @@ class Supervisor:
                 return await asyncio.to_thread(self._take_over, order, ended)
             if ended.stopped:
                 return None
-            return _failed(failure_of(ended, order.deadline_seconds))
+            failure = failure_of(ended, job.spec.time_limit.total_seconds())
+            went_on = await asyncio.to_thread(work_kept, order.folder) != kept
+            return None if went_on and self._goes_on(job, failure) else _failed(failure)
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
+
+    def _goes_on(self, job: Job, failure: Failure) -> bool:
+        """Returns whether a job whose worker had kept some work is tried again; counts its deaths."""
+        if failure.reason != WORKER_DIED.reason:
+            return False
+        self._deaths[job.id] += 1
+        if self._deaths[job.id] > self._settings.worker_retries:
+            return False
+        _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
+        return True
 
     def _take_over(self, order: WorkOrder, ended: Exit) -> Ending:
         assert ended.result is not None

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from compressors.batches import in_order
+from compressors.batches import count, in_order
+from compressors.memory import key_of, remembered
 from compressors.scores.entropy import EntropyConfig, entropies
+from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
 from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
@@ -44,14 +46,20 @@ class Entropy:
 
     def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
         """Returns the entropy of every site in bits, and lines found in the way that the options say."""
-        batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))
-        config = EntropyConfig(mask=mask_input(state.graph))
-        found = entropies(state.graph, batches, sites, config) if sites else {}
 
         def lines(chosen: Sequence[Site]) -> Mapping[str, Line]:
             return site_lines(state.graph, chosen, self.options.way, self.problem.calibration)
 
-        return Look({name: entropy.layer for name, entropy in found.items()}, state, lines)
+        names = [site.node for site in sites]
+        key = key_of(NAME, fingerprint(state.graph), names, self.options, count(self.problem.calibration))
+        scores = remembered(self.problem.memory, key, names, lambda: self._entropies(state, sites))
+        return Look(scores, state, lines)
+
+    def _entropies(self, state: State, sites: Sequence[Site]) -> dict[str, float]:
+        batches = (batch.inputs for batch in in_order(self.problem.calibration, 128, self.options.calibration_samples))
+        config = EntropyConfig(mask=mask_input(state.graph))
+        found = entropies(state.graph, batches, sites, config) if sites else {}
+        return {name: entropy.layer for name, entropy in found.items()}
 
 
 def begin(problem: Problem, options: EasierOptions) -> RoundSearch:

@@ -13,14 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from compressors.batches import in_order
+from compressors.batches import count, in_order
 from compressors.channel_line import Line
 from compressors.collapse import lines, site_statistics
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.harm import ScreenConfig, refitted, screen
+from compressors.memory import key_of, remembered, remembered_fit
 from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
+from compressors.signature import fingerprint
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 
@@ -82,6 +84,7 @@ class FittedSearch:
         self._screened: dict[Step, float] = {}
         self._refitted: dict[Step, float] = {}
         self._fitted: dict[tuple[Step, ...], Candidate] = {}
+        self._asked: str | None = None
 
     def floor(self) -> Plan:
         """Returns the plan with everything gone that can go, its latency measured; nothing is fitted."""
@@ -121,22 +124,37 @@ class FittedSearch:
     def _harms(self, reference: Reference) -> dict[Step, float]:
         """Returns the harm of each cut after refitting: found out where it matters, guessed elsewhere."""
         if not self._screened:
-            problem = self._problem
-            scores = screen(
-                problem.graph,
-                self._planner.alternatives,
-                problem.calibration,
-                reference,
-                ScreenConfig(seed=problem.seed, lines=self._lines_of()),
-                lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
-            )
-            self._screened = {step: score.divergence for step, score in scores.items()}
+            steps = [one.step for one in self._planner.alternatives]
+            key = key_of("screen", self._question(), steps)
+            places = [str(at) for at in range(len(steps))]
+            found = remembered(self._problem.memory, key, places, lambda: self._screen(steps, reference))
+            self._screened = {step: found[str(at)] for at, step in enumerate(steps)}
         return self._screened if self._settings.refit == "none" else self._refined(reference)
+
+    def _screen(self, steps: Sequence[Step], reference: Reference) -> dict[str, float]:
+        """Returns the harm of each cut alone, nothing refitted, by its place among the steps."""
+        problem = self._problem
+        scores = screen(
+            problem.graph,
+            self._planner.alternatives,
+            problem.calibration,
+            reference,
+            ScreenConfig(seed=problem.seed, lines=self._lines_of()),
+            lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
+        )
+        return {str(at): scores[step].divergence for at, step in enumerate(steps)}
+
+    def _question(self) -> str:
+        """Returns a key of everything that the judgement of a cut depends on besides the cut."""
+        if self._asked is None:
+            problem = self._problem
+            data = count(problem.calibration), count(problem.selection), problem.seed, problem.task
+            self._asked = key_of("cuts", fingerprint(problem.graph), self._settings, data)
+        return self._asked
 
     def _refined(self, reference: Reference) -> dict[Step, float]:
         screened, found = self._screened, self._refitted
         harms = _guess(screened, found)
-        config = self._fit_config(quick=True)
         before, most = len(found), self._settings.refinements
         while len(found) - before < most and self._time_left():
             on_path = {step for choice in self._planner.choices(harms) for step in choice.steps}
@@ -145,13 +163,23 @@ class FittedSearch:
             if not unknown:
                 break
             for step in unknown[: most - (len(found) - before)]:
-                self._report(0.3 + 0.2 * (len(found) - before) / most, f"judging with refitting: {step.label}")
-                score = refitted(
-                    self._problem.graph, step, self._problem.calibration, reference, config, self._lines_of()
-                )
-                found[step] = min(score.divergence, screened[step])
+                share = 0.3 + 0.2 * (len(found) - before) / most
+                found[step] = min(self._refitted_harm(step, reference, share), screened[step])
             harms = _guess(screened, found)
         return harms
+
+    def _refitted_harm(self, step: Step, reference: Reference, share: float) -> float:
+        """Returns the harm of one cut alone when everything behind it is refitted."""
+        problem = self._problem
+
+        def judge() -> dict[str, float]:
+            self._report(share, f"judging with refitting: {step.label}")
+            config = self._fit_config(quick=True)
+            score = refitted(problem.graph, step, problem.calibration, reference, config, self._lines_of())
+            return {"divergence": score.divergence}
+
+        key = key_of("refit", self._question(), step)
+        return remembered(problem.memory, key, ["divergence"], judge)["divergence"]
 
     def _fit_best(self, reference: Reference, harms: Mapping[Step, float]) -> list[Candidate]:
         chosen = self._planner.within(harms)[: self._settings.plans]
@@ -169,9 +197,12 @@ class FittedSearch:
         if steps not in self._fitted:
             problem = self._problem
             cut = apply(problem.graph, steps, self._lines_of())
-            result = fit(problem.graph, cut, steps, problem.calibration, self._fit_config(quick=False))
-            score = reference.score(result.graph.module)
-            self._fitted[steps] = Candidate(self._plan(one), result.graph, score, one.seconds)
+
+            def fitted() -> Graph:
+                return fit(problem.graph, cut, steps, problem.calibration, self._fit_config(quick=False)).graph
+
+            graph = remembered_fit(problem.memory, key_of("fit", self._question(), steps), cut, fitted)
+            self._fitted[steps] = Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
         return self._fitted[steps]
 
     def _fit_config(self, *, quick: bool) -> FitConfig:

@@ -21,12 +21,15 @@ from pydantic import Field
 
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
+from compressors.batches import count
 from compressors.channel_line import ChannelLine, Line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
+from compressors.memory import key_of, remembered_fit
 from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
+from compressors.signature import fingerprint
 from compressors.strategies.options import Options
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
@@ -237,7 +240,13 @@ class RoundSearch:
         cut = apply(look.state.restored, steps, self._lines(look, one))
         config = FitConfig(settings.refit, settings.calibration_samples, regression=RegressionConfig(seed=problem.seed))
         self._report(0.9, "refitting what follows the merges")
-        graph = cut if settings.refit == "none" else fit(problem.graph, cut, steps, problem.calibration, config).graph
+        graph = cut
+        if settings.refit != "none":
+            data = count(problem.calibration), problem.seed
+            key = key_of("fit", *map(fingerprint, (problem.graph, cut)), steps, settings, data)
+            graph = remembered_fit(
+                problem.memory, key, cut, lambda: fit(problem.graph, cut, steps, problem.calibration, config).graph
+            )
         return Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
 
     def _plan(self, one: Measured) -> Plan:

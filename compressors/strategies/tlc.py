@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
 from compressors.analysis.segments import Refusal
-from compressors.batches import in_order
+from compressors.batches import count, in_order
 from compressors.collapse import linearise, site_statistics
+from compressors.memory import key_of, remembered
 from compressors.score import Reference
 from compressors.scores.likelihood import channel_lines, likelihoods
 from compressors.scores.trial import Trials
+from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
 from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
@@ -54,15 +56,22 @@ class Trial:
 
     def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
         """Returns how much further from the original's decisions the network gets without each site, in nats."""
-        problem, lines = self.problem, self._lines(state.graph, sites)
+        problem, lines, names = self.problem, self._lines(state.graph, sites), [site.node for site in sites]
+        data = count(problem.calibration), count(problem.selection), problem.task
+        key = key_of(NAME, *map(fingerprint, (problem.graph, state.graph)), names, self.options, data)
+        scores = remembered(problem.memory, key, names, lambda: self._gaps(state.graph, names, lines))
+        return Look(scores, state, lambda chosen: {s.node: lines[s.node] for s in chosen if s.node in lines})
+
+    def _gaps(self, graph: Graph, names: Sequence[str], lines: Mapping[str, Line]) -> dict[str, float]:
+        """Returns how much each site's absence adds to the divergence, at least 0."""
+        problem = self.problem
         reference = Reference.of(problem.graph, problem.selection, _JUDGED_ON, 64, problem.task)
 
         def without(network: Graph, names: tuple[str, ...]) -> Graph:
             return linearise(network, {name: lines[name] for name in names if name in lines})
 
-        trials = Trials(state.graph, without, lambda network: reference.score(network.module).divergence)
-        scores = {name: max(0.0, gap) for name, gap in trials.gaps(site.node for site in sites).items()}
-        return Look(scores, state, lambda chosen: {s.node: lines[s.node] for s in chosen if s.node in lines})
+        trials = Trials(graph, without, lambda network: reference.score(network.module).divergence)
+        return {name: max(0.0, gap) for name, gap in trials.gaps(names).items()}
 
     def _lines(self, graph: Graph, sites: Sequence[Site]) -> Mapping[str, Line]:
         """Returns a line per site: its channels passed on, or made constant."""

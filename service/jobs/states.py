@@ -22,7 +22,7 @@ class State(StrEnum):
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
-        # Back to QUEUED: the server stopped, or died, while the worker was at it.
+        # Back to QUEUED: the server stopped or died while the worker was at it, or the worker died and goes on.
         State.RUNNING: frozenset({State.QUEUED, State.CANCELLING, State.SUCCEEDED, State.FAILED, State.EXPIRED}),
         # Whatever the worker still came up with: who asked for a stop gets a stop.
         State.CANCELLING: frozenset({State.CANCELLED}),

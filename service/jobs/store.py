@@ -185,7 +185,7 @@ class JobStore:
         return job
 
     def requeue(self, job_id: str) -> Job:
-        """Puts a RUNNING job back to QUEUED because the server stops; a CANCELLING one becomes CANCELLED.
+        """Puts a RUNNING job back to QUEUED, to go on in another worker; a CANCELLING one becomes CANCELLED.
 
         Raises:
             IllegalTransitionError: It is in neither state.

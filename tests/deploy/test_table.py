@@ -76,6 +76,10 @@ def test_the_second_call_measures_nothing(table: LatencyTable, tmp_path: Path, m
     again = LatencyTable(TableSettings(), tmp_path / "cache.db")
     assert again.operators(operators) == first
     assert again.counts == TableCounts(measured=0, cached=2)
+    # One that goes on from a machine of half the speed keeps to that scale.
+    assert table.anchor is not None
+    slower = LatencyTable(TableSettings(), tmp_path / "cache.db", anchor=2 * table.anchor)
+    assert slower.operators(operators) == [2 * seconds for seconds in first]
 
 
 def test_only_what_is_new_is_measured(table: LatencyTable) -> None:

@@ -63,3 +63,24 @@ def test_metrics_stay_but_an_estimate_counts_once_and_includes_what_follows() ->
     _, _, _, half = listener.calls[-2]
     assert half["seconds_left"] > 5.0
     assert listener.calls[-1][3] == {"loss": 1.0}
+
+
+def test_the_time_of_earlier_attempts_counts() -> None:
+    phases = Phases(Listener(), 60, {"load": 5.0, "plan": 30.0})
+    with phases.phase("load", "loading again"):
+        pass
+    assert 35 <= phases.elapsed < 40
+    assert 55 < phases.seconds_left() <= 60
+    assert phases.seconds["load"] >= 5.0
+    assert sum(phases.seconds.values()) <= phases.elapsed
+
+
+def test_note_is_taken_of_every_report() -> None:
+    notes = []
+    phases = Phases(Listener(), 60, {"load": 5.0}, lambda seconds: notes.append(dict(seconds)))
+    with phases.phase("plan", "planning"):
+        phases(0.5, "half")
+    assert [set(seconds) for seconds in notes] == [{"load"}, *[{"load", "plan"}] * 3]
+    spent = [sum(seconds.values()) for seconds in notes]
+    assert spent == sorted(spent)
+    assert spent[0] >= 5.0

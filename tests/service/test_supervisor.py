@@ -56,6 +56,36 @@ async def test_a_job_without_a_result_says_why(
     assert job.HasField("end_time")
 
 
+@pytest.mark.parametrize(
+    ("command", "retries", "state", "attempts"),
+    [
+        (("keeper", "2"), 2, State.STATE_SUCCEEDED, 3),
+        (("keeper", "3"), 2, State.STATE_FAILED, 3),
+        (("keeper", "1"), 0, State.STATE_FAILED, 1),
+        (("keeper", "1", "stuck"), 2, State.STATE_FAILED, 2),
+        (("keeper", "0", "stuck"), 2, State.STATE_FAILED, 1),
+    ],
+)
+async def test_a_job_whose_worker_died_goes_on_while_it_gets_further(
+    tmp_path: Path, command: tuple[str, ...], retries: int, state: State.ValueType, attempts: int
+) -> None:
+    settings = settings_for(tmp_path, worker_command=worker_command(*command), worker_retries=retries)
+    async with running(settings) as stub:
+        job = await finished(stub, (await start_job(stub)).name)
+
+    assert (job.state, job.attempts) == (state, attempts)
+    assert job.error.reason == ("WORKER_DIED" if state == State.STATE_FAILED else "")
+
+
+async def test_a_job_that_goes_on_gets_what_is_left_of_its_time(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path, worker_command=worker_command("keeper", "2"))) as stub:
+        job = await start_job(stub)
+        story = await follow(stub, job.name)
+    limits = [event.progress.metrics["limit"] for event in story if event.HasField("progress")]
+
+    assert limits == [job.spec.time_limit.ToSeconds() - spent for spent in (0, 5, 10)]
+
+
 async def test_a_worker_that_cannot_be_started_fails_the_job(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path, worker_command=("/nonexistent",))) as stub:
         job = await finished(stub, (await start_job(stub)).name)
