@@ -51,6 +51,7 @@ class ScreenConfig:
         memory_bytes: Tensors at the ends of all cuts are kept, up to this; fewer samples are taken to stay below.
         seed: For positions.
         lines: What takes the place of activations in merges, by node; nothing where there is none.
+        enough: Asked after every batch that cuts are scored on; the rest is left out when it says yes.
     """
 
     samples: int = 256
@@ -60,6 +61,7 @@ class ScreenConfig:
     memory_bytes: int = 3 * 2**30
     seed: int = 0
     lines: Mapping[str, Line] = field(default_factory=dict)
+    enough: Callable[[], bool] = lambda: False
 
 
 def screen(
@@ -93,7 +95,10 @@ def screen(
             found[step].append(scores)
         done += len(batch)
         heartbeat(0.5 + 0.5 * done / total)
-    return {step: reference.compare(torch.cat(scores)) for step, scores in found.items()}
+        if config.enough():
+            break
+    judged = reference.first(done)
+    return {step: judged.compare(torch.cat(scores)) for step, scores in found.items()}
 
 
 def _scores(

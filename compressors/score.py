@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,6 +74,11 @@ class Reference:
         targets = torch.cat(labels)
         chosen = choose_task(original, targets) if task is None else task_named(task)
         return Reference(samples, torch.cat(found), targets, batch, chosen, torch.cat(masks) if masks else None)
+
+    def first(self, count: int) -> Reference:
+        """Returns the same for the first so many samples."""
+        mask = None if self.mask is None else self.mask[:count]
+        return replace(self, outputs=self.outputs[:count], labels=self.labels[:count], mask=mask)
 
     def score(self, module: nn.Module) -> Score:
         """Returns how `module`, in eval mode, on whatever device it is, compares on all of them."""

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -27,7 +29,7 @@ from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
@@ -37,9 +39,15 @@ if TYPE_CHECKING:
 
 _FIRST_RATIO: Mapping[StepKind, float] = {"regress": 0.3, "remove": 0.02, "merge": 0.3}
 """Share of a cut's screened harm that refitting may leave; removals look far worse than they are before it."""
+_USUAL_RATIO: Mapping[StepKind, float] = {"regress": 0.7, "remove": 0.2, "merge": 0.7}
+"""Share that refitting usually leaves, for cuts that nobody looked at closer before plans are made of them."""
+_SCREENING_SHARE = 0.4
+"""Of the time that is left, what judging cuts alone may take; it is done on fewer samples where that is not enough."""
+_JUDGING_SHARE = 0.5
+"""Of the time that is left then, what judging with refitting may take; plans have to be measured and fitted too."""
 _JUDGED_ON = 256
 """Selection samples that single cuts are judged on; plans are judged on all."""
-_LINES_FROM = 512
+_LINES_FROM = 256
 """Calibration samples that lines are fitted on."""
 _ROUNDS = 4
 """Times that the table's budget is corrected by a measurement."""
@@ -100,7 +108,7 @@ class FittedSearch:
         harms = self._harms(self._reference(_JUDGED_ON))
         for round_ in range(_ROUNDS):
             self._report(0.5 + 0.05 * round_, "measuring plans")
-            if not self._planner.propose(harms, self._settings.plans - 1):
+            if not self._planner.propose(harms, self._settings.plans - 1) or not self._time_left():
                 break
         fitted = self._fit_best(self._reference(), harms)
         return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
@@ -139,7 +147,7 @@ class FittedSearch:
             self._planner.alternatives,
             problem.calibration,
             reference,
-            ScreenConfig(seed=problem.seed, lines=self._lines_of()),
+            ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=self._until(_SCREENING_SHARE)),
             lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
         )
         return {str(at): scores[step].divergence for at, step in enumerate(steps)}
@@ -155,18 +163,20 @@ class FittedSearch:
     def _refined(self, reference: Reference) -> dict[Step, float]:
         screened, found = self._screened, self._refitted
         harms = _guess(screened, found)
-        before, most = len(found), self._settings.refinements
-        while len(found) - before < most and self._time_left():
+        before, most, enough = len(found), self._settings.refinements, self._until(_JUDGING_SHARE)
+        while len(found) - before < most and not enough():
             on_path = {step for choice in self._planner.choices(harms) for step in choice.steps}
             # The most doubtful first: what was guessed from the largest screened harm.
             unknown = sorted(on_path - set(found), key=lambda step: (-screened[step], step.exit))
             if not unknown:
                 break
             for step in unknown[: most - (len(found) - before)]:
+                if enough():
+                    break
                 share = 0.3 + 0.2 * (len(found) - before) / most
                 found[step] = min(self._refitted_harm(step, reference, share), screened[step])
             harms = _guess(screened, found)
-        return harms
+        return _estimate(screened, found)
 
     def _refitted_harm(self, step: Step, reference: Reference, share: float) -> float:
         """Returns the harm of one cut alone when everything behind it is refitted."""
@@ -219,6 +229,12 @@ class FittedSearch:
     def _time_left(self) -> bool:
         return self._problem.seconds_left() > 0
 
+    def _until(self, share: float) -> Callable[[], bool]:
+        """Returns a function that says when a share of the time that is left now has gone."""
+        now = self._problem.seconds_left()
+        end = (1 - share) * now if math.isfinite(now) else 0.0
+        return lambda: self._problem.seconds_left() <= max(0.0, end)
+
     def _report(self, fraction: float, message: str) -> None:
         self._done = max(self._done, fraction)
         self._problem.progress(self._done, message)
@@ -257,6 +273,18 @@ def _guess(screened: Mapping[Step, float], found: Mapping[Step, float]) -> dict[
     """Returns found harms, and for the others what refitting would leave at best: the screened harm times a ratio."""
     ratio = {kind: _best_ratio(kind, screened, found) for kind in _FIRST_RATIO}
     return {step: found.get(step, harm * ratio[step.kind]) for step, harm in screened.items()}
+
+
+def _estimate(screened: Mapping[Step, float], found: Mapping[Step, float]) -> dict[Step, float]:
+    """Returns found harms, and for the others what refitting is likely to leave: plans are made of these."""
+    ratio = {kind: _usual_ratio(kind, screened, found) for kind in _USUAL_RATIO}
+    return {step: found.get(step, harm * ratio[step.kind]) for step, harm in screened.items()}
+
+
+def _usual_ratio(kind: StepKind, screened: Mapping[Step, float], found: Mapping[Step, float]) -> float:
+    """Returns the median share of the screened harm that refitting has left so far."""
+    shares = [harm / screened[step] for step, harm in found.items() if step.kind == kind and screened[step] > 0]
+    return statistics.median([_USUAL_RATIO[kind], *shares])
 
 
 def _best_ratio(kind: StepKind, screened: Mapping[Step, float], found: Mapping[Step, float]) -> float:
