@@ -76,7 +76,8 @@ class JobMemory:
     def recall_weights(self, key: str) -> Mapping[str, torch.Tensor] | None:
         """Returns the tensors that were kept under the key; None where none were."""
         state = checkpoint.load(self._place(key), self._mark(key))
-        return None if state is None else state.get("weights")
+        weights = None if state is None else state.get("weights")
+        return weights if isinstance(weights, dict) else None
 
     def keep_weights(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
         """Keeps tensors, as far as there is room."""

@@ -1,8 +1,10 @@
 """What was found out once is not found out again, as far as it is what was asked for."""
 
 import pytest
+import torch
 
-from compressors.memory import NoMemory, key_of, remembered
+from compressors.memory import NoMemory, key_of, remembered, remembered_fit
+from tests.compressors.networks import graph_of
 
 
 class Shelf(dict):
@@ -56,3 +58,20 @@ def test_a_key_tells_kinds_and_parts_apart() -> None:
     keys = {key_of("a", 1, 2), key_of("a", 12), key_of("b", 1, 2), key_of("a", "1", 2)}
     assert len(keys) == 4
     assert key_of("a", 1, (2, "x")) == key_of("a", 1, (2, "x"))
+
+
+def test_a_fit_is_done_once_and_that_of_another_structure_anew() -> None:
+    shelf, graphs = Shelf(), [graph_of(name) for name in ("resnet-a", "mobilenet")]
+    for graph in graphs:
+        assert remembered_fit(shelf, "key", graph, graph.copied) is not graph
+    kept = remembered_fit(shelf, "key", graphs[1], lambda: pytest.fail("fitted again"))
+    weights = graphs[1].module.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in kept.module.state_dict().items())
+
+
+def test_a_start_is_not_changed_by_what_was_kept() -> None:
+    shelf, graph = Shelf(), graph_of("resnet-a")
+    before = {name: value.clone() for name, value in graph.module.state_dict().items()}
+    shelf.keep_weights("key", {name: torch.zeros_like(value) for name, value in before.items()})
+    remembered_fit(shelf, "key", graph, graph.copied)
+    assert all(torch.equal(value, before[name]) for name, value in graph.module.state_dict().items())

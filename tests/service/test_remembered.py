@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from compressors.graph import TensorSpec
-from compressors.memory import remembered_fit
 from compressors.problem import Candidate, Problem
 from compressors.strategies import STRATEGIES
 from deploy.measure.report import Budget, compare, meets
@@ -180,12 +179,3 @@ def test_a_job_goes_on_where_no_weights_can_be_written(tmp_path: Path) -> None:
     (tmp_path / FITS).write_text("a file where the folder would be")
     memory.keep_weights("key", {"a": torch.ones(3)})
     assert memory.recall_weights("key") is None
-
-
-def test_a_fit_of_another_structure_is_done_anew() -> None:
-    shelf, graphs = Shelf(), [graph_of(name) for name in ("resnet-a", "mobilenet")]
-    for graph in graphs:
-        assert remembered_fit(shelf, "key", graph, graph.copied) is not graph
-    kept = remembered_fit(shelf, "key", graphs[1], lambda: pytest.fail("fitted again"))
-    weights = graphs[1].module.state_dict()
-    assert all(torch.equal(value, weights[name]) for name, value in kept.module.state_dict().items())
