@@ -1,8 +1,8 @@
 """Keeps explicit padding in front of a max pool apart from the pool's own.
 
 A max pool ignores its own padding, as if it were minus infinity, while a `Pad` of zeros in front of it takes part in
-the maximum. ONNX Runtime's pad fusion and onnxsim's both move those zeros into the pool, which changes every window at the
-border whose values are all negative (onnxsim issue 290). Neither does so where the `Pad` names its axes.
+the maximum. ONNX Runtime's pad fusion and onnxsim's both move those zeros into the pool, which changes every window at
+the border whose values are all negative (onnxsim issue 290). Neither does so where the `Pad` names its axes.
 """
 
 from __future__ import annotations

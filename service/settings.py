@@ -63,7 +63,7 @@ class ServerSettings(BaseModel):
     analyses: Annotated[int, Field(ge=1, le=256)] = 1
     analysis_queue_limit: Annotated[int, Field(ge=0)] = 16
     queue_limit: Annotated[int, Field(ge=0)] = 1000
-    max_attempts: Annotated[int, Field(ge=1)] = 2
+    max_attempts: Annotated[int, Field(ge=1)] = 5
     worker_retries: Annotated[int, Field(ge=0)] = 2
     # -P: the working directory is the job's folder, and nothing in there may be imported.
     worker_command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-P", "-m", "service.worker")
