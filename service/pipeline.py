@@ -5,16 +5,19 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
+
 from compressors.analysis import Analysis, analyse, merge_space
+from compressors.batches import count, fetch
 from compressors.graph import Graph
 from compressors.plan import Plan
 from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
+from compressors.problem import Samples as EngineSamples
 from compressors.signature import fingerprint
 from compressors.strategies import find
 from compressors.surgery import fold_norms
@@ -23,15 +26,16 @@ from compressors.tune.regulariser import Regulariser
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.candidates import candidates
-from service.data import Split
 from service.inputs import Model, Samples, load_model, load_samples
 from service.phases import Phases
 from service.phases import Report as ReportProgress
+from service.quality import Goal, classes, goal
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
+from service.scoring import Scorer
 from service.search import Found, Tools, search
-from service.shipping import Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
+from service.shipping import Shipped, contest, engine_budget, ship, table_settings, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
 from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
@@ -48,6 +52,10 @@ QUICK_SECONDS = 4.0
 """How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
 
 
+_TOLD_BY = 256
+"""Samples whose targets tell the task."""
+
+
 def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     """Does a job and returns its report; the files lie in `order.out`.
 
@@ -60,17 +68,23 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     order.out.mkdir(parents=True, exist_ok=True)
     with phases.phase("load", "Loading and checking the model"):
         model = load_model(order)
-        samples = load_samples(order, model, outputs=math.prod(model.graph.outputs[0].shape))
+        samples = load_samples(order, model, outputs=classes(model.graph, order.spec.task))
+        wanted = goal(order.spec, model.graph, _targets(samples))
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        baseline = ship(model.graph, order.out / "baseline.onnx", samples.parts.selection)
+        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection)
         timer = _timer(order)
-        job = Job(order, phases, model, samples, baseline)
+        job = Job(order, phases, model, samples, baseline, wanted)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
     return job.conclude(problem, found)
+
+
+def _targets(samples: Samples) -> torch.Tensor:
+    selection = samples.feeds.selection
+    return fetch(selection, range(min(_TOLD_BY, count(selection)))).labels
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,7 @@ class Job:
     model: Model
     samples: Samples
     baseline: Shipped
+    goal: Goal
 
     def problem(self, analysis: Analysis, timer: LatencyTable) -> Problem:
         """Returns the job as a strategy sees it."""
@@ -94,13 +109,14 @@ class Job:
             analysis=analysis,
             budget_seconds=limit.of(seconds),
             baseline_seconds=seconds,
-            calibration=self.samples.parts.calibration,
-            selection=self.samples.parts.selection,
+            calibration=self.samples.feeds.calibration,
+            selection=self.samples.feeds.selection,
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
             seconds_left=partial(self.phases.seconds_left, WIND_UP_SECONDS + for_training),
             train=self._train_part if self._trains else None,
+            task=self.goal.task.name,
         )
 
     @property
@@ -128,13 +144,13 @@ class Job:
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
             self.phases.note(floor_ms=(floor.predicted_seconds or 0.0) * 1e3)
-            found = search(problem, started, tools, self.order.spec.accuracy_floor)
+            found = search(problem, started, tools, self.goal)
         found.floor_seconds = floor.predicted_seconds
         return found
 
     def time(self, problem: Problem, graph: Graph) -> float:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
-        shipped = ship(graph, self.order.folder / "candidate.onnx", self.samples.parts.selection)
+        shipped = ship(graph, self.order.folder / "candidate.onnx", self._selection)
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
         quick = contest(self.baseline, shipped, self.order.spec, settings)
         return problem.baseline_seconds / quick.ratio.speedup
@@ -155,6 +171,7 @@ class Job:
         if seconds <= 0:
             return None
         config = TuneConfig(
+            task=self.goal.task.name,
             epochs=share * asked.epochs,
             batch=asked.batch,
             max_seconds=seconds,
@@ -165,8 +182,8 @@ class Job:
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
-        parts = self.samples.parts
-        return tune(self.model.graph, graph, parts.fit, parts.selection, config, progress)
+        feeds = self.samples.feeds
+        return tune(self.model.graph, graph, feeds.fit, feeds.selection, config, progress)
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
@@ -191,6 +208,7 @@ class Job:
                     problem,
                     found,
                     ending,
+                    self.goal,
                     dict(self.phases.seconds),
                     self.phases.elapsed,
                 )
@@ -201,24 +219,25 @@ class Job:
         return report
 
     @property
-    def _selection(self) -> Split:
-        return self.samples.parts.selection
+    def _selection(self) -> EngineSamples:
+        return self.samples.feeds.selection
 
     def _measure(self, candidate: Shipped | None) -> Ending:
         """Times and scores what may ship, and decides what does."""
-        spec, validation = self.order.spec, self.samples.validation
-        reference = score(self.baseline, validation)
+        spec, original = self.order.spec, self.baseline.artifact.path
+        scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal)
+        reference = scorer.score(original)
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
-            verdict = judge_without_candidate(alone, engine_budget(spec), spec.accuracy_floor)
+            verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
             return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
         timed = contest(self.baseline, candidate, spec, timing_settings(spec))
-        accuracy = score(candidate, validation)
-        verdict = judge(Evidence(timed.check, timed.ratio, accuracy, spec.accuracy_floor))
+        scored = scorer.score(candidate.artifact.path)
+        verdict = judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal))
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
-        return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, accuracy))
+        return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, scored))
 
 
 def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:

@@ -17,6 +17,14 @@ ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 MAX_TIME_LIMIT = timedelta(days=7)
+TaskName = Literal["classification", "multi_label", "denoising", "none"]
+OTHER_TASK_NAMES = {
+    "image_classification": "classification",
+    "text_classification": "classification",
+    "distillation": "none",
+}
+"""What people also call tasks of the engine, `compressors.tasks`."""
+
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
@@ -190,6 +198,19 @@ class JobSpec(_Frozen):
     accuracy_floor: Fraction | None = None
     time_limit: timedelta = timedelta(hours=1)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    task: TaskName | None = None
+    quality_floor: float | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _other_names(cls, value: Any) -> Any:
+        return OTHER_TASK_NAMES.get(value, value) if isinstance(value, str) and value else value or None
+
+    @model_validator(mode="after")
+    def _one_floor(self) -> JobSpec:
+        if self.accuracy_floor is not None and self.quality_floor is not None:
+            raise ValueError("accuracy_floor and quality_floor bound the same figure; give one of the two")
+        return self
 
     @field_validator("time_limit", mode="before")
     @classmethod
