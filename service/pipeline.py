@@ -51,7 +51,6 @@ TUNING_SHARE = 0.6
 QUICK_SECONDS = 4.0
 """How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
 
-
 _TOLD_BY = 256
 """Samples whose targets tell the task."""
 
