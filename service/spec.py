@@ -11,20 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from service.tasknames import OTHER_TASK_NAMES, TaskName
+
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
 ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 MAX_TIME_LIMIT = timedelta(days=7)
-TaskName = Literal["classification", "multi_label", "denoising", "none"]
-OTHER_TASK_NAMES = {
-    "image_classification": "classification",
-    "text_classification": "classification",
-    "distillation": "none",
-}
-"""What people also call tasks of the engine, `compressors.tasks`."""
-
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 

@@ -35,6 +35,7 @@ from service.report.schema import (
     Report,
     SpeedupReport,
     StepReport,
+    TuningReport,
 )
 from service.scoring import FileScore
 from service.search import Found, Trial
@@ -129,7 +130,7 @@ def assemble(facts: Facts) -> Report:
         refusals=tuple(
             RefusalReport(where=r.where, code=r.code, reason=r.reason) for r in facts.problem.analysis.refusals
         ),
-        tuning=None if facts.chosen is None or facts.chosen.tuned is None else describe_tuning(facts.chosen.tuned, facts.goal),
+        tuning=_tuning(facts),
         data=_data(facts),
         accuracy_floor=spec.accuracy_floor,
         quality_floor=facts.goal.floor,
@@ -280,6 +281,11 @@ def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
         chosen=trial is facts.chosen,
         selection_quality=facts.goal.of(trial.score),
     )
+
+
+def _tuning(facts: Facts) -> TuningReport | None:
+    tuned = None if facts.chosen is None else facts.chosen.tuned
+    return None if tuned is None else describe_tuning(tuned, facts.goal)
 
 
 def _data(facts: Facts) -> DataReport:

@@ -246,9 +246,7 @@ def _references(report: Report, measure: _Measure, axes: Frame) -> list[Point]:
     return points
 
 
-def best_measured(
-    candidates: Sequence[CandidateReport], figure: FigureReport = _ACCURACY
-) -> list[CandidateReport]:
+def best_measured(candidates: Sequence[CandidateReport], figure: FigureReport = _ACCURACY) -> list[CandidateReport]:
     """Returns the measured networks that no other beats in both latency and score, fastest first.
 
     Args:

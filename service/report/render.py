@@ -63,7 +63,9 @@ def _environment() -> Environment:
         bytes=formats.size,
         words=_words,
     )
-    environment.globals.update(change=formats.change, points=formats.points, figure_value=value_text, figure_change=change_text)
+    environment.globals.update(
+        change=formats.change, points=formats.points, figure_value=value_text, figure_change=change_text
+    )
     return environment
 
 
