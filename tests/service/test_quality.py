@@ -104,7 +104,7 @@ def test_a_figure_that_is_not_the_task_s_says_nothing_about_its_floor() -> None:
 def test_without_a_task_the_figure_is_how_far_the_network_is_from_the_original() -> None:
     assert Goal(TASKS["none"]).of(Score(0.25, 0.75, None, 4)) == 0.25
     assert Goal(TASKS["classification"]).of(Score(0.25, 0.75, None, 4)) is None
-    assert Goal(TASKS["denoising"]).of(Score(0.25, 0.75, None, 4, 0.1, "noise-prediction error", False)) == 0.1  # noqa: FBT003
+    assert Goal(TASKS["denoising"]).of(Score(0.25, 0.75, None, 4, 0.1, "noise-prediction error", False)) == 0.1
 
 
 def test_labels_count_only_where_outputs_are_scores() -> None:
