@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Axis = Literal["accuracy", "quality", "agreement", "divergence"]
 
 _SHOWN_POINTS = 25.0
+_SHOWN_TIMES = 3.0
 _ACCURACY: Final = FigureReport()
 _AGREEMENT: Final = FigureReport(name="agreement with the original")
 
@@ -48,7 +49,7 @@ class _Measure:
 
     def place(self, axes: Frame, value: float) -> float:
         """Returns the coordinate of a value; one that is far worse than all others is drawn at the edge."""
-        return axes.y(value) if self.lower else axes.y.clamped(value)
+        return axes.y.clamped(value)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,10 @@ def _frame(report: Report, tried: Sequence[CandidateReport], measure: _Measure) 
     scores += [end for value in _validated(report, measure).values() for end in value]
     titles = ("latency in ms", measure.title)
     if measure.lower:
-        up = padded([0.0, *scores], 0.08)
+        best = min(scores)
+        # Nothing is left of a task that a network does many times worse; drawn to scale it would hide all others.
+        near = [value for value in scores if value <= _SHOWN_TIMES * best] if best > 0 else [0.0, *scores]
+        up = padded(near if measure.axis == "quality" else [0.0, *scores], 0.08)
         return frame(padded(times, 0.08), (up[1], up[0]), titles, rows=1)
     if measure.axis == "agreement":
         scores.append(100.0)
@@ -207,7 +211,7 @@ def _point(candidate: CandidateReport, measure: _Measure, axes: Frame) -> Point:
         title=f"{candidate.label}: {formats.milliseconds(latency)} {'measured' if measured else 'predicted'}, "
         f"{_said(measure, score)} on the held-back samples{', returned' if candidate.chosen else ''}",
         hollow=not measured,
-        beyond=not measure.lower and score < axes.y.low,
+        beyond=score > axes.y.low if measure.lower else score < axes.y.low,
     )
 
 

@@ -23,7 +23,7 @@ from tests.service.runs import MODEL, TRAIN, VALIDATION, run, write_npz, write_p
 
 RAW = Preprocessing(raw=True)
 CLASSES = 6
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def outputs(report_folder: Path, name: str, *inputs: np.ndarray) -> list[np.ndarray]:
