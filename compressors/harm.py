@@ -22,7 +22,7 @@ from compressors.batches import in_order
 from compressors.calibrate import Moments, Operator, Rows, picks, solve_ridge
 from compressors.execute import Stream, evaluate
 from compressors.fit import FitConfig, fit
-from compressors.score import Reference, logits
+from compressors.score import Reference, joined, tensors
 from compressors.surgery import apply
 from compressors.surgery.stretch import AffineStretch
 from compressors.surgery.unmerged import unmerged
@@ -88,23 +88,23 @@ def screen(
         if alternative.step.kind == "merge"
     }
     operators |= _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
-    found: dict[Step, list[torch.Tensor]] = {alternative.step: [] for alternative in alternatives}
+    found: dict[Step, list[tuple[torch.Tensor, ...]]] = {alternative.step: [] for alternative in alternatives}
     total, done = len(reference.labels), 0
     for batch in in_order(reference.samples, reference.batch, total):
-        for step, scores in _scores(graph, batch.inputs, list(found), operators):
-            found[step].append(scores)
+        for step, outputs in _outputs(graph, batch.inputs, list(found), operators):
+            found[step].append(outputs)
         done += len(batch)
         heartbeat(0.5 + 0.5 * done / total)
         if config.enough():
             break
     judged = reference.first(done)
-    return {step: judged.compare(torch.cat(scores)) for step, scores in found.items()}
+    return {step: judged.compare(joined(outputs)) for step, outputs in found.items()}
 
 
-def _scores(
+def _outputs(
     graph: Graph, inputs: tuple[torch.Tensor, ...], steps: Sequence[Step], operators: Mapping[Step, nn.Module]
-) -> Iterator[tuple[Step, torch.Tensor]]:
-    """Yields the class scores of one batch under each step; what lies before a step's exit is computed once."""
+) -> Iterator[tuple[Step, tuple[torch.Tensor, ...]]]:
+    """Yields the outputs of one batch under each step; what lies before a step's exit is computed once."""
     by_exit: dict[str, list[Step]] = defaultdict(list)
     for step in steps:
         by_exit[step.exit].append(step)
@@ -141,14 +141,14 @@ def _rest(
     values: dict[str, object],
     step: Step,
     operators: Mapping[Step, nn.Module],
-) -> torch.Tensor:
-    """Returns the class scores when `step` gives the value of its exit."""
+) -> tuple[torch.Tensor, ...]:
+    """Returns the outputs when `step` gives the value of its exit."""
     values = dict(values)
     read = [values[name] for name in _reads(step, operators)]
     with torch.no_grad():
         values[step.exit] = read[0] if step.kind == "remove" else operators[step](*read)
         evaluate(module, nodes, values)
-    return logits(values[nodes[-1].name])
+    return tensors(values[nodes[-1].name])
 
 
 def _fitted(

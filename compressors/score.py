@@ -10,10 +10,10 @@ import torch
 
 from compressors.batches import in_order
 from compressors.problem import Score
-from compressors.tasks import Classification, Task, choose_task, task_named
+from compressors.tasks import Classification, Task, Unlabelled, choose_task, judged_output, task_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
@@ -21,31 +21,39 @@ if TYPE_CHECKING:
     from compressors.problem import Samples
 
 
-def logits(output: Any) -> torch.Tensor:
-    """Returns what a network's output is judged by, (batch, ...), float32: its first tensor."""
-    first = output[0] if isinstance(output, tuple | list) else output
-    assert isinstance(first, torch.Tensor)
-    return first.float()
+_REST = Unlabelled()
+"""How the outputs that no target belongs to are compared."""
+
+
+def tensors(output: Any) -> tuple[torch.Tensor, ...]:
+    """Returns a network's outputs, each (batch, ...), float32, whether it gives one tensor or several."""
+    several = output if isinstance(output, tuple | list) else (output,)
+    return tuple(each.float() for each in several)
 
 
 @dataclass(frozen=True)
 class Reference:
     """The original's outputs on some samples, computed once, so that many candidates can be compared with it.
 
+    Where there are several outputs, divergence and agreement are the means over them: of the one that is judged as the
+    task has it, of the others by their squared error relative to the original's variance.
+
     Attributes:
         samples: What they were computed on.
-        outputs: (n, ...), float32.
+        outputs: Each (n, ...), float32.
         labels: Targets, (n, ...); int64 -1 where there is none.
         batch: Samples per batch.
-        task: What the outputs mean.
+        task: What the judged output means.
+        judged: Which output the targets belong to.
         mask: Which tokens of a sample count, bool (n, tokens); None for all. Matters for outputs (n, tokens, width).
     """
 
     samples: Samples
-    outputs: torch.Tensor
+    outputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor
     batch: int
     task: Task = field(default_factory=Classification)
+    judged: int = 0
     mask: torch.Tensor | None = None
 
     @staticmethod
@@ -73,31 +81,37 @@ class Reference:
                 masks += [] if place is None else [part.inputs[place].bool()]
         targets = torch.cat(labels)
         chosen = choose_task(original, targets) if task is None else task_named(task)
-        return Reference(samples, torch.cat(found), targets, batch, chosen, torch.cat(masks) if masks else None)
+        mask = torch.cat(masks) if masks else None
+        return Reference(samples, joined(found), targets, batch, chosen, judged_output(original), mask)
 
     def first(self, count: int) -> Reference:
         """Returns the same for the first so many samples."""
         mask = None if self.mask is None else self.mask[:count]
-        return replace(self, outputs=self.outputs[:count], labels=self.labels[:count], mask=mask)
+        return replace(self, outputs=tuple(x[:count] for x in self.outputs), labels=self.labels[:count], mask=mask)
 
     def score(self, module: nn.Module) -> Score:
         """Returns how `module`, in eval mode, on whatever device it is, compares on all of them."""
         batches = in_order(self.samples, self.batch, len(self.labels))
         with torch.no_grad():
-            return self.compare(torch.cat([_outputs(module, part.inputs) for part in batches]))
+            return self.compare(joined([_outputs(module, part.inputs) for part in batches]))
 
-    def compare(self, outputs: torch.Tensor) -> Score:
-        """Returns how outputs, (n, ...), compare; same samples, same order.
+    def compare(self, outputs: Sequence[torch.Tensor]) -> Score:
+        """Returns how outputs, each (n, ...), compare; same samples, same order.
 
         An output that is not finite agrees with nothing: its decision is wrong and the divergence infinite.
         """
-        mine, wanted = (self._counted(values) for values in (outputs.float(), self.outputs))
-        mean = float(self.task.divergence(mine, wanted).mean())
-        metric = self.task.metric(mine, self.labels)
+        distances, shares = [], []
+        for at, (mine, wanted) in enumerate(zip(outputs, self.outputs, strict=True)):
+            task = self.task if at == self.judged else _REST
+            here, there = self._counted(mine.float()), self._counted(wanted)
+            distances.append(float(task.divergence(here, there).mean()))
+            shares.append(float(task.agreement(here, there).mean()))
+        mean = sum(distances) / len(distances)
+        metric = self.task.metric(self._counted(outputs[self.judged].float()), self.labels)
         return Score(
             # Rounding can make the mean of an identical network a hair negative.
             divergence=max(mean, 0.0) if math.isfinite(mean) else math.inf,
-            agreement=float(self.task.agreement(mine, wanted).mean()),
+            agreement=sum(shares) / len(shares),
             accuracy=metric if isinstance(self.task, Classification) else None,
             samples=len(self.labels),
             metric=metric,
@@ -112,10 +126,15 @@ class Reference:
         return outputs.masked_fill(~self.mask[:, :, None], 0.0)
 
 
-def _outputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def joined(parts: Sequence[Sequence[torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+    """Returns the outputs of several batches one after the other, each (n, ...)."""
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _outputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Returns what the module makes of a batch, on the processor; it computes where its weights are."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    return logits(module(*(part.to(device) for part in inputs))).cpu()
+    return tuple(each.cpu() for each in tensors(module(*(part.to(device) for part in inputs))))
 
 
 def token_mask(graph: Graph) -> int | None:

@@ -63,13 +63,16 @@ class Accuracy:
     seconds: float
 
 
-def evaluate(path: Path, batches: Iterable[Batch], settings: EvaluationSettings | None = None) -> Accuracy:
+def evaluate(
+    path: Path, batches: Iterable[Batch], settings: EvaluationSettings | None = None, output: int = 0
+) -> Accuracy:
     """Returns the accuracy of the model file on labelled samples; batches may differ in size.
 
     Args:
-        path: A classifier; its first output has shape (batch, classes).
+        path: A classifier.
         batches: Preprocessed inputs and labels.
         settings: How to run it.
+        output: Which of its outputs has the class scores, shape (batch, classes).
 
     Raises:
         ModelFileError: If the file cannot be loaded.
@@ -82,7 +85,7 @@ def evaluate(path: Path, batches: Iterable[Batch], settings: EvaluationSettings 
     classes, seconds = 0, 0.0
     for inputs, labels in batches:
         start = time.perf_counter()
-        logits = session.run(inputs)[0]
+        logits = session.run(inputs)[output]
         seconds += time.perf_counter() - start
         _check(logits, labels)
         classes = logits.shape[1]

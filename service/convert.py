@@ -16,7 +16,7 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.artifacts import Artifact, ArtifactKind
 from service.errors import InvalidRequestError, Violation
 from service.jobs.job import Event, Failure, Job, Progress
-from service.report.schema import CandidateReport, NetworkReport, Report
+from service.report.schema import CandidateReport, FigureReport, NetworkReport, QualityReport, Report
 from service.spec import JobSpec
 from service.uploads import Announcement, UploadStatus
 from service.work import AnalysisResult
@@ -171,6 +171,9 @@ def result_fields(report: Report, artifacts: Sequence[Artifact]) -> dict[str, An
         candidates=[_candidate(item) for item in report.candidates],
         refusals=[job_pb.Refusal(where=item.where, code=item.code, reason=item.reason) for item in report.refusals],
         artifacts=[_link(item) for item in artifacts],
+        task=report.task,
+        figure=_figure(report.figure),
+        divergence_unit=report.divergence_unit,
     )
     return MessageToDict(result, preserving_proto_field_name=True)
 
@@ -186,6 +189,21 @@ def _network(network: NetworkReport) -> job_pb.NetworkFacts:
         parameters=network.parameters,
         macs=network.macs,
         depth=network.depth,
+        quality=None if network.quality is None else _quality(network.quality),
+    )
+
+
+def _figure(figure: FigureReport) -> job_pb.Figure:
+    return job_pb.Figure(name=figure.name, unit=figure.unit, higher_is_better=figure.higher_is_better)
+
+
+def _quality(quality: QualityReport) -> job_pb.Quality:
+    return job_pb.Quality(
+        figure=_figure(quality.figure),
+        value=quality.value,
+        low=quality.low,
+        high=quality.high,
+        count=quality.count,
     )
 
 
@@ -196,6 +214,7 @@ def _candidate(candidate: CandidateReport) -> job_pb.CandidateFacts:
         selection_accuracy=candidate.selection_accuracy,
         divergence=candidate.divergence,
         chosen=candidate.chosen,
+        selection_quality=candidate.selection_quality,
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compressors.errors import ModelError
-from compressors.graph import Graph
+from compressors import problem
+from compressors.graph import Graph, TensorSpec
 from compressors.sources import ModelSource, load, preprocessing
 from compressors.sources.tokenizer import copy_tokenizer
+from compressors.tasks import is_denoiser, noised
 from service.data import (
     TRAIN,
     VALIDATION,
@@ -58,13 +60,32 @@ class Samples:
 
     Attributes:
         parts: Training samples: for fitting, for choices, for calibration.
-        validation: What the report's accuracy is measured on; None without.
+        validation: What the report's figures are measured on; None without.
         total: Training samples before they were divided.
+        feeds: The same as networks take them.
     """
 
     parts: Parts
     validation: Split | None
     total: int
+    feeds: Feeds
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """The job's samples as networks take them: a denoiser's images with noise in them, others as they are.
+
+    Attributes:
+        fit: For fine-tuning.
+        selection: For choices.
+        calibration: For closed-form fits.
+        validation: For the report's figures; None without.
+    """
+
+    fit: problem.Samples
+    selection: problem.Samples
+    calibration: problem.Samples
+    validation: problem.Samples | None
 
 
 def load_model(order: WorkOrder) -> Model:
@@ -81,8 +102,6 @@ def load_model(order: WorkOrder) -> Model:
     graph = load(source)
     if source.path is not None and source.kind == "onnx":
         check_import(source.path, graph)
-    if order.task == "optimize" and len(graph.outputs) != 1:
-        raise ModelError(f"the model has {len(graph.outputs)} outputs; this version optimises networks with one")
     return Model(graph, preprocessing(source) or {}, source.name or _KINDS[source.kind], digest)
 
 
@@ -126,13 +145,13 @@ def _named_options(named: NamedModel, task: Task) -> dict[str, object]:
     return options | ({"task": named.task} if named.task else {})
 
 
-def load_samples(order: WorkOrder, model: Model, outputs: int) -> Samples:
+def load_samples(order: WorkOrder, model: Model, outputs: int | None) -> Samples:
     """Opens and divides the samples that the order names.
 
     Args:
         order: The work order.
         model: The model that they are for.
-        outputs: Number of classes that it tells apart.
+        outputs: Number of classes that it tells apart; None where labels mean nothing to it.
 
     Raises:
         DataError: They cannot be used, or there are none.
@@ -149,8 +168,17 @@ def load_samples(order: WorkOrder, model: Model, outputs: int) -> Samples:
     validation = None
     if reference.validation is not None:
         validation = _split(order, reference.validation, recipe, VALIDATION, outputs)
-        check_same_classes(train, validation)
-    return Samples(parts(train, order.spec.seed), validation, len(train))
+        if outputs is not None:
+            check_same_classes(train, validation)
+    divided = parts(train, order.spec.seed)
+    return Samples(divided, validation, len(train), _feeds(divided, validation, model.graph, order.spec.seed))
+
+
+def _feeds(divided: Parts, validation: Split | None, graph: Graph, seed: int) -> Feeds:
+    fit, selection, calibration = (
+        noised(graph, part, seed=seed) for part in (divided.fit, divided.selection, divided.calibration)
+    )
+    return Feeds(fit, selection, calibration, None if validation is None else noised(graph, validation, seed=seed))
 
 
 def _recipe(order: WorkOrder, model: Model) -> Recipe:
@@ -158,6 +186,8 @@ def _recipe(order: WorkOrder, model: Model) -> Recipe:
     inputs = model.graph.inputs
     if len(inputs) == 1 and inputs[0].dtype.is_floating_point:
         return resolve(order.spec.preprocessing, model.config, inputs[0].shape)
+    if is_denoiser(model.graph) and not _brings_timesteps(order):
+        return _clean(order, model, tuple(spec for spec in inputs if spec.name != "timestep"))
     if not takes_tokens(inputs):
         return TokenRecipe(inputs)
     order.folder.mkdir(parents=True, exist_ok=True)
@@ -166,12 +196,33 @@ def _recipe(order: WorkOrder, model: Model) -> Recipe:
     return TokenRecipe(inputs, load_tokenizer(folder, inputs[0].shape[0]))
 
 
-def _split(order: WorkOrder, asked: DataSplit, recipe: Recipe, field: str, outputs: int) -> Split:
+def _clean(order: WorkOrder, model: Model, inputs: tuple[TensorSpec, ...]) -> Recipe:
+    """Returns how a denoiser's samples are read where noise and timesteps are put in later: images, in [-1, 1]."""
+    if len(inputs) > 1:
+        return TokenRecipe(inputs)
+    channels = inputs[0].shape[0]
+    config = {"mean": (0.5,) * channels, "std": (0.5,) * channels, **model.config}
+    return resolve(order.spec.preprocessing, config, inputs[0].shape)
+
+
+def _brings_timesteps(order: WorkOrder) -> bool:
+    """Returns whether the training samples are ready inputs, timesteps among them."""
+    train = order.spec.data.train
+    path = None if train is None else order.files[str(train.artifact or train.server_path)]
+    if path is None or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "timestep.npy" in archive.namelist()
+
+
+def _split(order: WorkOrder, asked: DataSplit, recipe: Recipe, field: str, outputs: int | None) -> Split:
     reference = order.spec.data
     columns = Columns(reference.text_columns, reference.image_column, reference.label_column)
     work = order.folder / "samples"
     work.mkdir(parents=True, exist_ok=True)
     path = order.files[str(asked.artifact or asked.server_path)]
     split = open_split(path, asked.format, recipe, work, field, columns)
+    if outputs is None:
+        return split
     check_against(split, outputs)
     return split.widened(outputs)

@@ -5,40 +5,43 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from pydantic import TypeAdapter
 
 from compressors.analysis import Analysis, analyse, merge_space
+from compressors.batches import count, fetch
 from compressors.graph import Graph
 from compressors.memory import Memory, NoMemory, key_of, remembered
 from compressors.plan import Plan
 from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
+from compressors.problem import Samples as EngineSamples
 from compressors.signature import fingerprint
 from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.regulariser import Regulariser
-from deploy.evaluate import Accuracy
+from deploy.artifact import Artifact
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
 from service.candidates import candidates
-from service.data import Split
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
 from service.phases import Phases
 from service.phases import Report as ReportProgress
+from service.quality import Goal, classes, goal
 from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
+from service.scoring import FileScore, Scorer
 from service.search import Found, Tools, search
-from service.shipping import Contest, Shipped, contest, engine_budget, score, ship, table_settings, timing_settings
+from service.shipping import Contest, Shipped, contest, engine_budget, ship, table_settings, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
 from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
@@ -55,10 +58,13 @@ _MOMENT = 1e-3
 """Of a training that has used up its time."""
 
 _ANCHOR = "anchor"
-_ACCURACY: TypeAdapter[Accuracy | None] = TypeAdapter(Accuracy | None)
+_SCORE: TypeAdapter[FileScore] = TypeAdapter(FileScore)
 
 QUICK_SECONDS = 4.0
 """How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
+
+_TOLD_BY = 256
+"""Samples whose targets tell the task."""
 
 
 def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
@@ -76,17 +82,23 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     phases = Phases(progress, order.deadline_seconds, journal.before.seconds, journal.clock)
     with phases.phase("load", opening(journal.before)):
         model = load_model(order)
-        samples = load_samples(order, model, outputs=math.prod(model.graph.outputs[0].shape))
+        samples = load_samples(order, model, outputs=classes(model.graph, order.spec.task))
+        wanted = goal(order.spec, model.graph, _targets(samples))
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        baseline = ship(model.graph, order.out / "baseline.onnx", samples.parts.selection)
+        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection)
         timer = _timer(order, memory)
-        job = Job(order, phases, model, samples, baseline, memory)
+        job = Job(order, phases, model, samples, baseline, wanted, memory)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
     return job.conclude(problem, found)
+
+
+def _targets(samples: Samples) -> torch.Tensor:
+    selection = samples.feeds.selection
+    return fetch(selection, range(min(_TOLD_BY, count(selection)))).labels
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,7 @@ class Job:
     model: Model
     samples: Samples
     baseline: Shipped
+    goal: Goal
     memory: Memory
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
@@ -114,13 +127,14 @@ class Job:
             analysis=analysis,
             budget_seconds=limit.of(seconds),
             baseline_seconds=seconds,
-            calibration=self.samples.parts.calibration,
-            selection=self.samples.parts.selection,
+            calibration=self.samples.feeds.calibration,
+            selection=self.samples.feeds.selection,
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
             seconds_left=self._clock("planning", WIND_UP_SECONDS + for_training),
             train=self._train_part if self._trains else None,
+            task=self.goal.task.name,
             memory=self.memory,
         )
 
@@ -153,13 +167,13 @@ class Job:
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
             self.phases.note(floor_ms=(floor.predicted_seconds or 0.0) * 1e3)
-            found = search(problem, started, tools, self.order.spec.accuracy_floor)
+            found = search(problem, started, tools, self.goal)
         found.floor_seconds = floor.predicted_seconds
         return found
 
     def time(self, problem: Problem, graph: Graph) -> float:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
-        shipped = ship(graph, self.order.folder / "candidate.onnx", self.samples.parts.selection)
+        shipped = ship(graph, self.order.folder / "candidate.onnx", self._selection)
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
 
         def timed() -> dict[str, float]:
@@ -185,6 +199,7 @@ class Job:
         if seconds <= 0:
             return None
         config = TuneConfig(
+            task=self.goal.task.name,
             epochs=share * asked.epochs,
             batch=asked.batch,
             max_seconds=seconds,
@@ -195,8 +210,8 @@ class Job:
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
-        parts = self.samples.parts
-        return tune(self.model.graph, graph, parts.fit, parts.selection, config, progress)
+        feeds = self.samples.feeds
+        return tune(self.model.graph, graph, feeds.fit, feeds.selection, config, progress)
 
     def _training_seconds(self, network: str, share: float) -> float:
         """Returns how long a training may take; one that was begun before, what is left of the time it got then."""
@@ -232,6 +247,7 @@ class Job:
                     problem,
                     found,
                     ending,
+                    self.goal,
                     dict(self.phases.seconds),
                     self.phases.elapsed,
                 )
@@ -242,32 +258,34 @@ class Job:
         return report
 
     @property
-    def _selection(self) -> Split:
-        return self.samples.parts.selection
+    def _selection(self) -> EngineSamples:
+        return self.samples.feeds.selection
 
     def _measure(self, candidate: Shipped | None) -> Ending:
         """Times and scores what may ship, and decides what does."""
-        spec, validation = self.order.spec, self.samples.validation
-        reference = self._scored(self.baseline, validation)
+        spec, original = self.order.spec, self.baseline.artifact
+        reference = self._scored(original)
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
-            verdict = judge_without_candidate(alone, engine_budget(spec), spec.accuracy_floor)
+            verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
             return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
-        key = key_of("contest", self.baseline.artifact.sha256, candidate.artifact.sha256)
+        key = key_of("contest", original.sha256, candidate.artifact.sha256)
         timed = recalled(
             self.memory, key, Contest, lambda: contest(self.baseline, candidate, spec, timing_settings(spec))
         )
-        accuracy = self._scored(candidate, validation)
-        verdict = judge(Evidence(timed.check, timed.ratio, accuracy, spec.accuracy_floor))
+        scored = self._scored(candidate.artifact)
+        verdict = judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal))
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
-        return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, accuracy))
+        return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, scored))
 
-    def _scored(self, shipped: Shipped, validation: Split | None) -> Accuracy | None:
-        """Returns a file's accuracy on the validation samples; None where there is nothing to score it on."""
-        key = key_of("accuracy", shipped.artifact.sha256)
-        return recalled(self.memory, key, _ACCURACY, lambda: score(shipped, validation))
+    def _scored(self, artifact: Artifact) -> FileScore:
+        """Returns a file's figures on the validation samples."""
+        original = self.baseline.artifact.path
+        scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal)
+        key = key_of("score", artifact.sha256, self.goal.task.name)
+        return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))
 
 
 def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:

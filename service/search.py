@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from compressors.graph import Graph
 from compressors.problem import Candidate, Problem, Score, Search
 from compressors.tune import Tuned
+from service.quality import Goal
 
 AIM_ROUNDS = 3
 """How often an exported network is timed, and the aim tightened when it misses what its structure promised."""
@@ -17,7 +18,7 @@ SAFE = 0.99
 
 TIGHTEN = 0.985
 RELAXATIONS = (1 / 3, 2 / 3)
-"""How far between budget and original to go when nothing within the budget holds the accuracy floor."""
+"""How far between budget and original to go when nothing within the budget holds the floor."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +78,26 @@ class Found:
         return new
 
 
-def search(problem: Problem, strategy: Search, tools: Tools, floor: float | None) -> Found:
+def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Found:
     """Returns every network tried and the one to ship.
 
-    Without an accuracy floor that is the best one within the budget, or the fastest there is. With one, it is the
+    Without a floor that is the best one within the budget, or the fastest there is. With one, it is the
     fastest that holds the floor on the selection samples.
 
     Args:
         problem: The job as the strategy sees it.
         strategy: Who plans: a strategy's search on the same problem.
         tools: What the search calls on.
-        floor: Lowest acceptable accuracy on labelled selection samples, in (0, 1]; None for any.
+        goal: The figure that counts, and the worst acceptable value of it on the selection samples.
     """
     found = Found()
     gap = problem.baseline_seconds - problem.budget_seconds
     aims = [problem.budget_seconds]
-    if floor is not None and gap > 0:
+    if goal.floor is not None and gap > 0:
         aims += [problem.budget_seconds + share * gap for share in RELAXATIONS]
     for aim in aims:
         trial = _aim(aim, strategy, tools, found)
-        if trial is not None and _holds(trial.score, floor):
+        if trial is not None and goal.holds(goal.of(trial.score)):
             found.best = trial
             return found
         if tools.seconds_left() <= 0:
@@ -151,7 +152,3 @@ def choose(candidates: Sequence[Candidate], budget_seconds: float) -> Candidate:
     if within:
         return min(within, key=lambda c: c.score.divergence)
     return min(candidates, key=lambda c: float("inf") if c.seconds is None else c.seconds)
-
-
-def _holds(score: Score, floor: float | None) -> bool:
-    return floor is None or score.accuracy is None or score.accuracy >= floor

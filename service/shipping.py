@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
+from compressors.batches import count, fetch
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
+from compressors.problem import Samples
 from compressors.surgery import fold_norms
 from deploy.agree import Agreement, agree
 from deploy.artifact import Artifact
-from deploy.evaluate import Accuracy, evaluate
 from deploy.export import export_onnx
 from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, compare, meets
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
 from deploy.table import TableSettings
-from service.data import Split
+from deploy.tensors import Array
 from service.spec import JobSpec
 
 AGREEMENT_BATCHES = (1, 3, 8)
@@ -56,7 +55,7 @@ class Contest:
     check: BudgetCheck
 
 
-def ship(graph: Graph, path: Path, samples: Split | None = None) -> Shipped:
+def ship(graph: Graph, path: Path, samples: Samples | None = None) -> Shipped:
     """Folds norms, exports, and checks the file against the graph at several batch sizes.
 
     Args:
@@ -81,9 +80,8 @@ def ship(graph: Graph, path: Path, samples: Split | None = None) -> Shipped:
     return Shipped(folded, artifact, agreement)
 
 
-def _first(samples: Split, count: int) -> list[np.ndarray]:
-    inputs, _ = samples.batch(range(min(count, len(samples))))
-    return [values.numpy() for values in inputs]
+def _first(samples: Samples, most: int) -> list[Array]:
+    return [values.numpy() for values in fetch(samples, range(min(most, count(samples)))).inputs]
 
 
 def contest(baseline: Shipped, result: Shipped, spec: JobSpec, settings: TimingSettings) -> Contest:
@@ -125,10 +123,3 @@ def table_settings(spec: JobSpec) -> TableSettings:
         runtime=settings.runtime,
         seed=spec.seed,
     )
-
-
-def score(shipped: Shipped, validation: Split | None) -> Accuracy | None:
-    """Returns the file's accuracy on the validation samples; None where there is nothing to score it on."""
-    if validation is None or not validation.labelled:
-        return None
-    return evaluate(shipped.artifact.path, validation.numpy_batches(64))

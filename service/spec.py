@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from service.tasknames import OTHER_TASK_NAMES, TaskName
+
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
 ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -190,6 +192,19 @@ class JobSpec(_Frozen):
     accuracy_floor: Fraction | None = None
     time_limit: timedelta = timedelta(hours=1)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    task: TaskName | None = None
+    quality_floor: float | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _other_names(cls, value: Any) -> Any:
+        return OTHER_TASK_NAMES.get(value, value) if isinstance(value, str) and value else value or None
+
+    @model_validator(mode="after")
+    def _one_floor(self) -> JobSpec:
+        if self.accuracy_floor is not None and self.quality_floor is not None:
+            raise ValueError("accuracy_floor and quality_floor bound the same figure; give one of the two")
+        return self
 
     @field_validator("time_limit", mode="before")
     @classmethod

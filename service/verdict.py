@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.evaluate import Accuracy
 from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, meets
+from service.quality import Goal, Quality
 from service.report.schema import Outcome
 
 
@@ -16,14 +16,14 @@ class Evidence:
     Attributes:
         check: Whether it keeps the budget.
         ratio: Its speed-up over the original.
-        accuracy: Of its file on the validation samples, None without.
-        floor: Lowest acceptable accuracy, None for any.
+        quality: Of its file on the validation samples, None without.
+        goal: The figure that counts, and the worst acceptable value of it.
     """
 
     check: BudgetCheck
     ratio: Ratio
-    accuracy: Accuracy | None
-    floor: float | None
+    quality: Quality | None
+    goal: Goal
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ def judge(evidence: Evidence) -> Verdict:
             "NO_IMPROVEMENT",
             f"The best network found is not measurably faster than the original: {interval}. The original is returned.",
         )
-    accuracy, floor = evidence.accuracy, evidence.floor
-    if floor is not None and accuracy is not None and accuracy.top1 < floor:
+    quality, goal = evidence.quality, evidence.goal
+    if quality is not None and not goal.accepts(quality):
+        side = "under" if goal.figure.higher_is_better else "above"
         return Verdict(
             "NO_IMPROVEMENT",
-            f"The best network found is {interval} faster, but its accuracy of {accuracy.top1:.2%} on the validation "
-            f"samples is under the floor of {floor:.2%}. The original is returned.",
+            f"The best network found is {interval} faster, but its {goal.figure.name} of "
+            f"{goal.figure.said(quality.value)} on the validation samples is {side} {goal.bound}. "
+            "The original is returned.",
         )
     # Against the original at the same moments; the tables show what the clock said over the whole measurement.
     figure = f"{check.seconds * 1e3:.3f} ms at {check.percentile} with the machine's drift taken out"
@@ -62,7 +64,7 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict("BUDGET_MET", f"The budget is met: {limit}. Speed-up {interval}.{sure}")
 
 
-def judge_without_candidate(original: Measurement, budget: Budget, floor: float | None) -> Verdict:
+def judge_without_candidate(original: Measurement, budget: Budget, goal: Goal) -> Verdict:
     """Returns the outcome when nothing was made: the original keeps the budget as it is, or nothing was found."""
     check = meets(budget, original, original)
     if check.met:
@@ -71,5 +73,5 @@ def judge_without_candidate(original: Measurement, budget: Budget, floor: float 
             f"The original is within the budget already: {check.seconds * 1e3:.3f} ms at {check.percentile}, budget "
             f"{check.limit_seconds * 1e3:.3f} ms. It is returned unchanged.",
         )
-    why = "within the time limit" if floor is None else f"that holds the accuracy floor of {floor:.2%}"
+    why = "within the time limit" if goal.floor is None else f"whose {goal.figure.name} holds {goal.bound}"
     return Verdict("NO_IMPROVEMENT", f"No faster network was found {why}. The original is returned.")

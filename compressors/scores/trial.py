@@ -19,7 +19,7 @@ import torch
 
 from compressors.batches import Batch
 from compressors.graph import Graph
-from compressors.score import logits
+from compressors.score import tensors
 
 Loss = Callable[[Graph], float]
 """The mean loss of a network on data that does not change between calls."""
@@ -54,7 +54,7 @@ def fixed_loss(batches: Iterable[Batch], criterion: Criterion) -> Loss:
         graph.module.eval()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                values = [len(b) * float(criterion(logits(graph.module(*b.inputs)), b.labels)) for b in kept]
+                values = [len(b) * float(criterion(tensors(graph.module(*b.inputs))[0], b.labels)) for b in kept]
         finally:
             graph.module.train(was_training)
         return sum(values) / total

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from torch.nn import functional as F
 
-from compressors.tasks.relative import explained, relative_error
+from compressors.tasks.relative import VARIANCE, explained, relative_error
 from compressors.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Denoising(Task):
     name: ClassVar[str] = "denoising"
     metric_name: ClassVar[str] = "noise-prediction error"
     higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "mean squared error"
+    divergence_unit: ClassVar[str] = VARIANCE
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor | None:  # noqa: ARG002
         """Returns the mean squared error."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 
+VARIANCE: Final = "of the original's variance"
+"""What a relative error is counted in."""
 _SMALLEST = 1e-12
 """Of a variance: an output that never varies is compared on the scale of rounding."""
 

@@ -18,11 +18,15 @@ class Task(ABC):
         name: What options and reports call the task.
         metric_name: What `metric` computes, in the field's words.
         higher_is_better: Which way of the metric is up.
+        unit: Of the metric, in words that follow a number; `fraction` is shown in percent.
+        divergence_unit: What `divergence` is counted in.
     """
 
     name: ClassVar[str]
     metric_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[str] = "fraction"
+    divergence_unit: ClassVar[str] = "nats"
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor | None:

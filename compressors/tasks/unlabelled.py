@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, final
 
-from compressors.tasks.relative import explained, relative_error
+from compressors.tasks.relative import VARIANCE, explained, relative_error
 from compressors.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ class Unlabelled(Task):
 
     name: ClassVar[str] = "none"
     metric_name: ClassVar[str] = ""
+    divergence_unit: ClassVar[str] = VARIANCE
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor | None:  # noqa: ARG002
         """Returns None: there is nothing to learn from but the original."""

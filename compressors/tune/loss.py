@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from compressors.tasks.relative import relative_error
+
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
 
     from compressors.tasks import Task
     from compressors.tune.config import TuneConfig
@@ -29,3 +33,15 @@ def mixed(
         return hard
     soft = task.distillation(student, teacher, config.temperature)
     return soft if hard is None else share * soft + (1 - share) * hard
+
+
+def rest(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], config: TuneConfig) -> torch.Tensor:
+    """Returns what the outputs besides the judged one add: the mean of their relative errors, weighted.
+
+    Args:
+        student: Those outputs of what is trained, each (n, ...).
+        teacher: Of the original.
+        config: `distillation` is the weight.
+    """
+    errors = [relative_error(mine, wanted).mean() for mine, wanted in zip(student, teacher, strict=True)]
+    return config.distillation * torch.stack(errors).mean()

@@ -78,4 +78,5 @@ class Rates:
 def _first(reference: Reference, most: int) -> Reference:
     """Returns the reference on its first samples."""
     mask = None if reference.mask is None else reference.mask[:most]
-    return replace(reference, outputs=reference.outputs[:most], labels=reference.labels[:most], mask=mask)
+    outputs = tuple(each[:most] for each in reference.outputs)
+    return replace(reference, outputs=outputs, labels=reference.labels[:most], mask=mask)

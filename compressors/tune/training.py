@@ -11,11 +11,11 @@ import torch
 from timm.utils import ModelEmaV3
 
 from compressors.batches import Batch, count, fetch
-from compressors.score import logits, token_mask
-from compressors.tasks import Classification, DrawnSamples, MultiLabel, Task
+from compressors.score import tensors, token_mask
+from compressors.tasks import Classification, DrawnSamples, MultiLabel, Task, judged_output
 from compressors.tune.augment import changed, is_image, mixed_up
 from compressors.tune.features import counted, difference, shared_positions, with_features
-from compressors.tune.loss import mixed
+from compressors.tune.loss import mixed, rest
 from compressors.tune.optimise import CLIP, choose_optimizer, make_optimizer, make_schedule, set_rate
 from compressors.tune.randomness import generator, seeded
 
@@ -101,7 +101,7 @@ class Training:
             self._devices.place_module(module)
         names = shared_positions(course.original, student) if self._config.features > 0 else ()
         self._has_features = bool(names)
-        self._mask = token_mask(course.original)
+        self._mask, self._judged = token_mask(course.original), judged_output(course.original)
         self._teacher = with_features(teacher, names)
         self._ema = ModelEmaV3(student, self._config.ema, use_warmup=True) if self._config.ema > 0 else None
         kind = choose_optimizer(student, self._config)
@@ -196,8 +196,11 @@ class Training:
             wanted, references = self._teacher(*inputs)
         outputs, features = self._model(*inputs)
         mask = None if self._mask is None else inputs[self._mask].bool()
-        mine, theirs = counted(logits(outputs), mask), counted(logits(wanted), mask)
-        loss = mixed(self._course.task, mine, theirs, targets, self._config)
+        mine, theirs = ([counted(each, mask) for each in tensors(given)] for given in (outputs, wanted))
+        at = self._judged
+        loss = mixed(self._course.task, mine[at], theirs[at], targets, self._config)
+        if len(mine) > 1:
+            loss = loss + rest([*mine[:at], *mine[at + 1 :]], [*theirs[:at], *theirs[at + 1 :]], self._config)
         if self._has_features:
             loss = loss + self._config.features * difference(features, references, mask)
         return loss
@@ -214,8 +217,9 @@ class Training:
         # Changing a noisy image would no longer fit the noise that was put in.
         if is_image(tuple(first.shape[1:])) and isinstance(self._course.task, Classification | MultiLabel):
             first = changed(first, self._config, source)
-            if len(original.outputs[0].shape) == 1:
-                first, targets = mixed_up(first, targets, original.outputs[0].shape[0], self._config)
+            judged = original.outputs[self._judged].shape
+            if len(judged) == 1:
+                first, targets = mixed_up(first, targets, judged[0], self._config)
         inputs = (first, *others)
         return tuple(map(self._devices.place, inputs)), targets.to(self._devices.device)
 

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 _BLOCKED = "com.microsoft.nchwc"
 _OPSETS = (("", 20), (_BLOCKED, 1))
 _IR_VERSION = 10
+_STEP = 4
+"""Channels that `ReorderInput` takes are a multiple of this; it fails on others."""
 
 Edge = tuple[int, tuple[int, ...]]
 """Channels, and shape with the batch dimension, of one tensor that changes layout at the edge of a model."""
@@ -35,10 +37,14 @@ def find_edges(optimised: onnx.ModelProto) -> list[Edge]:
 
 
 def build_edge_model(edges: list[Edge], batch: int) -> onnx.ModelProto:
-    """Returns a model that changes each tensor's layout and changes it back: twice the cost of the edges."""
+    """Returns a model that changes each tensor's layout and changes it back: twice the cost of the edges.
+
+    Channels are rounded up to what the way there can take; the way back, as of an image's three, takes any number.
+    """
     nodes, inputs, outputs = [], [], []
-    for index, (channels, shape) in enumerate(edges):
-        fixed = (batch, *shape[1:])
+    for index, (real, shape) in enumerate(edges):
+        channels = -(-real // _STEP) * _STEP
+        fixed = (batch, channels, *shape[2:])
         inputs.append(helper.make_tensor_value_info(f"in{index}", TensorProto.FLOAT, fixed))
         outputs.append(helper.make_tensor_value_info(f"out{index}", TensorProto.FLOAT, fixed))
         nodes.append(helper.make_node("ReorderInput", [f"in{index}"], [f"blocked{index}"], domain=_BLOCKED))

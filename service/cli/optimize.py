@@ -92,6 +92,7 @@ _DATA_HELP: Final = (
 @click.option("--no-finetune", is_flag=True, help="Do not train at all.")
 @click.option("--time-limit", type=DURATION, help="Longest run time, like 30m. Default 1h.")
 @click.option("--accuracy-floor", type=FRACTION, help="Lowest accuracy to accept, like 0.91 or 91%.")
+@click.option("--quality-floor", type=float, help="Worst value to accept of the task's own figure, in its unit.")
 @click.option("--seed", type=whole(0, 2**63 - 1), help="Seeds everything random. Default 0.")
 @preprocessing_options
 @target_options
@@ -131,6 +132,8 @@ def _check(request: Request) -> splits.Splits:
         raise InputError(f"--text-column is given {len(request.samples.text_column)} times; a model reads one or two")
     if request.job.no_finetune and request.job.epochs:
         raise InputError(f"--no-finetune and --epochs {request.job.epochs} exclude each other; give one of them")
+    if request.job.accuracy_floor is not None and request.job.quality_floor is not None:
+        raise InputError("--accuracy-floor and --quality-floor bound the same figure; give one of them")
     return splits.find(Path(request.data)) if request.data is not None else splits.Splits(None, None)
 
 

@@ -20,6 +20,10 @@ SERVER_HELP: Final = (
     "Server to use, HOST:PORT. Default: one that this command starts on this machine and that stops by itself "
     "when its last job is finished."
 )
+_TASK_HELP: Final = (
+    "What the outputs mean: classification, multi_label, denoising or none (compare with the original only). Default: "
+    "told by the model and the labels. For transformers names, also a head, like text-classification or masked-lm."
+)
 _PREPROCESS_HELP: Final = "JSON file with mean, std, resize, crop_fraction, interpolation, raw."
 _TEXT_HELP: Final = (
     "Column or JSON key of the texts; twice for pairs that the model reads together. Default: text, sentence, ..."
@@ -92,7 +96,7 @@ def model_options(command: F) -> F:
             multiple=True,
             help="The same for one input of several, by name, like input_ids=128; may be given more than once.",
         ),
-        click.option("--task", help="What a transformers model is for, like text-classification; picks its head."),
+        click.option("--task", help=_TASK_HELP),
         click.option("--pretrained", is_flag=True, help="Let the server download the published weights of a name."),
         click.option("--num-classes", type=whole(1, 1_000_000), help="Classes of a named architecture."),
         click.option(

@@ -75,6 +75,7 @@ def as_json(job: job_pb.OptimizationJob, paths: Mapping[str, str] | None = None)
         "floor_ms": result.floor_ms if result and result.HasField("floor_ms") else None,
         "percentile": _percentile(job),
         "batch": _batch(job),
+        "task": (result.task or None) if result else None,
         "baseline": _network(result.baseline) if result else None,
         "result": _network(result.result) if result else None,
         "artifacts": dict(paths) if paths is not None else links,
@@ -91,10 +92,22 @@ def _network(facts: job_pb.NetworkFacts) -> dict[str, Any]:
         else None,
         "accuracy": accuracy.top1 if facts.HasField("accuracy") else None,
         "accuracy_interval": [accuracy.low, accuracy.high] if facts.HasField("accuracy") else None,
+        "quality": _quality(facts.quality) if facts.HasField("quality") else None,
         "parameters": facts.parameters,
         "macs": facts.macs,
         "depth": facts.depth,
         "sha256": facts.sha256,
+    }
+
+
+def _quality(quality: job_pb.Quality) -> dict[str, Any]:
+    return {
+        "name": quality.figure.name,
+        "unit": quality.figure.unit,
+        "higher_is_better": quality.figure.higher_is_better,
+        "value": quality.value,
+        "interval": [quality.low, quality.high] if quality.HasField("low") else None,
+        "count": quality.count,
     }
 
 
@@ -168,6 +181,8 @@ def _comparison(job: job_pb.OptimizationJob) -> str:
         rows.append((f"at {counted}", "", "", _speedup(job)))
     if before.HasField("accuracy") or after.HasField("accuracy"):
         rows.append(("accuracy", _accuracy(before), _accuracy(after), _accuracy_change(before, after)))
+    elif before.HasField("quality") and after.HasField("quality"):
+        rows.append(("quality", _value(before.quality), _value(after.quality), _meaning(after.quality)))
     rows.append(("depth", str(before.depth), str(after.depth), ""))
     rows.append(("parameters", figures.large(before.parameters), figures.large(after.parameters), ""))
     rows.append(("MACs", figures.large(before.macs), figures.large(after.macs), ""))
@@ -195,6 +210,19 @@ def _accuracy_change(before: job_pb.NetworkFacts, after: job_pb.NetworkFacts) ->
         return ""
     points = 100 * (after.accuracy.top1 - before.accuracy.top1)
     return f"{points:+.2f} points on {after.accuracy.count} samples"
+
+
+def _value(quality: job_pb.Quality) -> str:
+    fraction = quality.figure.unit == "fraction"
+    return figures.percent(quality.value) if fraction else figures.significant(quality.value, 4)
+
+
+def _meaning(quality: job_pb.Quality) -> str:
+    """Returns e.g. `noise-prediction error, mean squared error, lower is better, 500 samples`."""
+    figure = quality.figure
+    unit = "" if figure.unit == "fraction" else f", {figure.unit}"
+    way = "higher" if figure.higher_is_better else "lower"
+    return f"{figure.name}{unit}, {way} is better, {quality.count} samples"
 
 
 def _files(job: job_pb.OptimizationJob, paths: Mapping[str, str]) -> str:

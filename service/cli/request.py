@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from service.cli import modelfile, parse
 from service.cli.errors import InputError
+from service.tasknames import OTHER_TASK_NAMES, TASK_NAMES
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
+
+_WITH_HEADS = "transformers:"
+"""Names whose model can have one of several heads."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class ModelFlags:
         sample_shape: Without the batch dimension.
         input_shape: The same by input name, for models with several.
         pretrained: Whether the server downloads the published weights of a named architecture.
-        task: What a named transformers model is for.
+        task: What the network is for: a task of the engine, or the head of a named transformers model.
     """
 
     model: str
@@ -66,6 +70,7 @@ class JobFlags:
     no_finetune: bool = False
     time_limit: timedelta | None = None
     accuracy_floor: float | None = None
+    quality_floor: float | None = None
     seed: int | None = None
 
 
@@ -112,16 +117,18 @@ def check_model(flags: ModelFlags) -> None:
         raise InputError(str(exc)) from exc
     if len({name for name, _ in flags.input_shape}) != len(flags.input_shape):
         raise InputError("--input-shape names an input twice")
-    if named:
-        if flags.weights is not None and flags.pretrained:
-            raise InputError("--pretrained downloads weights, and --weights brings them; give one of the two")
-        if flags.weights is not None:
-            check_file(Path(flags.weights), "--weights")
-        return
-    if flags.weights is not None or flags.num_classes is not None or flags.pretrained or flags.task:
-        raise InputError(
-            "--weights, --num-classes, --pretrained and --task belong to names like timm:NAME; a file has its own"
-        )
+    _check_task(flags)
+    if not named:
+        _check_model_file(flags)
+    elif flags.weights is not None and flags.pretrained:
+        raise InputError("--pretrained downloads weights, and --weights brings them; give one of the two")
+    elif flags.weights is not None:
+        check_file(Path(flags.weights), "--weights")
+
+
+def _check_model_file(flags: ModelFlags) -> None:
+    if flags.weights is not None or flags.num_classes is not None or flags.pretrained:
+        raise InputError("--weights, --num-classes and --pretrained belong to names like timm:NAME; a file has its own")
     path = Path(flags.model)
     if not path.is_dir():
         if path.suffix not in modelfile.SUFFIXES:
@@ -129,6 +136,28 @@ def check_model(flags: ModelFlags) -> None:
         check_file(path, "MODEL")
     modelfile.kind_of(path)
     modelfile.parts(path)
+
+
+def _check_task(flags: ModelFlags) -> None:
+    if flags.task and not engine_task(flags) and not _names_head(flags):
+        raise InputError(
+            f"there is no task {flags.task!r}; give one of {', '.join(TASK_NAMES)} (heads like masked-lm belong to "
+            "names like transformers:NAME)"
+        )
+
+
+def engine_task(flags: ModelFlags) -> str:
+    """Returns the task of the engine that `--task` stands for; empty where it stands for none."""
+    if _names_head(flags):
+        return ""
+    name = (flags.task or "").replace("-", "_")
+    return OTHER_TASK_NAMES.get(name, name if name in TASK_NAMES else "")
+
+
+def _names_head(flags: ModelFlags) -> bool:
+    """Returns whether `--task` picks the head of a transformers model, whose outputs then tell what they mean."""
+    known = (*TASK_NAMES, *OTHER_TASK_NAMES)
+    return flags.model.startswith(_WITH_HEADS) and bool(flags.task) and flags.task not in known
 
 
 def check_file(path: Path, what: str) -> None:
@@ -155,7 +184,7 @@ def model_source(flags: ModelFlags, uploaded: Uploaded) -> job_pb.ModelSource:
     source.named.architecture = flags.model
     source.named.weights_artifact = uploaded.weights or ""
     source.named.pretrained = flags.pretrained
-    source.named.task = flags.task or ""
+    source.named.task = (flags.task or "") if _names_head(flags) else ""
     if flags.num_classes is not None:
         source.named.num_classes = flags.num_classes
     return source
@@ -197,6 +226,8 @@ def job_spec(
         fine_tuning=job_pb.FineTuning(disabled=flags.no_finetune, epochs=flags.epochs),
         accuracy_floor=flags.accuracy_floor,
         seed=flags.seed or 0,
+        task=engine_task(model),
+        quality_floor=flags.quality_floor,
     )
     if flags.strategy or flags.option:
         spec.strategy.name = flags.strategy or ""

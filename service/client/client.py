@@ -40,6 +40,8 @@ class SpecFields(TypedDict, total=False):
     accuracy_floor: float
     time_limit: timedelta
     seed: int
+    task: str
+    quality_floor: float
 
 
 class Client:

@@ -13,12 +13,13 @@ from compressors.analysis.segments import Segment
 from compressors.batches import in_order
 from compressors.problem import Problem
 from compressors.surgery import step_errors
-from compressors.tune import Tuned
 from deploy.artifact import hash_model
 from deploy.evaluate import Accuracy
 from deploy.layers import Layer, summarise_network
 from deploy.measure.report import Measurement, Ratio
 from service.inputs import Model, Samples
+from service.quality import Goal, divergence_unit
+from service.report.figures import describe_figure, describe_inputs, describe_quality, describe_tuning
 from service.report.schema import (
     AccuracyReport,
     AgreementReport,
@@ -26,7 +27,6 @@ from service.report.schema import (
     BudgetReport,
     CandidateReport,
     DataReport,
-    EpochReport,
     LatencyReport,
     LayerReport,
     MachineReport,
@@ -37,6 +37,7 @@ from service.report.schema import (
     StepReport,
     TuningReport,
 )
+from service.scoring import FileScore
 from service.search import Found, Trial
 from service.shipping import Shipped
 from service.spec import JobSpec
@@ -59,14 +60,14 @@ class Ending:
         result: What ships; the baseline itself when nothing better was found.
         times: Latency of baseline and result, timed interleaved.
         ratio: Speed-up of the result; None when it is the baseline.
-        accuracies: Of baseline and result on the validation samples.
+        scores: Of baseline and result on the validation samples.
     """
 
     verdict: Verdict
     result: Shipped
     times: tuple[Measurement, Measurement]
     ratio: Ratio | None
-    accuracies: tuple[Accuracy | None, Accuracy | None]
+    scores: tuple[FileScore, FileScore]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Facts:
     problem: Problem
     found: Found
     ending: Ending
+    goal: Goal
     phase_seconds: dict[str, float]
     seconds: float
 
@@ -113,12 +115,13 @@ def assemble(facts: Facts) -> Report:
         model_source=facts.model.source,
         model_sha256=facts.model.sha256,
         input_shape=facts.model.graph.inputs[0].shape,
+        inputs=describe_inputs(facts.model.graph),
         outcome=ending.verdict.outcome,
         explanation=ending.verdict.explanation,
         budget=_budget(facts, before),
         machine=_machine(facts, after),
-        baseline=_network(facts.baseline, "baseline.onnx", before, ending.accuracies[0]),
-        result=_network(ending.result, "model.onnx", after, ending.accuracies[1]),
+        baseline=_network(facts.baseline, "baseline.onnx", before, ending.scores[0]),
+        result=_network(ending.result, "model.onnx", after, ending.scores[1]),
         speedup=_speedup(ending.ratio, before),
         strategy=spec.strategy.name,
         strategy_options=spec.strategy.options,
@@ -127,9 +130,13 @@ def assemble(facts: Facts) -> Report:
         refusals=tuple(
             RefusalReport(where=r.where, code=r.code, reason=r.reason) for r in facts.problem.analysis.refusals
         ),
-        tuning=None if facts.chosen is None or facts.chosen.tuned is None else _tuning(facts.chosen.tuned),
+        tuning=_tuning(facts),
         data=_data(facts),
         accuracy_floor=spec.accuracy_floor,
+        quality_floor=facts.goal.floor,
+        task=facts.goal.task.name,
+        figure=describe_figure(facts.goal.figure),
+        divergence_unit=divergence_unit(facts.goal, facts.model.graph),
         seed=spec.seed,
         seconds=facts.seconds,
         phase_seconds=facts.phase_seconds,
@@ -169,14 +176,15 @@ def _machine(facts: Facts, timed: Measurement) -> MachineReport:
     )
 
 
-def _network(shipped: Shipped, filename: str, timed: Measurement, accuracy: Accuracy | None) -> NetworkReport:
+def _network(shipped: Shipped, filename: str, timed: Measurement, score: FileScore) -> NetworkReport:
     summary = summarise_network(shipped.artifact.path)
     return NetworkReport(
         filename=filename,
         sha256=shipped.artifact.sha256,
         size_bytes=shipped.artifact.size_bytes,
         latency=_latency(timed),
-        accuracy=None if accuracy is None else _accuracy(accuracy),
+        accuracy=None if score.accuracy is None else _accuracy(score.accuracy),
+        quality=None if score.quality is None else describe_quality(score.quality),
         agreement=tuple(
             AgreementReport(
                 batch=entry.batch,
@@ -236,7 +244,7 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
         return ()
     segments: dict[tuple[str, str], Segment] = {(s.entry, s.exit): s for s in facts.problem.analysis.segments}
     planned = facts.chosen.candidate.plan.steps
-    samples = in_order(facts.samples.parts.calibration, LOSS_BATCH, LOSS_SAMPLES)
+    samples = in_order(facts.samples.feeds.calibration, LOSS_BATCH, LOSS_SAMPLES)
     errors = step_errors(facts.model.graph, facts.chosen.graph, planned, (batch.inputs for batch in samples))
     steps = []
     for step, error in zip(planned, errors, strict=True):
@@ -271,27 +279,13 @@ def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
         divergence=trial.score.divergence,
         tuned=improved,
         chosen=trial is facts.chosen,
+        selection_quality=facts.goal.of(trial.score),
     )
 
 
-def _tuning(tuned: Tuned) -> TuningReport:
-    return TuningReport(
-        epochs=tuned.history[-1].epoch,
-        learning_rate=tuned.learning_rate,
-        learning_rates_tried=tuple(tuned.trials),
-        precision=tuned.precision,
-        seconds=tuned.history[-1].seconds,
-        history=tuple(
-            EpochReport(
-                epoch=entry.epoch,
-                loss=entry.loss,
-                selection_accuracy=entry.score.accuracy,
-                divergence=entry.score.divergence,
-                kept=entry.score == tuned.after,
-            )
-            for entry in tuned.history
-        ),
-    )
+def _tuning(facts: Facts) -> TuningReport | None:
+    tuned = None if facts.chosen is None else facts.chosen.tuned
+    return None if tuned is None else describe_tuning(tuned, facts.goal)
 
 
 def _data(facts: Facts) -> DataReport:

@@ -17,7 +17,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from [low, high] to [start, end], in the drawing's units; `end` may be the smaller one."""
+    """A linear map from [low, high] to [start, end], in the drawing's units.
+
+    `end` may be smaller than `start`, and `low` larger than `high` where less is better.
+    """
 
     low: float
     high: float
@@ -31,14 +34,16 @@ class Scale:
 
     def clamped(self, value: float) -> float:
         """Returns the coordinate of the nearest value on the scale."""
-        return self(min(max(value, self.low), self.high))
+        low, high = sorted((self.low, self.high))
+        return self(min(max(value, low), high))
 
     def ticks(self, wanted: int = 5) -> list[Tick]:
         """Returns about `wanted` ticks at round values."""
-        step = _round_step((self.high - self.low) / max(1, wanted))
+        low, high = sorted((self.low, self.high))
+        step = _round_step((high - low) / max(1, wanted))
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
+        first = math.ceil(low / step - 1e-9)
+        last = math.floor(high / step + 1e-9)
         return [Tick(self(index * step), f"{index * step:,.{decimals}f}") for index in range(first, last + 1)]
 
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from service.report import formats
 from service.report.axes import Scale, Tick, padded
+from service.report.figures import axis_title, on_axis
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from service.report.schema import BudgetReport, LatencyReport, Report, TuningReport
+    from service.report.schema import BudgetReport, FigureReport, LatencyReport, Report, TuningReport
 
 WIDTH: Final = 520
 HEIGHT: Final = 330
@@ -196,15 +197,18 @@ class Curve:
     title: str
 
 
-def curves(tuning: TuningReport) -> list[Curve]:
-    """Returns how accuracy on the selection samples (where labelled), divergence and loss went."""
+def curves(tuning: TuningReport, figure: FigureReport | None = None, divergence_unit: str = "nats") -> list[Curve]:
+    """Returns how accuracy (where labelled) or the task's figure on the selection samples, divergence and loss went."""
     history = tuning.history
     accuracy = [entry.selection_accuracy for entry in history]
+    quality = [entry.selection_quality for entry in history]
     drawn = []
     if history and all(value is not None for value in accuracy):
         drawn.append(_curve(tuning, [100 * (v or 0) for v in accuracy], "held-back top-1 in %"))
+    elif figure is not None and history and all(value is not None for value in quality):
+        drawn.append(_curve(tuning, [on_axis(figure, v or 0) for v in quality], f"held-back {axis_title(figure)}"))
     if history:
-        drawn.append(_curve(tuning, [entry.divergence for entry in history], "divergence in nats"))
+        drawn.append(_curve(tuning, [entry.divergence for entry in history], f"divergence in {divergence_unit}"))
         drawn.append(_curve(tuning, [entry.loss for entry in history], "training loss"))
     return drawn
 

@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from service.report import formats
 from service.report.alignment import Run, align
 from service.report.charts import at_percentile, curves, distributions
-from service.report.front import best_measured, front
+from service.report.figures import change_text, value_text
+from service.report.front import best_measured, floor_of, front
 from service.report.profile import profile
-from service.report.tiles import accuracy_tile, latency_tile, speedup_tile
+from service.report.tiles import accuracy_tile, latency_tile, quality_tile, speedup_tile
 
 if TYPE_CHECKING:
     from service.report.schema import CandidateReport, RefusalReport, Report
@@ -62,7 +63,9 @@ def _environment() -> Environment:
         bytes=formats.size,
         words=_words,
     )
-    environment.globals.update(change=formats.change, points=formats.points)
+    environment.globals.update(
+        change=formats.change, points=formats.points, figure_value=value_text, figure_change=change_text
+    )
     return environment
 
 
@@ -77,11 +80,13 @@ def _view(report: Report) -> dict[str, Any]:
         "latency_tile": latency_tile(report),
         "speedup_tile": speedup_tile(report),
         "accuracy_tile": accuracy_tile(report),
+        "quality_tile": quality_tile(report, floor_of(report)),
+        "floor_value": floor_of(report),
         "distributions": distributions(report),
         "front": front(report),
         "profile": profile(runs),
         "runs": [_Fold.of(run) for run in runs],
-        "curves": curves(report.tuning) if report.tuning else [],
+        "curves": curves(report.tuning, report.figure, report.divergence_unit) if report.tuning else [],
         "refusals": _grouped(report.refusals),
         "chosen": next((candidate for candidate in report.candidates if candidate.chosen), None),
         "agreement": _agreement(report),
@@ -155,7 +160,7 @@ def _reading(value: Any) -> str:
 def _shown_candidates(report: Report) -> list[tuple[int, CandidateReport]]:
     """Returns the candidates with their numbers: all of them or, of many, the best measured and the returned one."""
     numbered = list(enumerate(report.candidates, start=1))
-    best = best_measured(report.candidates)
+    best = best_measured(report.candidates, report.figure)
     if len(numbered) <= _MOST_CANDIDATES or not best:
         return numbered
     return [(number, c) for number, c in numbered if c.chosen or any(c is other for other in best)]

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What is infinite, such as the divergence of a network that training ruined, survives being read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class LatencyReport(_Part):
@@ -39,6 +40,32 @@ class AccuracyReport(_Part):
     low: float
     high: float
     count: int
+
+
+class FigureReport(_Part):
+    """What a number says about a network: its name, its unit (`fraction`, or words), and which way is better."""
+
+    name: str = "top-1 accuracy"
+    unit: str = "fraction"
+    higher_is_better: bool = True
+
+
+class QualityReport(_Part):
+    """A figure of the exported file on the validation split, with its 95 % interval where one is known."""
+
+    figure: FigureReport
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int
+
+
+class InputReport(_Part):
+    """One input of the network, per sample."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class AgreementReport(_Part):
@@ -75,6 +102,7 @@ class NetworkReport(_Part):
     depth: int
     activations: int
     layers: tuple[LayerReport, ...]
+    quality: QualityReport | None = None
 
 
 class SpeedupReport(_Part):
@@ -110,6 +138,7 @@ class CandidateReport(_Part):
     divergence: float | None
     tuned: bool
     chosen: bool
+    selection_quality: float | None = Field(default=None, description="The task's figure, `Report.figure`")
 
 
 class EpochReport(_Part):
@@ -120,6 +149,7 @@ class EpochReport(_Part):
     selection_accuracy: float | None
     divergence: float
     kept: bool
+    selection_quality: float | None = None
 
 
 class TuningReport(_Part):
@@ -198,7 +228,8 @@ class Report(_Part):
     model_name: str
     model_source: str
     model_sha256: str | None
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...] = Field(description="Of the first input; `inputs` has all")
+    inputs: tuple[InputReport, ...] = ()
     outcome: Outcome
     explanation: str
     budget: BudgetReport
@@ -214,6 +245,10 @@ class Report(_Part):
     tuning: TuningReport | None
     data: DataReport | None
     accuracy_floor: float | None
+    quality_floor: float | None = None
+    task: str = "classification"
+    figure: FigureReport = FigureReport()
+    divergence_unit: str = "nats"
     seed: int
     seconds: float
     phase_seconds: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -98,6 +99,31 @@ def accuracy_tile(report: Report) -> Tile | None:
             for row, accuracy in known
         ),
         lines=tuple(Line(scale(value), "floor") for value in floor),
+    )
+
+
+def quality_tile(report: Report, floor: float | None) -> Tile | None:
+    """Returns both networks' figures with the intervals that are known; None where none can be drawn.
+
+    Args:
+        report: What to draw.
+        floor: Worst acceptable value of the report's figure, None for any.
+    """
+    known = [(row, n.quality) for row, n in enumerate(_networks(report)) if n.quality is not None]
+    rows = [
+        (row, (q.value, q.value if q.low is None else q.low, q.value if q.high is None else q.high))
+        for row, q in known
+        if math.isfinite(q.value)
+    ]
+    if not rows:
+        return None
+    lines = () if floor is None or known[0][1].figure != report.figure else (floor,)
+    ends = [value for _, values in rows for value in values]
+    scale = Scale(*padded([*ends, *lines], least=1e-3 * max(map(abs, ends)) + 1e-12), 2, WIDTH - 2)
+    return Tile(
+        rows=len(_networks(report)),
+        intervals=tuple(_interval(scale, row, values, ("base", "result")[row]) for row, values in rows),
+        lines=tuple(Line(scale(value), "floor") for value in lines),
     )
 
 

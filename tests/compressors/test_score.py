@@ -22,11 +22,11 @@ def test_original_compared_with_itself_is_perfect() -> None:
 def test_divergence_agreement_and_accuracy_by_hand() -> None:
     reference = Reference(
         Tensors(torch.zeros(2, 1)),
-        torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(),
+        (torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(),),
         torch.tensor([1, 1]),
         batch=2,
     )
-    found = reference.compare(torch.tensor([[0.75, 0.25], [0.2, 0.8]]).log())
+    found = reference.compare([torch.tensor([[0.75, 0.25], [0.2, 0.8]]).log()])
     first = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     second = 0.9 * math.log(0.9 / 0.2) + 0.1 * math.log(0.1 / 0.8)
     assert found.divergence == pytest.approx((first + second) / 2, rel=1e-5)
@@ -63,7 +63,7 @@ def test_scores_that_are_not_finite_agree_with_nothing() -> None:
     with torch.no_grad():
         scores = graph.module(samples.inputs)
     scores[0], scores[1, 0] = float("nan"), float("inf")
-    found = reference.compare(scores)
+    found = reference.compare([scores])
     assert found.divergence == float("inf")
     assert found.agreement == found.accuracy == 6 / 8
 
@@ -97,7 +97,7 @@ def test_better_is_by_the_figure_of_merit_whichever_way_is_up() -> None:
 def test_padding_does_not_count() -> None:
     outputs = torch.randn(2, 3, 4)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    reference = Reference(Tensors(torch.zeros(2, 1)), outputs, torch.tensor([-1, -1]), 2, TASKS["none"], mask)
+    reference = Reference(Tensors(torch.zeros(2, 1)), (outputs,), torch.tensor([-1, -1]), 2, TASKS["none"], mask=mask)
     disturbed = outputs + (~mask)[:, :, None] * 100
-    assert reference.compare(disturbed).divergence == 0.0
-    assert reference.compare(outputs + mask[:, :, None]).divergence > 0
+    assert reference.compare([disturbed]).divergence == 0.0
+    assert reference.compare([outputs + mask[:, :, None]]).divergence > 0

@@ -149,3 +149,47 @@ def test_one_archive_serves_both_splits(tmp_path: Path):
     samples = load_samples(job, model(TensorSpec("x", (3, 8, 8))), outputs=2)
     assert samples.validation is not None
     assert (samples.total, len(samples.validation)) == (20, 6)
+
+
+DENOISER = (TensorSpec("sample", (3, 8, 8)), TensorSpec("timestep", (), torch.int64, 0, 1000))
+
+
+def denoised(tmp_path: Path, files: dict[str, Path], *inputs: TensorSpec) -> Samples:
+    return load_samples(order(tmp_path, files), model(*(inputs or DENOISER)), outputs=None)
+
+
+def test_images_for_a_denoiser_get_noise_and_timesteps_in_every_use(tmp_path: Path):
+    write_folders(tmp_path / "d", {"a": 12, "b": 12})
+    samples = denoised(tmp_path, {MODEL: tmp_path, DATA: tmp_path / "d", OTHER: tmp_path / "d"})
+    recipe = normalised(samples)
+    assert (recipe.mean, recipe.std) == ((0.5,) * 3, (0.5,) * 3)
+    feeds = samples.feeds
+    assert feeds.validation is not None
+    for feed in (feeds.fit, feeds.selection, feeds.calibration, feeds.validation):
+        batch = fetch(feed, [0, 1])
+        assert [tuple(values.shape) for values in batch.inputs] == [(2, 3, 8, 8), (2,)]
+        assert batch.labels.shape == batch.inputs[0].shape
+
+
+def test_a_denoiser_s_further_inputs_come_from_arrays_and_timesteps_are_put_in(tmp_path: Path):
+    with (tmp_path / "x.npz").open("wb") as out:
+        np.savez(out, sample=np.zeros((20, 3, 8, 8), np.float32), encoder_hidden_states=np.ones((20, 7, 4), np.float32))
+    files = {MODEL: tmp_path, DATA: tmp_path / "x.npz", OTHER: tmp_path / "x.npz"}
+    samples = denoised(tmp_path, files, *DENOISER, TensorSpec("encoder_hidden_states", (7, 4)))
+    assert [tuple(each.shape) for each in fetch(samples.feeds.fit, [0]).inputs] == [(1, 3, 8, 8), (1,), (1, 7, 4)]
+
+
+def test_ready_inputs_with_timesteps_are_taken_as_they_are(tmp_path: Path):
+    with (tmp_path / "x.npz").open("wb") as out:
+        np.savez(out, sample=np.ones((20, 3, 8, 8), np.float32), timestep=np.full(20, 7))
+    samples = denoised(tmp_path, {MODEL: tmp_path, DATA: tmp_path / "x.npz", OTHER: tmp_path / "x.npz"})
+    batch = fetch(samples.feeds.fit, [0, 1])
+    assert batch.inputs[1].tolist() == [7, 7]
+    assert batch.labels.tolist() == [-1, -1]
+
+
+def test_labels_are_not_looked_at_where_they_mean_nothing(tmp_path: Path):
+    write_folders(tmp_path / "d", {"a": 6, "b": 6, "c": 6})
+    job = order(tmp_path, {MODEL: tmp_path, DATA: tmp_path / "d", OTHER: tmp_path / "d"})
+    three_classes_for_two_outputs = load_samples(job, model(TensorSpec("x", (3, 8, 8))), outputs=None)
+    assert three_classes_for_two_outputs.total == 18

@@ -7,7 +7,9 @@ import pytest
 from compressors.graph import Graph
 from compressors.problem import Candidate, Problem, Score
 from compressors.surgery import fold_norms
+from compressors.tasks import TASKS
 from compressors.tune import Tuned
+from service.quality import Goal
 from service.search import AIM_ROUNDS, SAFE, Found, Tools, search
 from tests.compressors.problems import problem_of, started
 from tests.compressors.samples import random_samples
@@ -29,11 +31,11 @@ class Device:
 def run(problem: Problem, *slower: float, tune=lambda _: None, floor=None, left=math.inf) -> tuple[Found, Device]:
     device = Device(problem, *slower)
     tools = Tools(device, tune, lambda: left)
-    return search(problem, started(problem), tools, floor), device
+    return search(problem, started(problem), tools, Goal(TASKS["classification"], floor)), device
 
 
 def tuned(candidate: Candidate, accuracy: float) -> Tuned:
-    after = Score(candidate.score.divergence, candidate.score.agreement, accuracy, candidate.score.samples)
+    after = Score(candidate.score.divergence, candidate.score.agreement, accuracy, candidate.score.samples, accuracy)
     return Tuned(candidate.graph.copied(), candidate.score, after, (), 0.01, {}, "float32")
 
 

@@ -109,6 +109,8 @@ async def test_only_spec_and_display_name_are_read(stub: ModelOptimizerStub) -> 
         ({"preprocessing": {"mean": [0.5]}}, "spec.preprocessing"),
         ({"fine_tuning": {"epochs": -1}}, "spec.fine_tuning.epochs"),
         ({"accuracy_floor": 1.5}, "spec.accuracy_floor"),
+        ({"task": "segmentation"}, "spec.task"),
+        ({"accuracy_floor": 0.9, "quality_floor": 0.9}, "spec"),
         ({"time_limit": Duration(seconds=1)}, "spec.time_limit"),
         ({"time_limit": Duration(seconds=8 * 86400)}, "spec.time_limit"),
     ],

@@ -197,13 +197,27 @@ class OptimizationJobSpec(_message.Message):
     ACCURACY_FLOOR_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    QUALITY_FLOOR_FIELD_NUMBER: _builtins.int
     accuracy_floor: _builtins.float
     """Lowest acceptable top-1 accuracy of the result, as a fraction in (0, 1]. Candidates under it on the held-back
     training samples are passed over; a result that is under it on the validation data is not sold as one: the
-    original is returned with outcome NO_IMPROVEMENT. Absent: no floor.
+    original is returned with outcome NO_IMPROVEMENT. Absent: no floor. For the task `classification` only; other tasks
+    have `quality_floor`.
     """
     seed: _builtins.int
     """Seeds everything random. Default 0. Measured times are never reproducible to the last digit."""
+    task: _builtins.str
+    """What the outputs mean, and so what is trained for and which figure tells how good a network is:
+    `classification` (top-1 accuracy; images and texts alike, also written `image_classification` and
+    `text_classification`), `multi_label` (mean average precision), `denoising` (error of the predicted noise), or `none`
+    (also written `distillation`): the network is only compared with the original (relative squared error).
+    Default: told by the model's inputs and outputs and by the labels.
+    """
+    quality_floor: _builtins.float
+    """Worst acceptable value of the task's figure, in the figure's own unit: the least where higher is better, the most
+    where lower is better (see `Figure`). Works as `accuracy_floor` does and excludes it. Finite. Absent: no floor.
+    """
     @_builtins.property
     def model(self) -> Global___ModelSource:
         """Required."""
@@ -251,14 +265,21 @@ class OptimizationJobSpec(_message.Message):
         accuracy_floor: _builtins.float | None = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         seed: _builtins.int = ...,
+        task: _builtins.str = ...,
+        quality_floor: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_floor", b"_accuracy_floor", "accuracy_floor", b"accuracy_floor", "budget", b"budget", "data", b"data", "fine_tuning", b"fine_tuning", "model", b"model", "preprocessing", b"preprocessing", "strategy", b"strategy", "target", b"target", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_floor", b"_accuracy_floor", "_quality_floor", b"_quality_floor", "accuracy_floor", b"accuracy_floor", "budget", b"budget", "data", b"data", "fine_tuning", b"fine_tuning", "model", b"model", "preprocessing", b"preprocessing", "quality_floor", b"quality_floor", "strategy", b"strategy", "target", b"target", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_floor", b"_accuracy_floor", "accuracy_floor", b"accuracy_floor", "budget", b"budget", "data", b"data", "fine_tuning", b"fine_tuning", "model", b"model", "preprocessing", b"preprocessing", "seed", b"seed", "strategy", b"strategy", "target", b"target", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_floor", b"_accuracy_floor", "_quality_floor", b"_quality_floor", "accuracy_floor", b"accuracy_floor", "budget", b"budget", "data", b"data", "fine_tuning", b"fine_tuning", "model", b"model", "preprocessing", b"preprocessing", "quality_floor", b"quality_floor", "seed", b"seed", "strategy", b"strategy", "target", b"target", "task", b"task", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy_floor: _TypeAlias = _typing.Literal["accuracy_floor"]  # noqa: Y015
     _WhichOneofArgType__accuracy_floor: _TypeAlias = _typing.Literal["_accuracy_floor", b"_accuracy_floor"]  # noqa: Y015
+    _WhichOneofReturnType__quality_floor: _TypeAlias = _typing.Literal["quality_floor"]  # noqa: Y015
+    _WhichOneofArgType__quality_floor: _TypeAlias = _typing.Literal["_quality_floor", b"_quality_floor"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_floor) -> _WhichOneofReturnType__accuracy_floor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_floor) -> _WhichOneofReturnType__quality_floor | None: ...
 
 Global___OptimizationJobSpec: _TypeAlias = OptimizationJobSpec  # noqa: Y015
 
@@ -855,6 +876,9 @@ class OptimizationResult(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    FIGURE_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_UNIT_FIELD_NUMBER: _builtins.int
     outcome: Global___OptimizationResult.Outcome.ValueType
     """Always set."""
     explanation: _builtins.str
@@ -869,6 +893,12 @@ class OptimizationResult(_message.Message):
     """Budget in milliseconds as it was applied."""
     floor_ms: _builtins.float
     """Lowest latency that this strategy could reach here, in milliseconds; absent when not measured."""
+    task: _builtins.str
+    """The task that the job was done for: `classification`, `multi_label`, `denoising` or `none`."""
+    divergence_unit: _builtins.str
+    """What `CandidateFacts.divergence` is in: `nats`, or `of the original's variance` (a squared error), or both where a
+    network has outputs of both kinds.
+    """
     @_builtins.property
     def baseline(self) -> Global___NetworkFacts:
         """The original, exported the same way and timed interleaved with the result."""
@@ -889,6 +919,10 @@ class OptimizationResult(_message.Message):
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactLink]:
         """Files to download."""
 
+    @_builtins.property
+    def figure(self) -> Global___Figure:
+        """The task's figure of merit: what `quality_floor` and `CandidateFacts.selection_quality` are in."""
+
     def __init__(
         self,
         *,
@@ -904,10 +938,13 @@ class OptimizationResult(_message.Message):
         candidates: _abc.Iterable[Global___CandidateFacts] | None = ...,
         refusals: _abc.Iterable[Global___Refusal] | None = ...,
         artifacts: _abc.Iterable[Global___ArtifactLink] | None = ...,
+        task: _builtins.str = ...,
+        figure: Global___Figure | None = ...,
+        divergence_unit: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "baseline", b"baseline", "floor_ms", b"floor_ms", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "baseline", b"baseline", "figure", b"figure", "floor_ms", b"floor_ms", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "artifacts", b"artifacts", "baseline", b"baseline", "budget_ms", b"budget_ms", "candidates", b"candidates", "explanation", b"explanation", "floor_ms", b"floor_ms", "outcome", b"outcome", "refusals", b"refusals", "result", b"result", "speedup", b"speedup", "speedup_high", b"speedup_high", "speedup_low", b"speedup_low"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "artifacts", b"artifacts", "baseline", b"baseline", "budget_ms", b"budget_ms", "candidates", b"candidates", "divergence_unit", b"divergence_unit", "explanation", b"explanation", "figure", b"figure", "floor_ms", b"floor_ms", "outcome", b"outcome", "refusals", b"refusals", "result", b"result", "speedup", b"speedup", "speedup_high", b"speedup_high", "speedup_low", b"speedup_low", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__floor_ms: _TypeAlias = _typing.Literal["floor_ms"]  # noqa: Y015
     _WhichOneofArgType__floor_ms: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms"]  # noqa: Y015
@@ -927,6 +964,7 @@ class NetworkFacts(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     MACS_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """Of the ONNX file, hexadecimal."""
     parameters: _builtins.int
@@ -943,6 +981,12 @@ class NetworkFacts(_message.Message):
     def accuracy(self) -> Global___Accuracy:
         """Absent without labelled validation data."""
 
+    @_builtins.property
+    def quality(self) -> Global___Quality:
+        """How good the network is, whatever its task: computed by running the file on the validation samples. Absent without
+        samples to tell it on.
+        """
+
     def __init__(
         self,
         *,
@@ -952,14 +996,94 @@ class NetworkFacts(_message.Message):
         parameters: _builtins.int = ...,
         macs: _builtins.int = ...,
         depth: _builtins.int = ...,
+        quality: Global___Quality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "latency", b"latency", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "depth", b"depth", "latency", b"latency", "macs", b"macs", "parameters", b"parameters", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "depth", b"depth", "latency", b"latency", "macs", b"macs", "parameters", b"parameters", "quality", b"quality", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkFacts: _TypeAlias = NetworkFacts  # noqa: Y015
+
+@_typing.final
+class Figure(_message.Message):
+    """What a number says about a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """In the field's words: `top-1 accuracy`, `mean average precision`, `noise-prediction error`, `relative squared error`,
+    or `agreement with the original` where there are decisions and no labels.
+    """
+    unit: _builtins.str
+    """`fraction` (in [0, 1]), `mean squared error`, or `of the original's variance`."""
+    higher_is_better: _builtins.bool
+    """Which way is better."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        higher_is_better: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["higher_is_better", b"higher_is_better", "name", b"name", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Figure: _TypeAlias = Figure  # noqa: Y015
+
+@_typing.final
+class Quality(_message.Message):
+    """A figure of one network on the validation split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIGURE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """In the figure's unit."""
+    low: _builtins.float
+    """95 % interval; absent where none is known."""
+    high: _builtins.float
+    """95 % interval; absent where none is known."""
+    count: _builtins.int
+    """Samples."""
+    @_builtins.property
+    def figure(self) -> Global___Figure:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        figure: Global___Figure | None = ...,
+        value: _builtins.float = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "figure", b"figure", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "count", b"count", "figure", b"figure", "high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___Quality: _TypeAlias = Quality  # noqa: Y015
 
 @_typing.final
 class Latency(_message.Message):
@@ -1040,6 +1164,7 @@ class CandidateFacts(_message.Message):
     SELECTION_ACCURACY_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
+    SELECTION_QUALITY_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """Short text, e.g. `layerfit: 3 regressed, 1 removed`."""
     latency_ms: _builtins.float
@@ -1047,9 +1172,11 @@ class CandidateFacts(_message.Message):
     selection_accuracy: _builtins.float
     """Top-1 as a fraction, on the samples that choices are made on."""
     divergence: _builtins.float
-    """Mean KL divergence in nats from the original, on the same samples."""
+    """Mean divergence from the original on the same samples, in `OptimizationResult.divergence_unit`."""
     chosen: _builtins.bool
     """Whether it is the one returned."""
+    selection_quality: _builtins.float
+    """The task's figure (`OptimizationResult.figure`) on the same samples; for `classification`, `selection_accuracy` again."""
     def __init__(
         self,
         *,
@@ -1058,10 +1185,11 @@ class CandidateFacts(_message.Message):
         selection_accuracy: _builtins.float | None = ...,
         divergence: _builtins.float | None = ...,
         chosen: _builtins.bool = ...,
+        selection_quality: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "_latency_ms", b"_latency_ms", "_selection_accuracy", b"_selection_accuracy", "divergence", b"divergence", "latency_ms", b"latency_ms", "selection_accuracy", b"selection_accuracy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "_latency_ms", b"_latency_ms", "_selection_accuracy", b"_selection_accuracy", "_selection_quality", b"_selection_quality", "divergence", b"divergence", "latency_ms", b"latency_ms", "selection_accuracy", b"selection_accuracy", "selection_quality", b"selection_quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "_latency_ms", b"_latency_ms", "_selection_accuracy", b"_selection_accuracy", "chosen", b"chosen", "divergence", b"divergence", "label", b"label", "latency_ms", b"latency_ms", "selection_accuracy", b"selection_accuracy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_divergence", b"_divergence", "_latency_ms", b"_latency_ms", "_selection_accuracy", b"_selection_accuracy", "_selection_quality", b"_selection_quality", "chosen", b"chosen", "divergence", b"divergence", "label", b"label", "latency_ms", b"latency_ms", "selection_accuracy", b"selection_accuracy", "selection_quality", b"selection_quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__divergence: _TypeAlias = _typing.Literal["divergence"]  # noqa: Y015
     _WhichOneofArgType__divergence: _TypeAlias = _typing.Literal["_divergence", b"_divergence"]  # noqa: Y015
@@ -1069,12 +1197,16 @@ class CandidateFacts(_message.Message):
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
     _WhichOneofReturnType__selection_accuracy: _TypeAlias = _typing.Literal["selection_accuracy"]  # noqa: Y015
     _WhichOneofArgType__selection_accuracy: _TypeAlias = _typing.Literal["_selection_accuracy", b"_selection_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__selection_quality: _TypeAlias = _typing.Literal["selection_quality"]  # noqa: Y015
+    _WhichOneofArgType__selection_quality: _TypeAlias = _typing.Literal["_selection_quality", b"_selection_quality"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__divergence) -> _WhichOneofReturnType__divergence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__selection_accuracy) -> _WhichOneofReturnType__selection_accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__selection_quality) -> _WhichOneofReturnType__selection_quality | None: ...
 
 Global___CandidateFacts: _TypeAlias = CandidateFacts  # noqa: Y015
 

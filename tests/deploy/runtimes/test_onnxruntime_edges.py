@@ -57,3 +57,10 @@ def test_a_model_without_convolutions_has_no_edges(operator: str, tmp_path: Path
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     assert not find_runtime("onnxruntime").write_edges(path, tmp_path / "edges.onnx", 1)
     assert not (tmp_path / "edges.onnx").exists()
+
+
+def test_an_edge_of_three_channels_is_timed_as_four(tmp_path: Path) -> None:
+    path = tmp_path / "edges.onnx"
+    onnx.save(build_edge_model([(3, (2, 3, 8, 8))], batch=2), path)
+    session = find_runtime("onnxruntime").load(path, SessionSettings())
+    assert session.run([session.inputs[0].random(2, 0)])[0].shape == (2, 4, 8, 8)

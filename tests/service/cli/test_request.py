@@ -114,9 +114,7 @@ def test_models_that_cannot_be_used_are_refused(flags: ModelFlags, message: str)
         request.check_model(flags)
 
 
-@pytest.mark.parametrize(
-    "extra", [{"weights": "w.bin"}, {"num_classes": 3}, {"pretrained": True}, {"task": "fill-mask"}]
-)
+@pytest.mark.parametrize("extra", [{"weights": "w.bin"}, {"num_classes": 3}, {"pretrained": True}])
 def test_a_file_takes_no_weights_and_no_classes(model: Path, extra: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"belong to names like timm:NAME"):
         request.check_model(ModelFlags(str(model), **extra))  # type: ignore[arg-type]
@@ -131,3 +129,27 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 def test_good_models_pass(model: Path) -> None:
     request.check_model(ModelFlags(str(model)))
     request.check_model(ModelFlags("timm:resnet18", weights=str(model), num_classes=10))
+
+
+def test_a_file_has_no_head_to_pick(model: Path) -> None:
+    with pytest.raises(InputError, match=r"no task 'fill-mask'; give one of classification, multi"):
+        request.check_model(ModelFlags(str(model), task="fill-mask"))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "told", "head"),
+    [
+        ("timm:resnet18", "multi_label", "multi_label", ""),
+        ("timm:resnet18", "image-classification", "classification", ""),
+        ("timm:resnet18", "distillation", "none", ""),
+        ("transformers:bert", "text-classification", "", "text-classification"),
+        ("transformers:bert", "none", "none", ""),
+    ],
+)
+def test_a_task_is_what_outputs_mean_or_the_head_of_a_transformers_model(
+    model: str, task: str, told: str, head: str
+) -> None:
+    flags = ModelFlags(model, task=task)
+    request.check_model(flags)
+    spec = request.job_spec(flags, TargetFlags(), PreprocessingFlags(), HALF, Uploaded())
+    assert (spec.task, spec.model.named.task) == (told, head)

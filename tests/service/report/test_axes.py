@@ -40,3 +40,9 @@ def test_ticks_read_well(low: float, high: float, texts: str):
 def test_a_padded_range_holds_its_values_and_is_never_empty(values: list[float]):
     low, high = padded(values)
     assert low < min(values) <= max(values) < high
+
+
+def test_a_scale_that_is_turned_over_has_its_ticks_and_its_ends():
+    scale = Scale(10.0, 0.0, 0.0, 100.0)
+    assert [(tick.at, tick.text) for tick in scale.ticks(2)] == [(100.0, "0"), (50.0, "5"), (0.0, "10")]
+    assert (scale.clamped(20.0), scale.clamped(-1.0)) == (0.0, 100.0)
