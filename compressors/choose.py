@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from compressors.solve import Edge, Frontier, Grid, Path, Solution, solve
+from compressors.solve import Edge, Frontier, Grid, Path, Rounding, Solution, solve
 from compressors.table import Alternative, Table
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class Chooser:
         graph: The original.
         analysis: Its chains.
         table: Seconds of everything.
+        rounding: How times become ticks; "down" is as published.
     """
 
-    def __init__(self, graph: Graph, analysis: Analysis, table: Table) -> None:
+    def __init__(self, graph: Graph, analysis: Analysis, table: Table, rounding: Rounding = "up") -> None:
         self._order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
         self._chains = {chain.name: chain for chain in analysis.chains}
         self._inside: dict[tuple[str, int, int], list[Chain]] = defaultdict(list)
@@ -61,7 +62,7 @@ class Chooser:
         # No chain, nothing to choose: a network without a position takes no time that a plan could change.
         self._roots = [chain for chain in analysis.chains if chain.parent is None]
         self.whole = sum(sum(table.kept[chain.name]) for chain in self._roots)
-        self._grid = Grid(Fraction(TICKS) / Fraction(max(self.whole, 1e-12)))
+        self._grid = Grid(Fraction(TICKS) / Fraction(max(self.whole, 1e-12)), rounding)
 
     def least_harm(self, harms: Mapping[Step, float], seconds: float) -> Choice | None:
         """Returns the cuts with the least total harm that fit into `seconds` of the table; None where none do.

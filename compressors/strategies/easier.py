@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Self, final
+
+from pydantic import model_validator
 
 from compressors.batches import count, in_order
 from compressors.memory import key_of, remembered
 from compressors.scores.entropy import EntropyConfig, entropies
 from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
+from compressors.strategies.options import refuse_with_parity
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity_easier import LowestEntropy
 from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
-    from compressors.problem import Problem
+    from compressors.problem import Problem, Search
     from compressors.table import Alternative
 
 NAME = "easier"
@@ -34,6 +39,13 @@ SUMMARY = (
 
 class EasierOptions(RoundOptions):
     """Options of `easier`."""
+
+    parity: bool = False
+    """Whether to do as the paper does: one activation at a time, the identity in its place, a training after each."""
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        return refuse_with_parity(self, {"rounds", "way", "refit", "plans"}, parity=self.parity)
 
 
 @final
@@ -62,6 +74,10 @@ class Entropy:
         return {name: entropy.layer for name, entropy in found.items()}
 
 
-def begin(problem: Problem, options: EasierOptions) -> RoundSearch:
+def begin(problem: Problem, options: EasierOptions) -> Search:
     """Starts a search among merges."""
+    if options.parity:
+        cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
+        settings = ParitySettings(NAME, options.selection_samples, options.margin)
+        return ParitySearch(problem, cuts, LowestEntropy(problem, options.calibration_samples), settings)
     return RoundSearch(problem, options.cuts(problem), Entropy(problem, options), options.settings(NAME))

@@ -8,16 +8,20 @@ from the end; an MLP whose collapse would not be faster stays.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressors.gates import GateRecipe
+from compressors.scores.size import shrinks
 from compressors.strategies.gated import Gates
+from compressors.strategies.options import refuse_with_parity
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity_gates import Collapse
 from compressors.strategies.rounds import RoundOptions, RoundSearch
 
 if TYPE_CHECKING:
-    from compressors.problem import Problem
+    from compressors.problem import Problem, Search
 
 NAME = "layer_collapse"
 SUMMARY = (
@@ -35,10 +39,33 @@ class LayerCollapseOptions(RoundOptions):
     """Weight of the penalty in the loss."""
     convolutions: bool = False
     """Whether convolutions collapse too."""
+    parity: bool = False
+    """Whether to do as the paper does: MLPs from the end, one training each, and a PReLU's slope within 0.05 of 1."""
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        return refuse_with_parity(
+            self, {"rounds", "way", "refit", "plans", "calibration_samples", "convolutions"}, parity=self.parity
+        )
 
 
-def begin(problem: Problem, options: LayerCollapseOptions) -> RoundSearch:
+def begin(problem: Problem, options: LayerCollapseOptions) -> Search:
     """Starts a search among merges of linears."""
+    if options.parity:
+        return _parity(problem, options)
     cuts = [cut for cut in options.cuts(problem) if options.convolutions or not cut.step.kernel]
     method = Gates(problem, options, GateRecipe("collapse", options.penalty))
     return RoundSearch(problem, cuts, method, options.settings(NAME))
+
+
+def _parity(problem: Problem, options: LayerCollapseOptions) -> ParitySearch:
+    """Starts a search among pairs of linears with one activation between them that would become smaller."""
+    cuts = [
+        cut
+        for region, cut in merge_cuts(problem, options.span, options.max_kernel)
+        if not cut.step.kernel and not cut.step.pruned and len(cut.step.sites) == 1 and len(region.operators) == 2
+        if shrinks(problem.graph, region, region.options[0])
+    ]
+    pairs = frozenset(cut.step.sites[0] for cut in cuts)
+    settings = ParitySettings(NAME, options.selection_samples, options.margin)
+    return ParitySearch(problem, cuts, Collapse(problem, options.penalty, pairs), settings)

@@ -8,19 +8,21 @@ rounded up.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
 from compressors.plan import Way
 from compressors.strategies.fitted import FittedSearch, Settings
-from compressors.strategies.options import Options
+from compressors.strategies.options import Options, refuse_with_parity
+from compressors.strategies.parity import ParitySettings, merge_cuts
+from compressors.strategies.parity_layer_merge import EntrySearch
 from compressors.table import region_cuts
 
 if TYPE_CHECKING:
-    from compressors.problem import Problem
+    from compressors.problem import Problem, Search
 
 NAME = "layer_merge"
 SUMMARY = (
@@ -52,10 +54,21 @@ class LayerMergeOptions(Options):
     """At most this many merges are judged again with refitting, for each budget that is tried."""
     margin: float = Field(default=0.02, ge=0, lt=1)
     """Share of the budget that is kept free, so that noise does not break it."""
+    parity: bool = False
+    """Whether to do as the paper does: a short training for every merge, and times cut downwards."""
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        return refuse_with_parity(
+            self, {"prune", "way", "refit", "calibration_samples", "plans", "refinements"}, parity=self.parity
+        )
 
 
-def begin(problem: Problem, options: LayerMergeOptions) -> FittedSearch:
+def begin(problem: Problem, options: LayerMergeOptions) -> Search:
     """Starts a search among merges."""
+    if options.parity:
+        entries = merge_cuts(problem, options.span, options.max_kernel)
+        return EntrySearch(problem, entries, ParitySettings(NAME, options.selection_samples, options.margin))
     reach = Reach(span=options.span, options=MergeLimits(kernel=options.max_kernel))
     regions = merge_space(problem.graph, reach).regions
     cuts = [

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, Self, final
+
+from pydantic import model_validator
 
 from compressors.analysis.segments import Refusal
 from compressors.batches import count, in_order
@@ -22,13 +24,16 @@ from compressors.scores.likelihood import channel_lines, likelihoods
 from compressors.scores.trial import Trials
 from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
+from compressors.strategies.options import refuse_with_parity
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity_tlc import PublishedTrials
 from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
     from compressors.graph import Graph
-    from compressors.problem import Problem
+    from compressors.problem import Problem, Search
     from compressors.table import Alternative
 
 NAME = "tlc"
@@ -44,6 +49,14 @@ class TlcOptions(RoundOptions):
 
     channels: Literal["binary", "fitted"] = "binary"
     """What becomes of a channel: passed on or made constant, as in the paper, or the line that fits best."""
+    parity: bool = False
+    """Whether to do as the paper does: trials on one batch, channels' weights masked, a training after each removal."""
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        return refuse_with_parity(
+            self, {"rounds", "way", "refit", "plans", "channels", "calibration_samples"}, parity=self.parity
+        )
 
 
 @final
@@ -85,6 +98,10 @@ class Trial:
         return {name: channel_lines(one) for name, one in found.items() if not isinstance(one, Refusal)}
 
 
-def begin(problem: Problem, options: TlcOptions) -> RoundSearch:
+def begin(problem: Problem, options: TlcOptions) -> Search:
     """Starts a search among merges."""
+    if options.parity:
+        cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
+        settings = ParitySettings(NAME, options.selection_samples, options.margin)
+        return ParitySearch(problem, cuts, PublishedTrials(problem), settings)
     return RoundSearch(problem, options.cuts(problem), Trial(problem, options), options.settings(NAME))

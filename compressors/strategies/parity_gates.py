@@ -1,0 +1,87 @@
+"""Layer Folding and LayerCollapse as published: gates on the way to the identity, and a threshold.
+
+1. Layer Folding (Ben Dror et al., BMVC 2022): gates at every activation, start 0, penalty |1 - a^2|, a >= 0, one
+   training of the whole network; from 0.9 on an activation goes. The others become activations again; the published
+   code leaves the PReLU that a gate below the threshold is, with a slope that was within 0.008 of 0 in its checkpoint.
+2. LayerCollapse (Shabgahi et al., 2023): the MLP nearest to the output gets a PReLU for its activation, start 0.01,
+   penalty (a - 1)^2, no limits; once |a - 1| < 0.05 its two linears are one, and the next MLP is up. An MLP whose gate
+   does not arrive in its share of the time stays as it was, and so do the weights. The published runs train until it
+   arrives. MLPs where h (i + o + 1) <= i o would grow and are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, final
+
+from compressors.gates import GateRegulariser, amounts, insert_gates, remove_gates
+from compressors.gates.decide import at_least, near_one
+from compressors.gates.regulariser import COLLAPSE, FOLDING
+from compressors.strategies.parity import Stage, even_share, rectifiers, trainer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from compressors.analysis.segments import Site
+    from compressors.problem import Problem
+
+_FOLDING_START = 0.0
+_COLLAPSE_START = 0.01
+_FOLDING_SHARE = 0.5
+"""Of the time for training, what goes into the gates; the published schedule spends as much on fine-tuning."""
+
+
+@final
+@dataclass(frozen=True)
+class Folding:
+    """Layer Folding's order: all at once (`compressors.strategies.parity.ParityMethod`).
+
+    Attributes:
+        problem: What is to be made faster.
+        penalty: Weight of the penalty in the loss, > 0.
+    """
+
+    problem: Problem
+    penalty: float
+
+    def sites(self) -> Sequence[Site]:
+        """Returns every ReLU, ReLU6 and GELU."""
+        return rectifiers(self.problem.analysis.sites)
+
+    def advance(self, stage: Stage, waiting: Sequence[Site]) -> Stage:
+        """Returns the network without the activations whose gates passed the threshold."""
+        train = trainer_of(self.problem, "layer_folding")
+        gated = insert_gates(stage.graph, [site.node for site in waiting], _FOLDING_START)
+        trained = train(gated, _FOLDING_SHARE, GateRegulariser(replace(FOLDING, strength=self.penalty)))
+        linear = at_least(amounts(trained.module))
+        rest = tuple(site.node for site in waiting if site.node not in linear)
+        return Stage(remove_gates(trained, linear), (*stage.gone, *linear), (*stage.kept, *rest))
+
+
+@final
+@dataclass(frozen=True)
+class Collapse:
+    """LayerCollapse's order: MLPs from the end (`compressors.strategies.parity.ParityMethod`).
+
+    Attributes:
+        problem: What is to be made faster.
+        penalty: Weight of the penalty in the loss, > 0.
+        pairs: Node names of the activations between two linears that one linear may replace.
+    """
+
+    problem: Problem
+    penalty: float
+    pairs: frozenset[str]
+
+    def sites(self) -> Sequence[Site]:
+        """Returns the activations between two linears, of whatever kind."""
+        return [site for site in self.problem.analysis.sites if site.node in self.pairs]
+
+    def advance(self, stage: Stage, waiting: Sequence[Site]) -> Stage:
+        """Returns the network without the last waiting activation if its gate arrived; else the one that came in."""
+        train, last = trainer_of(self.problem, "layer_collapse"), waiting[-1].node
+        gated = insert_gates(stage.graph, [last], _COLLAPSE_START, rectified=True)
+        trained = train(gated, even_share(waiting), GateRegulariser(replace(COLLAPSE, strength=self.penalty)))
+        if not near_one(amounts(trained.module)):
+            return replace(stage, kept=(*stage.kept, last))
+        return Stage(remove_gates(trained, [last]), (*stage.gone, last), stage.kept)
