@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from compressors.analysis import Analysis, analyse, merge_space
 from compressors.batches import count, fetch
+from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.memory import Memory, NoMemory, key_of, remembered
 from compressors.plan import Plan
@@ -51,8 +52,11 @@ WIND_UP_SECONDS = 60.0
 PLANNING_SHARE = 0.5
 """Of the time that is left when planning begins, the part that it may use in a job that trains."""
 
-TUNING_SHARE = 0.6
-"""Of the time that is left after planning, the part that fine-tuning may use of a job that has any."""
+TUNING_SHARE = 0.9
+"""Of the time that is left after planning, the part that one fine-tuning may use."""
+
+TUNING_SHARE_WITH_FLOOR = 0.6
+"""The same where an accuracy floor may ask for a second network."""
 
 _MOMENT = 1e-3
 """Of a training that has used up its time."""
@@ -217,18 +221,32 @@ class Job:
         """Returns how long a training may take; one that was begun before, what is left of the time it got then."""
 
         def grant() -> dict[str, float]:
-            seconds = share * TUNING_SHARE * self.phases.seconds_left(WIND_UP_SECONDS)
+            most = TUNING_SHARE if self.goal.floor is None else TUNING_SHARE_WITH_FLOOR
+            seconds = share * most * self.phases.seconds_left(WIND_UP_SECONDS)
             return {"seconds": seconds, "begun": self.phases.elapsed}
 
         got = remembered(self.memory, key_of("training", network, share), ["seconds", "begun"], grant)
         # It was begun, so it is called again even when its time is over: it has a result, and returns that.
         return max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
 
+    def _ship(self, found: Found) -> Shipped | None:
+        """Exports the network to ship; the one before fine-tuning where the tuned one's file would differ from it."""
+        if found.best is None:
+            return None
+        path = self.order.out / "model.onnx"
+        try:
+            return ship(found.best.graph, path, self._selection)
+        except SurgeryError as exc:
+            before = found.fall_back(str(exc))
+            if before is None:
+                raise
+            return ship(before.graph, path, self._selection)
+
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
         out = self.order.out
         with self.phases.phase("export", "Exporting the result"):
-            candidate = None if found.best is None else ship(found.best.graph, out / "model.onnx", self._selection)
+            candidate = self._ship(found)
         with self.phases.phase("measure", "Timing original and result side by side"):
             ending = self._measure(candidate)
         with self.phases.phase("report", "Writing the report"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from compressors.errors import SurgeryError
 from compressors.graph import Graph
+from compressors.plan import Step
 from compressors.problem import Candidate, Problem, Score, Search
 from compressors.tune import Tuned
 from service.quality import Goal
@@ -31,6 +33,7 @@ class Trial:
         score: Of `graph`, on the selection samples.
         seconds: Of the exported file; None where only the structure was timed.
         tuned: What fine-tuning did, None without; its `improved` says whether `graph` is from there.
+        refusal: Why it cannot be shipped, None where nothing is known against it.
     """
 
     candidate: Candidate
@@ -38,6 +41,7 @@ class Trial:
     score: Score
     seconds: float | None = None
     tuned: Tuned | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Tools:
     """What the search calls on; each takes its part of the job from the pipeline.
 
     Attributes:
-        time: Exports a graph, times it beside the original in a fresh process, and returns its seconds.
+        time: Exports a graph, times it beside the original in a fresh process, and returns its seconds; a
+            `SurgeryError` says that the file does not compute what the graph does.
         tune: Fine-tunes a candidate, or returns None where fine-tuning is off or the time is up.
         seconds_left: Until the job must wind up.
     """
@@ -76,6 +81,29 @@ class Found:
         new = replace(old, seconds=old.seconds if seconds is None else seconds, tuned=tuned or old.tuned)
         self.trials[index] = new
         return new
+
+    def refuse(self, candidate: Candidate, reason: str) -> None:
+        """Notes why a candidate cannot be shipped."""
+        index = next(i for i, t in enumerate(self.trials) if t.candidate.plan.steps == candidate.plan.steps)
+        self.trials[index] = replace(self.trials[index], refusal=reason)
+
+    def fall_back(self, reason: str) -> Trial | None:
+        """Refuses the best network, and returns it as it was before fine-tuning, which is the best now.
+
+        None where it was not fine-tuned: then there is nothing to fall back to.
+        """
+        best = self.best
+        if best is None or best.graph is best.candidate.graph:
+            return None
+        at = next(i for i, trial in enumerate(self.trials) if trial is best)
+        self.trials[at] = replace(best, refusal=reason)
+        self.best = next(trial for trial in self.trials if trial.graph is best.candidate.graph)
+        return self.best
+
+    @property
+    def refused(self) -> set[tuple[Step, ...]]:
+        """Returns the plans of what cannot be shipped."""
+        return {t.candidate.plan.steps for t in self.trials if t.refusal is not None and t.graph is t.candidate.graph}
 
 
 def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Found:
@@ -109,6 +137,21 @@ def _aim(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | No
     trial = _confirmed(aim, strategy, tools, found)
     if trial is None:
         return None
+    before = tools.seconds_left()
+    best = _tuned(trial, tools, found)
+    took = before - tools.seconds_left()
+    for rival in _rivals(best, aim, found):
+        if best.tuned is None or tools.seconds_left() <= took:
+            break
+        timed = _timed(rival, tools, found)
+        if timed is not None and (timed.seconds or 0.0) <= SAFE * aim:
+            other = _tuned(timed, tools, found)
+            best = other if other.score.better_than(best.score) else best
+    return best
+
+
+def _tuned(trial: Trial, tools: Tools, found: Found) -> Trial:
+    """Returns a trial after fine-tuning; as it was where that is off or gains nothing."""
     tuned = tools.tune(trial.candidate)
     if tuned is None:
         return trial
@@ -119,18 +162,29 @@ def _aim(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | No
     return better
 
 
+def _rivals(best: Trial, aim: float, found: Found) -> list[Candidate]:
+    """Returns the best candidate of every other strategy within the aim: training may turn the order round."""
+    mine, rivals = best.candidate.plan.strategy, dict[str, Candidate]()
+    for trial in sorted(found.trials, key=lambda one: one.candidate.score.divergence):
+        candidate = trial.candidate
+        within = candidate.seconds is not None and candidate.seconds <= aim
+        if within and candidate.plan.strategy != mine and candidate.plan.steps not in found.refused:
+            rivals.setdefault(candidate.plan.strategy, candidate)
+    return [rival for rival in rivals.values() if rival.plan.steps != best.candidate.plan.steps]
+
+
 def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
     """Returns a candidate whose exported file keeps the aim, or the closest when the aim cannot be tightened."""
     timed: list[Trial] = []
     tightened = aim
     for _ in range(AIM_ROUNDS):
         candidates = [c for c in strategy.candidates(tightened) if c.plan.steps]
-        if not candidates:
-            break
         found.add(candidates)
-        candidate = choose(candidates, tightened)
-        seconds = tools.time(candidate.graph)
-        timed.append(found.update(candidate, seconds=seconds))
+        trial = _first_sound(candidates, tightened, tools, found)
+        if trial is None:
+            break
+        timed.append(trial)
+        candidate, seconds = trial.candidate, trial.seconds or 0.0
         out_of_reach = candidate.seconds is not None and candidate.seconds > tightened
         if seconds <= SAFE * aim or out_of_reach or tools.seconds_left() <= 0:
             break
@@ -138,6 +192,27 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
         promised = min(candidate.seconds or tightened, tightened)
         tightened = promised * min(1.0, aim / seconds) * TIGHTEN
     return min(timed, key=lambda trial: _distance(trial, aim), default=None)
+
+
+def _first_sound(candidates: Sequence[Candidate], budget: float, tools: Tools, found: Found) -> Trial | None:
+    """Returns the first of the candidates, in the order of choice, whose file computes what its graph does, timed."""
+    left = [one for one in candidates if one.plan.steps not in found.refused]
+    while left:
+        candidate = choose(left, budget)
+        trial = _timed(candidate, tools, found)
+        if trial is not None:
+            return trial
+        left = [one for one in left if one is not candidate]
+    return None
+
+
+def _timed(candidate: Candidate, tools: Tools, found: Found) -> Trial | None:
+    """Returns a candidate's trial with its file's seconds, None where it cannot be shipped."""
+    try:
+        return found.update(candidate, seconds=tools.time(candidate.graph))
+    except SurgeryError as exc:
+        found.refuse(candidate, str(exc))
+        return None
 
 
 def _distance(trial: Trial, aim: float) -> tuple[float, float]:

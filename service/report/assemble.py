@@ -262,6 +262,9 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
     return tuple(steps)
 
 
+_REFUSED = " (refused: its file would not compute what the network does)"
+
+
 def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
     plan = trial.candidate.plan
     kinds = Counter({"regress": "regressed", "remove": "removed", "merge": "merged"}[step.kind] for step in plan.steps)
@@ -269,8 +272,9 @@ def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
     predicted = facts.in_final_seconds(plan.predicted_seconds)
     seconds = facts.in_final_seconds(trial.candidate.seconds if trial.seconds is None else trial.seconds)
     improved = trial.tuned is not None and trial.tuned.improved
+    refused = "" if trial.refusal is None else _REFUSED
     return CandidateReport(
-        label=f"{plan.strategy}: {cuts or 'nothing cut'}" + (", fine-tuned" if improved else ""),
+        label=f"{plan.strategy}: {cuts or 'nothing cut'}{', fine-tuned' if improved else ''}{refused}",
         steps=tuple(step.label for step in plan.steps),
         predicted_ms=None if predicted is None else predicted * 1e3,
         latency_ms=None if seconds is None else seconds * 1e3,

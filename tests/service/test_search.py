@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.problem import Candidate, Problem, Score
 from compressors.surgery import fold_norms
@@ -34,8 +35,9 @@ def run(problem: Problem, *slower: float, tune=lambda _: None, floor=None, left=
     return search(problem, started(problem), tools, Goal(TASKS["classification"], floor)), device
 
 
-def tuned(candidate: Candidate, accuracy: float) -> Tuned:
-    after = Score(candidate.score.divergence, candidate.score.agreement, accuracy, candidate.score.samples, accuracy)
+def tuned(candidate: Candidate, accuracy: float, divergence: float | None = None) -> Tuned:
+    divergence = candidate.score.divergence if divergence is None else divergence
+    after = Score(divergence, candidate.score.agreement, accuracy, candidate.score.samples, accuracy)
     return Tuned(candidate.graph.copied(), candidate.score, after, (), 0.01, {}, "float32")
 
 
@@ -119,3 +121,63 @@ def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
     found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
     assert len(device.times) == 1
     assert found.best is None
+
+
+class Doubtful(Device):
+    """Finds that the first file that it gets does not compute what its graph does."""
+
+    def __call__(self, graph: Graph) -> float:
+        if not self.times:
+            self.times.append(0.0)
+            raise SurgeryError("model.onnx differs")
+        return super().__call__(graph)
+
+
+def test_a_network_whose_file_differs_is_refused_and_the_next_one_taken() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    tools = Tools(Doubtful(problem), lambda _: None, lambda: math.inf)
+    found = search(problem, started(problem), tools, Goal(TASKS["classification"], None))
+    refused = [trial for trial in found.trials if trial.refusal]
+    assert [trial.refusal for trial in refused] == ["model.onnx differs"]
+    assert found.best is not None
+    assert found.best.candidate.plan.steps != refused[0].candidate.plan.steps
+
+
+def test_a_tuned_network_whose_file_differs_gives_way_to_the_one_before() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    found, _ = run(problem, tune=lambda candidate: tuned(candidate, 1.0, 0.0))
+    assert found.best is not None
+    before = found.fall_back("model.onnx differs")
+    assert before is found.best
+    assert before.graph is before.candidate.graph
+    assert [trial.refusal for trial in found.trials if trial.tuned] == ["model.onnx differs"]
+    assert found.fall_back("model.onnx differs") is None
+
+
+def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
+    searches = started(problem), started(problem, "layer_merge")
+
+    class Both:
+        def candidates(self, budget_seconds: float) -> list[Candidate]:
+            return [candidate for one in searches for candidate in one.candidates(budget_seconds)]
+
+        def floor(self):
+            return searches[0].floor()
+
+    left = iter(lefts)
+    tools = Tools(Device(problem), tune, lambda: next(left, 0.0))
+    return search(problem, Both(), tools, Goal(TASKS["classification"], None))
+
+
+@pytest.mark.parametrize(("lefts", "wanted"), [([100.0, 90.0, 90.0, 80.0], 2), ([100.0, 10.0, 10.0], 1)])
+def test_another_strategy_is_tuned_too_where_there_is_time_for_it(lefts: list[float], wanted: int) -> None:
+    asked: list[Candidate] = []
+
+    def tune(candidate: Candidate) -> Tuned:
+        asked.append(candidate)
+        return tuned(candidate, 1.0, 1e-9 / len(asked))
+
+    found = two_strategies(problem_of("resnet-b", 0.8), tune, lefts)
+    assert len({candidate.plan.strategy for candidate in asked}) == len(asked) == wanted
+    assert found.best is not None
+    assert found.best.candidate.plan.strategy == asked[-1].plan.strategy
