@@ -65,6 +65,7 @@ def agree(
     batches: Sequence[int] = (1, 3, 8),
     samples: Sequence[Array] | None = None,
     seed: int = 0,
+    runtime: str = "onnxruntime",
 ) -> Agreement:
     """Returns how far the file's outputs are from the module's, at each batch size.
 
@@ -75,12 +76,13 @@ def agree(
         samples: Real inputs, one array per input, shape (n, *shape); repeated where n is below the batch size. None
             draws random normal values.
         seed: For those.
+        runtime: Registry name of what runs the file.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If the samples do not fit the model.
     """
-    session = find_runtime("onnxruntime").load(artifact.path, SessionSettings())
+    session = find_runtime(runtime).load(artifact.path, SessionSettings())
     tolerance = TOLERANCES[artifact.precision]
     entries = []
     for batch in batches:

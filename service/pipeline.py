@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
@@ -91,7 +92,7 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection)
+        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, order.spec.target.runtime)
         timer = _timer(order, memory)
         job = Job(order, phases, model, samples, baseline, wanted, memory)
         problem = job.problem(analysis, timer)
@@ -177,7 +178,7 @@ class Job:
 
     def time(self, problem: Problem, graph: Graph) -> float:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
-        shipped = ship(graph, self.order.folder / "candidate.onnx", self._selection)
+        shipped = self._shipped(graph, self.order.folder / "candidate.onnx")
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
 
         def timed() -> dict[str, float]:
@@ -229,18 +230,21 @@ class Job:
         # It was begun, so it is called again even when its time is over: it has a result, and returns that.
         return max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
 
+    def _shipped(self, graph: Graph, path: Path) -> Shipped:
+        return ship(graph, path, self._selection, self.order.spec.target.runtime)
+
     def _ship(self, found: Found) -> Shipped | None:
         """Exports the network to ship; the one before fine-tuning where the tuned one's file would differ from it."""
         if found.best is None:
             return None
         path = self.order.out / "model.onnx"
         try:
-            return ship(found.best.graph, path, self._selection)
+            return self._shipped(found.best.graph, path)
         except SurgeryError as exc:
             before = found.fall_back(str(exc))
             if before is None:
                 raise
-            return ship(before.graph, path, self._selection)
+            return self._shipped(before.graph, path)
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
@@ -301,7 +305,9 @@ class Job:
     def _scored(self, artifact: Artifact) -> FileScore:
         """Returns a file's figures on the validation samples."""
         original = self.baseline.artifact.path
-        scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal)
+        scorer = Scorer(
+            self.model.graph, original, self.samples.feeds.validation, self.goal, self.order.spec.target.runtime
+        )
         key = key_of("score", artifact.sha256, self.goal.task.name)
         return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))
 

@@ -55,13 +55,14 @@ class Contest:
     check: BudgetCheck
 
 
-def ship(graph: Graph, path: Path, samples: Samples | None = None) -> Shipped:
+def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str = "onnxruntime") -> Shipped:
     """Folds norms, exports, and checks the file against the graph at several batch sizes.
 
     Args:
         graph: A fitted graph.
         path: Where the ONNX file goes.
         samples: Real inputs to check on; random ones without.
+        runtime: What will run the file, and so checks it.
 
     Raises:
         ExportError: The graph cannot be written as ONNX.
@@ -70,7 +71,7 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None) -> Shipped:
     folded = fold_norms(graph)
     artifact = export_onnx(folded.module, folded.inputs, [spec.name for spec in folded.outputs], path)
     feeds = None if samples is None else _first(samples, max(AGREEMENT_BATCHES))
-    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds)
+    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, runtime=runtime)
     if not agreement.passed:
         worst = max(entry.max_relative_error for entry in agreement.batches)
         raise SurgeryError(

@@ -101,7 +101,7 @@ class Target(_Frozen):
     """Where the network will run."""
 
     device: Literal["local/cpu"] = "local/cpu"
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     precision: Literal["PRECISION_FP32"] = "PRECISION_FP32"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 

@@ -11,7 +11,7 @@ PACKAGES = {"service", "compressors", "deploy", "protos"}
 
 # Package -> what it may not import. The agent's exception is listed where it is one.
 FORBIDDEN = {
-    "compressors": {"service", "deploy", "protos", "grpc", "onnx", "onnxruntime", "tensorrt"},
+    "compressors": {"service", "deploy", "protos", "grpc", "onnx", "onnxruntime", "openvino", "tensorrt"},
     "deploy": {"service", "compressors", "protos", "grpc"},
     "protos": {"service", "compressors", "deploy"},
 }

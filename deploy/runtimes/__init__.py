@@ -5,12 +5,12 @@ from __future__ import annotations
 from deploy.errors import RuntimeMissingError
 from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings
 from deploy.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
+from deploy.runtimes.openvino_cpu import OpenVinoCpu
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntimeCpu(),)}
+RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntimeCpu(), OpenVinoCpu())}
 
 UNSUPPORTED: dict[str, str] = {
     "tensorrt": "engines are built and run on NVIDIA devices, and this version cannot drive one",
-    "openvino": "this version has no OpenVINO runtime",
 }
 """Runtimes that users ask for and that cannot be had in this version, with the reason."""
 

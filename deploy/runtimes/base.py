@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.errors import DataError
 from deploy.tensors import Array, TensorInfo
 
 
@@ -122,3 +123,30 @@ class Runtime(ABC):
             RuntimeMissingError: If the library is not installed; the message names the extra.
             ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
         """
+
+
+def check_feed(specs: Sequence[TensorInfo], inputs: Sequence[Array]) -> None:
+    """Checks that arrays are what a model takes: one for each input, of its shape and element type.
+
+    Raises:
+        DataError: They are not; the message says what was wanted.
+    """
+    if len(inputs) != len(specs):
+        wanted = ", ".join(spec.name for spec in specs)
+        msg = f"the model takes {len(specs)} inputs ({wanted}), got {len(inputs)}"
+        raise DataError(msg)
+    for spec, value in zip(specs, inputs, strict=True):
+        sizes = value.shape[1:]
+        fits = len(sizes) == len(spec.shape) and all(
+            wanted in (None, got) for wanted, got in zip(spec.shape, sizes, strict=True)
+        )
+        if not fits or value.dtype != spec.dtype:
+            wanted = ", ".join("any" if size is None else str(size) for size in ("batch", *spec.shape))
+            msg = f"input '{spec.name}' wants shape ({wanted}) {spec.dtype}, got {value.shape} {value.dtype}"
+            raise DataError(msg)
+
+
+def first_line(exc: Exception) -> str:
+    """Returns what a library says went wrong, without what follows."""
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deploy.errors import DataError, ModelFileError, RuntimeMissingError
-from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings
+from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings, check_feed, first_line
 from deploy.tensors import Array, TensorInfo
 
 _DTYPES = {
@@ -95,7 +95,7 @@ class _OnnxRuntimeSession(Session):
             return list(self._session.run(self._names, feed))
         except Exception as exc:
             shapes = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in feed.items())
-            msg = f"ONNX Runtime failed on inputs {shapes}: {_first_line(exc)}"
+            msg = f"ONNX Runtime failed on inputs {shapes}: {first_line(exc)}"
             raise DataError(msg) from exc
 
     def bind(self, inputs: Sequence[Array]) -> Callable[[], object]:
@@ -107,12 +107,7 @@ class _OnnxRuntimeSession(Session):
         return self._info
 
     def _feed(self, inputs: Sequence[Array]) -> dict[str, Array]:
-        if len(inputs) != len(self._inputs):
-            wanted = ", ".join(spec.name for spec in self._inputs)
-            msg = f"the model takes {len(self._inputs)} inputs ({wanted}), got {len(inputs)}"
-            raise DataError(msg)
-        for spec, value in zip(self._inputs, inputs, strict=True):
-            _check(spec, value)
+        check_feed(self._inputs, inputs)
         return {spec.name: value for spec, value in zip(self._inputs, inputs, strict=True)}
 
 
@@ -123,7 +118,7 @@ def _start(library: ModuleType, path: Path, options: Any) -> Any:
     try:
         return library.InferenceSession(str(path), options, providers=list(_PROVIDERS))
     except Exception as exc:
-        msg = f"ONNX Runtime cannot load '{path.name}': {_first_line(exc)}"
+        msg = f"ONNX Runtime cannot load '{path.name}': {first_line(exc)}"
         raise ModelFileError(msg) from exc
 
 
@@ -145,19 +140,3 @@ def _describe(value: Any) -> TensorInfo:
         raise ModelFileError(msg)
     shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
     return TensorInfo(value.name, shape, _DTYPES[value.type])
-
-
-def _check(spec: TensorInfo, value: Array) -> None:
-    sizes = value.shape[1:]
-    fits = len(sizes) == len(spec.shape) and all(
-        wanted in (None, got) for wanted, got in zip(spec.shape, sizes, strict=True)
-    )
-    if not fits or value.dtype != spec.dtype:
-        wanted = ", ".join("any" if size is None else str(size) for size in ("batch", *spec.shape))
-        msg = f"input '{spec.name}' wants shape ({wanted}) {spec.dtype}, got {value.shape} {value.dtype}"
-        raise DataError(msg)
-
-
-def _first_line(exc: Exception) -> str:
-    lines = str(exc).strip().splitlines()
-    return lines[0] if lines else type(exc).__name__

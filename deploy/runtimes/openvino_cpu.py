@@ -1,0 +1,137 @@
+"""OpenVINO on the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from deploy.errors import DataError, ModelFileError, RuntimeMissingError
+from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings, check_feed, first_line
+from deploy.tensors import Array, TensorInfo
+
+_DEVICE = "CPU"
+_DTYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "f64": "float64",
+    "i64": "int64",
+    "i32": "int32",
+    "i8": "int8",
+    "u8": "uint8",
+    "boolean": "bool",
+}
+
+
+class OpenVinoCpu(Runtime):
+    """Runs `.onnx` files with OpenVINO's processor kernels, one request at a time, in the file's own precision."""
+
+    name = "openvino"
+    extra = "openvino"
+
+    def version(self) -> str:
+        """Returns OpenVINO's release, like `2026.4.1`."""
+        return str(self._library().get_version()).partition("-")[0]
+
+    def load(self, path: Path, settings: SessionSettings) -> Session:
+        """Returns the model in `path`, compiled for any batch size; `bind` compiles it anew for the one it gets."""
+        library = self._library()
+        if not path.is_file():
+            msg = f"no model file at '{path}'"
+            raise ModelFileError(msg)
+        core = library.Core()
+        try:
+            model = core.read_model(str(path))
+            return _OpenVinoSession(core, model, settings, self.version())
+        except ModelFileError:
+            raise
+        except Exception as exc:
+            msg = f"OpenVINO cannot load '{path.name}': {first_line(exc)}"
+            raise ModelFileError(msg) from exc
+
+    def write_edges(self, path: Path, to: Path, batch: int) -> bool:  # noqa: ARG002
+        """Writes nothing: what OpenVINO does at the edges of a model cannot be written as ONNX."""
+        self._library()
+        return False
+
+    def _library(self) -> ModuleType:
+        try:
+            import openvino
+        except ImportError as exc:
+            msg = f"runtime '{self.name}' is not installed on this machine: pip install 'shoal[{self.extra}]'"
+            raise RuntimeMissingError(msg) from exc
+        return openvino  # type: ignore[no-any-return]
+
+
+class _OpenVinoSession(Session):
+    """A loaded `.onnx` file."""
+
+    def __init__(self, core: Any, model: Any, settings: SessionSettings, version: str) -> None:
+        self._core, self._model = core, model
+        self._config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(settings.threads),
+            # Otherwise bfloat16 is used where the processor has it, whatever the file says.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._info = RuntimeInfo(OpenVinoCpu.name, version, (_DEVICE,), settings.threads)
+        self._inputs = tuple(_describe(port) for port in model.inputs)
+        self._outputs = tuple(_describe(port) for port in model.outputs)
+        self._compiled = core.compile_model(model, _DEVICE, self._config)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self._outputs
+
+    @property
+    def fixed_batch(self) -> int | None:
+        sizes = [port.partial_shape[0] for port in self._model.inputs if len(port.partial_shape)]
+        return next((size.get_length() for size in sizes if size.is_static), None)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        check_feed(self._inputs, inputs)
+        request = self._compiled.create_infer_request()
+        return self._infer(request, [np.ascontiguousarray(value) for value in inputs])
+
+    def bind(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        check_feed(self._inputs, inputs)
+        model = self._model.clone()
+        shapes = {index: list(value.shape) for index, value in enumerate(inputs)}
+        try:
+            model.reshape(shapes)
+            request = self._core.compile_model(model, _DEVICE, self._config).create_infer_request()
+        except Exception as exc:
+            msg = f"OpenVINO cannot fix the shapes {list(shapes.values())}: {first_line(exc)}"
+            raise DataError(msg) from exc
+        fixed = [np.ascontiguousarray(value) for value in inputs]
+        return lambda: self._infer(request, fixed)
+
+    def describe(self) -> RuntimeInfo:
+        return self._info
+
+    def _infer(self, request: Any, inputs: list[Array]) -> list[Array]:
+        try:
+            found = request.infer(dict(enumerate(inputs)), share_inputs=True)
+        except Exception as exc:
+            shapes = ", ".join(f"{value.shape} {value.dtype}" for value in inputs)
+            msg = f"OpenVINO failed on inputs {shapes}: {first_line(exc)}"
+            raise DataError(msg) from exc
+        return [found[index] for index in range(len(self._outputs))]
+
+
+def _describe(port: Any) -> TensorInfo:
+    kind = port.element_type.get_type_name()
+    name = port.any_name
+    if kind not in _DTYPES:
+        msg = f"'{name}' has the element type {kind}; wanted one of {', '.join(sorted(_DTYPES))}"
+        raise ModelFileError(msg)
+    sizes = list(port.partial_shape)[1:]
+    return TensorInfo(name, tuple(size.get_length() if size.is_static else None for size in sizes), _DTYPES[kind])
