@@ -41,9 +41,9 @@ _FIRST_RATIO: Mapping[StepKind, float] = {"regress": 0.3, "remove": 0.02, "merge
 """Share of a cut's screened harm that refitting may leave; removals look far worse than they are before it."""
 _USUAL_RATIO: Mapping[StepKind, float] = {"regress": 0.7, "remove": 0.2, "merge": 0.7}
 """Share that refitting usually leaves, for cuts that nobody looked at closer before plans are made of them."""
-_SCREENING_SHARE = 0.4
+_SCREENING_SHARE = 0.3
 """Of the time that is left, what judging cuts alone may take; it is done on fewer samples where that is not enough."""
-_JUDGING_SHARE = 0.5
+_JUDGING_SHARE = 0.4
 """Of the time that is left then, what judging with refitting may take; plans have to be measured and fitted too."""
 _JUDGED_ON = 256
 """Selection samples that single cuts are judged on; plans are judged on all."""

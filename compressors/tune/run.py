@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from compressors.problem import Progress, Samples
     from compressors.tune.config import TuneConfig
 
+_SCORING_SHARE = 0.2
+"""Of a time limit, what scoring the held-back samples may take; fewer are taken where that is not enough."""
+_TIMED_ON = 128
+"""Held-back samples that tell how long a scoring takes; never fewer are taken, if there are as many."""
 _SEARCH_PROGRESS = 0.1
 """Share of the progress that the choice of a rate takes."""
 
@@ -122,8 +127,13 @@ class _Run:
         self._config, self._progress, self._candidate = config, progress, candidate
         self._started = time.monotonic()
         self._devices = Devices(config.device, config.precision)
+        self._saved: dict[str, Any] = {}
+        if config.checkpoint is not None:
+            print_ = checkpoint.fingerprint(original, candidate, count(train), config)
+            self._saved = checkpoint.load(config.checkpoint, print_) or {"fingerprint": print_}
         placed = self._devices.placed(original)
-        self._reference = Reference.of(placed, holdout, config.holdout_samples, task=config.task)
+        limit = self._affordable(placed, holdout)
+        self._reference = Reference.of(placed, holdout, limit, task=config.task)
         self._course = Course(original, train, self._reference.task, config, self._devices)
         self._optimizer = choose_optimizer(candidate.module, config)
         self._per_epoch = steps_per_epoch(train, config)
@@ -134,10 +144,6 @@ class _Run:
         self._history: list[Checkpoint] = []
         self._since_best = 0
         self._tried = 0.0
-        self._saved: dict[str, Any] = {}
-        if config.checkpoint is not None:
-            print_ = checkpoint.fingerprint(original, candidate, count(train), config)
-            self._saved = checkpoint.load(config.checkpoint, print_) or {"fingerprint": print_}
 
     def result(self) -> Tuned:
         rates = Rates(self._course, self._start, self._reference, self._steps)
@@ -169,6 +175,24 @@ class _Run:
             optimizer=self._optimizer,
             task=self._reference.task.name,
         )
+
+    def _affordable(self, placed: Graph, holdout: Samples) -> int:
+        """Returns how many held-back samples each scoring takes, so that all of them fit into their share of the time.
+
+        A resumed training scores on as many as before.
+        """
+        config, most = self._config, min(self._config.holdout_samples, count(holdout))
+        if math.isinf(config.max_seconds) or most <= _TIMED_ON:
+            return most
+        if "holdout" not in self._saved:
+            started = time.monotonic()
+            few = Reference.of(placed, holdout, _TIMED_ON, task=config.task)
+            few.score(self._devices.placed(self._candidate).module)
+            each = (time.monotonic() - started) / (2 * _TIMED_ON)
+            scorings = 2 + config.evaluations
+            fitting = int(_SCORING_SHARE * config.max_seconds / (scorings * each))
+            self._saved["holdout"] = self._devices.agree(max(_TIMED_ON, min(most, fitting)))
+        return int(self._saved["holdout"])
 
     def _first(self) -> tuple[Graph, Score]:
         """Returns the candidate, with its batch norms estimated anew where that is asked for and better."""

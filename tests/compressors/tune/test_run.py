@@ -1,5 +1,6 @@
 """Short fine-tuning: it learns, it stops in time, and it never returns worse than it was given."""
 
+import math
 import time
 
 import pytest
@@ -112,6 +113,15 @@ def test_stops_in_time_with_the_rate_brought_down() -> None:
     assert time.monotonic() - started < 8
     assert seen.fractions[-1] == 1.0
     assert tuned.history
+
+
+@pytest.mark.parametrize(("seconds", "all_of_them"), [(0.05, False), (3600.0, True), (math.inf, True)])
+def test_a_short_time_limit_scores_fewer_held_back_samples(seconds: float, all_of_them: bool) -> None:
+    graph = graph_of("resnet-a")
+    train, held = random_samples(graph, 64, 1, labelled=True), random_samples(graph, 1500, 2, labelled=True)
+    tuned = tune(graph, graph, train, held, config(epochs=0.1, max_seconds=seconds), silent)
+    assert (tuned.before.samples == 1500) is all_of_them
+    assert tuned.before.samples >= 128
 
 
 def test_progress_may_stop_the_training_and_tells_what_is_left() -> None:
