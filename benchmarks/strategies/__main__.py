@@ -53,6 +53,7 @@ class Bench:
             limits = ["--time-limit", f"{round(60 * self.minutes)}s", "--epochs", f"{self.epochs:g}"]
             asked = ["optimize", str(self.model), "--data", str(self.data), "--budget", budget, "--strategy", name]
             found = shoal(core, self.out, *asked, *given, *limits, "--out", str(folder))
+            folder.mkdir(parents=True, exist_ok=True)
             answer.write_text(json.dumps(found, indent=1))
         return {**json.loads(answer.read_text()), "folder": str(folder)}
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from compressors.analysis.between import between
 from compressors.analysis.segments import Segment
 from compressors.batches import in_order
 from compressors.problem import Problem
@@ -44,6 +45,7 @@ from service.spec import JobSpec
 from service.verdict import Verdict
 from service.work import WorkOrder
 
+_REFUSED = " (refused: its file would not compute what the network does)"
 VERSIONED = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxscript", "numpy")
 
 
@@ -248,21 +250,19 @@ def _steps(facts: Facts) -> tuple[StepReport, ...]:
     errors = step_errors(facts.model.graph, facts.chosen.graph, planned, (batch.inputs for batch in samples))
     steps = []
     for step, error in zip(planned, errors, strict=True):
-        segment = segments[step.entry, step.exit]
+        segment = segments.get((step.entry, step.exit))
+        inside = segment or between(facts.model.graph, facts.problem.analysis, step.entry, step.exit)
         steps.append(
             StepReport(
                 kind=step.kind,
-                segment=segment.name,
+                segment=f"{step.entry}..{step.exit}" if segment is None else segment.name,
                 label=step.label,
-                operators_before=len(segment.operators),
-                activations_before=len(segment.sites),
+                operators_before=len(inside.operators),
+                activations_before=len(inside.sites),
                 error=error,
             )
         )
     return tuple(steps)
-
-
-_REFUSED = " (refused: its file would not compute what the network does)"
 
 
 def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
