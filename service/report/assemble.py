@@ -313,7 +313,8 @@ def _data(facts: Facts) -> DataReport:
 
 def _measure_command(spec: JobSpec) -> str:
     options = f"--batch {spec.budget.batch} --threads {spec.target.threads} --percentile {spec.budget.percentile:g}"
-    return f"shoal measure model.onnx --baseline baseline.onnx {options}"
+    runtime = "" if spec.target.runtime == "onnxruntime" else f" --runtime {spec.target.runtime}"
+    return f"shoal measure model.onnx --baseline baseline.onnx {options}{runtime}"
 
 
 def _artifact(path: Path) -> ArtifactReport:
