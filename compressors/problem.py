@@ -174,7 +174,9 @@ class Problem:
         timer: The device.
         progress: Where to report.
         seed: For everything random.
-        seconds_left: Returns how long the strategy may still run.
+        seconds_left: Returns how long the strategy may still run; remembered like the rest, so that a search that was
+            interrupted decides the same again.
+        clock: The same, not remembered: for work whose result is remembered as a whole.
         train: Trains on the job's training samples; None where the job does not train.
         task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
         memory: What an earlier search on the same problem found out, and where this one keeps what it does.
@@ -190,6 +192,7 @@ class Problem:
     progress: Progress
     seed: int
     seconds_left: Callable[[], float] = field(default=lambda: float("inf"))
+    clock: Callable[[], float] = field(default=lambda: float("inf"))
     train: Trainer | None = None
     task: str | None = None
     memory: Memory = field(default_factory=NoMemory)

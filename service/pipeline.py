@@ -106,6 +106,13 @@ def _targets(samples: Samples) -> torch.Tensor:
     return fetch(selection, range(min(_TOLD_BY, count(selection)))).labels
 
 
+def _impossible(problem: Problem, floor: Plan) -> str:
+    return (
+        f"The budget of {problem.budget_seconds * 1e3:.3g} ms cannot be met: with everything gone that can go, "
+        f"the network takes {(floor.predicted_seconds or 0.0) * 1e3:.3g} ms. Making the fastest; cancel if it is no use"
+    )
+
+
 @dataclass(frozen=True)
 class Job:
     """One job under way: what every step of it needs to know."""
@@ -126,7 +133,7 @@ class Job:
             self.memory.keep(_ANCHOR, table.anchor)
         limit = engine_budget(self.order.spec)
         left = self._clock("training", WIND_UP_SECONDS)()
-        for_training = (1 - PLANNING_SHARE) * left if self._trains else 0.0
+        reserve = WIND_UP_SECONDS + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
@@ -137,7 +144,8 @@ class Job:
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
-            seconds_left=self._clock("planning", WIND_UP_SECONDS + for_training),
+            seconds_left=self._clock("planning", reserve),
+            clock=partial(self.phases.seconds_left, reserve),
             train=self._train_part if self._trains else None,
             task=self.goal.task.name,
             memory=self.memory,
@@ -172,6 +180,8 @@ class Job:
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
             self.phases.note(floor_ms=(floor.predicted_seconds or 0.0) * 1e3)
+            if (floor.predicted_seconds or 0.0) > problem.budget_seconds:
+                self.phases(0.1, _impossible(problem, floor))
             found = search(problem, started, tools, self.goal)
         found.floor_seconds = floor.predicted_seconds
         return found

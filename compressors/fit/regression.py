@@ -25,9 +25,12 @@ from compressors.calibrate import Fit, Moments, Operator, Rows, fittable, picks,
 from compressors.fit.points import FitPoint, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from compressors.execute import Stream
+
+FEWEST_BATCHES = 2
+"""An operator is fitted on at least so many batches, however little time is left: to learn from, and to judge by."""
 
 _SMALLEST_SCALE = 1e-3
 """A norm whose gain is below this share of its median switches a channel off; its scale is no guide for weights."""
@@ -44,6 +47,8 @@ class RegressionConfig:
         least_rows: Never fewer than this, where the data has them.
         one_sided_rounds: Rounds of the one-sided fit where a ReLU follows; 0 fits plainly.
         seed: For the positions.
+        enough: Asked after each batch. Once it says so, an operator is fitted on the batches seen by then, and at least
+            on `FEWEST_BATCHES`.
     """
 
     ridges: tuple[float, ...] = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -52,6 +57,7 @@ class RegressionConfig:
     least_rows: int = 20_000
     one_sided_rounds: int = 0
     seed: int = 0
+    enough: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ def fit_point(
     """
     problem = _Regression(cut, point, streams, batches, config)
     fit, report = problem.solve()
-    install(problem.operator, problem.norm, fit, problem.total())
+    # What little was seen in haste may teach less than what the operator knew already.
+    if not problem.hurried or report.before is None or report.error < report.before:
+        install(problem.operator, problem.norm, fit, problem.total())
     return report
 
 
@@ -107,7 +115,8 @@ class _Regression:
         assert fittable(operator)
         self.operator = operator
         self.norm = _norm(cut, calls[point.norm]) if point.norm else None
-        self._point, self._batches, self._config = point, batches, config
+        self._point, self._batches, self._planned, self._config = point, batches, batches, config
+        self.hurried = False
         self._original, self._cut = streams
         self._original.advance(point.target)
         self._cut.advance(point.input)
@@ -141,10 +150,16 @@ class _Regression:
     def _accumulate(self) -> None:
         for batch, (x, y) in enumerate(self._passes()):
             moments = Moments.of(x, y)
-            if self._batches >= 2 and batch % self._config.held_every == self._config.held_every - 1:
+            seen = batch + 1
+            self.hurried = FEWEST_BATCHES <= seen < self._batches and self._config.enough()
+            last = self.hurried and self._held is None
+            if last or (self._batches >= 2 and seen % self._config.held_every == 0):
                 self._held = moments if self._held is None else self._held + moments
             else:
                 self._fitted = moments if self._fitted is None else self._fitted + moments
+            if self.hurried:
+                self._batches = seen
+                return
 
     def _one_sided(self, fit: Fit, ridge: float, prior: torch.Tensor | None) -> Fit:
         total = self.total()
@@ -172,7 +187,7 @@ class _Regression:
 
     def _picked(self, batch: int, y: torch.Tensor) -> torch.Tensor:
         wanted = max(self._config.least_rows, self._config.rows_per_feature * self._rows.features)
-        per_sample = -(-wanted // (len(y) * self._batches))
+        per_sample = -(-wanted // (len(y) * self._planned))
         generator = torch.Generator().manual_seed(self._config.seed * 1_000_003 + batch)
         return picks(self._rows.positions(y), per_sample, generator)
 

@@ -55,7 +55,8 @@ class FitResult:
 
     Attributes:
         graph: A copy of the cut network, with fitted weights.
-        points: What was achieved at each operator, in order.
+        points: What was achieved at each operator that was looked at, in order; those that the time did not suffice for
+            are left out.
     """
 
     graph: Graph
@@ -94,7 +95,8 @@ def fit(
     reports = []
     for done, point in enumerate(points):
         heartbeat(done / len(points))
-        reports.append(fit_point(result.module, point, streams, len(batches), config.regression))
+        if point.new or not config.regression.enough():
+            reports.append(fit_point(result.module, point, streams, len(batches), config.regression))
         for name in {point.target} - {later.target for later in points[done + 1 :]}:
             streams[0].release(name)
     return FitResult(result, tuple(reports))

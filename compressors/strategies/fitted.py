@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from compressors.batches import count, in_order
@@ -147,7 +147,7 @@ class FittedSearch:
             self._planner.alternatives,
             problem.calibration,
             reference,
-            ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=self._until(_SCREENING_SHARE)),
+            ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=_until(problem.clock, _SCREENING_SHARE)),
             lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
         )
         return {str(at): scores[step].divergence for at, step in enumerate(steps)}
@@ -163,7 +163,8 @@ class FittedSearch:
     def _refined(self, reference: Reference) -> dict[Step, float]:
         screened, found = self._screened, self._refitted
         harms = _guess(screened, found)
-        before, most, enough = len(found), self._settings.refinements, self._until(_JUDGING_SHARE)
+        before, most = len(found), self._settings.refinements
+        enough = _until(self._problem.seconds_left, _JUDGING_SHARE)
         while len(found) - before < most and not enough():
             on_path = {step for choice in self._planner.choices(harms) for step in choice.steps}
             # The most doubtful first: what was guessed from the largest screened harm.
@@ -216,24 +217,17 @@ class FittedSearch:
         return self._fitted[steps]
 
     def _fit_config(self, *, quick: bool) -> FitConfig:
-        seed = self._problem.seed
+        problem = self._problem
+        full = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= 0)
         if quick:
             # Enough to rank cuts by: a tenth of the work of the final fit.
-            rough = RegressionConfig(ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000, seed=seed)
+            rough = replace(full, ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000)
             refit: Refit = "last" if self._settings.refit == "all" else self._settings.refit
             return FitConfig(refit, min(256, self._settings.calibration_samples), regression=rough)
-        return FitConfig(
-            self._settings.refit, self._settings.calibration_samples, regression=RegressionConfig(seed=seed)
-        )
+        return FitConfig(self._settings.refit, self._settings.calibration_samples, regression=full)
 
     def _time_left(self) -> bool:
         return self._problem.seconds_left() > 0
-
-    def _until(self, share: float) -> Callable[[], bool]:
-        """Returns a function that says when a share of the time that is left now has gone."""
-        now = self._problem.seconds_left()
-        end = (1 - share) * now if math.isfinite(now) else 0.0
-        return lambda: self._problem.seconds_left() <= max(0.0, end)
 
     def _report(self, fraction: float, message: str) -> None:
         self._done = max(self._done, fraction)
@@ -262,6 +256,13 @@ def site_lines(graph: Graph, sites: Sequence[Site], way: Way, calibration: Sampl
 def mask_input(graph: Graph) -> str | None:
     """Returns the name of the input that marks padding, if there is one."""
     return next((spec.name for spec in graph.inputs if spec.is_mask and len(spec.shape) == 1), None)
+
+
+def _until(seconds_left: Callable[[], float], share: float) -> Callable[[], bool]:
+    """Returns a function that says when a share of the time that is left now has gone."""
+    now = seconds_left()
+    end = (1 - share) * now if math.isfinite(now) else 0.0
+    return lambda: seconds_left() <= max(0.0, end)
 
 
 def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

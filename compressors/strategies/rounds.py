@@ -238,7 +238,8 @@ class RoundSearch:
         """Returns a plan done in train form, refitted and scored."""
         problem, settings, steps = self._problem, self._settings, one.choice.steps
         cut = apply(look.state.restored, steps, self._lines(look, one))
-        config = FitConfig(settings.refit, settings.calibration_samples, regression=RegressionConfig(seed=problem.seed))
+        regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= 0)
+        config = FitConfig(settings.refit, settings.calibration_samples, regression=regression)
         self._report(0.9, "refitting what follows the merges")
         graph = cut
         if settings.refit != "none":

@@ -18,7 +18,7 @@ from compressors.plan import Step
 from compressors.score import Reference
 from compressors.surgery import apply
 from tests.compressors.networks import graph_of, lifted, randomise
-from tests.compressors.samples import random_samples
+from tests.compressors.samples import BatchedTensors, random_samples
 
 
 class NearlyLinear(nn.Module):
@@ -111,6 +111,59 @@ def test_new_operator_has_a_norm_that_passes_its_output_on() -> None:
         norm.train()
         torch.testing.assert_close(norm(y), y, rtol=1e-3, atol=1e-3)
     assert float(conv.weight.detach().abs().sum()) > 0
+
+
+def in_no_time(**config: object) -> RegressionConfig:
+    return RegressionConfig(enough=lambda: True, **config)
+
+
+def test_without_time_new_operators_are_fitted_and_nothing_is_refitted() -> None:
+    graph = graph_of("resnet-a")
+    step = step_of(graph, "regress")
+    samples = random_samples(graph, 512, 7)
+    cut = apply(graph, [step])
+    found = fit(graph, cut, [step], samples, FitConfig("all", batch=64, regression=in_no_time()))
+    fresh = random_samples(graph, 200, 99)
+    alone = fit(graph, cut, [step], samples, FitConfig("none", batch=64)).graph
+    assert [point.before for point in found.points] == [None]
+    # Four times the error of a fit on all eight batches is far from the noise that an operator holds before.
+    assert output_error(graph, found.graph, fresh) < 4 * output_error(graph, alone, fresh)
+    assert output_error(graph, cut, fresh) > 4 * output_error(graph, alone, fresh)
+
+
+def test_a_fit_without_time_reads_few_batches() -> None:
+    graph = lifted(NearlyLinear(), (3, 5, 5))
+    step = Step("regress", "relu", "two", (1, 1), (1, 1))
+    first = random_samples(graph, 64, 7).inputs
+    spoilt = torch.cat([first, torch.full((448, 3, 5, 5), torch.nan)])
+    samples = BatchedTensors(spoilt)
+    config = FitConfig("none", batch=32, regression=in_no_time(ridges=(1e-12,)))
+    cut = fit(graph, apply(graph, [step]), [step], samples, config).graph
+    with torch.no_grad():
+        torch.testing.assert_close(cut.module(first), graph.module(first), rtol=1e-3, atol=1e-3)
+
+
+def test_a_refit_that_was_cut_short_is_kept_only_where_it_helps() -> None:
+    """What a batch of two faint images teaches is no good for the images of the second."""
+    graph = graph_of("resnet-a")
+    step = step_of(graph, "remove")
+    cut = apply(graph, [step])
+    samples = random_samples(graph, 64, 7)
+    samples.inputs[:2] *= 0.01
+    answers = iter([False, *[True] * 100])  # the refit is begun, and the time is over after its second batch
+    config = FitConfig("last", batch=2, regression=RegressionConfig(enough=lambda: next(answers), ridges=(1e-12,)))
+    found = fit(graph, cut, [step], samples, config)
+    (point,) = found.points
+    module = dict(found.graph.module.named_modules())[
+        next(str(n.target) for n in found.graph.module.graph.nodes if n.name == point.operator)
+    ]
+    own = dict(cut.module.named_modules())[
+        next(str(n.target) for n in cut.module.graph.nodes if n.name == point.operator)
+    ]
+    assert point.before is not None
+    kept = torch.equal(module.weight, own.weight)
+    assert kept == (point.error >= point.before)
+    assert kept
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -125,6 +125,16 @@ def test_auto_is_never_worse_than_layerfit() -> None:
     assert best.score.divergence <= alone.score.divergence
 
 
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_fits_end_when_the_time_is_up(name: str) -> None:
+    """What is begun is brought to an end on few samples: a network that can be shipped is better than none."""
+    network, share = NETWORKS[name]
+    problem = problem_of(network, share, seconds_left=lambda: 0.0, clock=lambda: 0.0)
+    found = started(problem, name).candidates(problem.budget_seconds)
+    assert found
+    assert found[0].score.divergence < math.inf
+
+
 def test_auto_begins_nothing_new_when_the_time_is_up() -> None:
     network, share = NETWORKS["auto"]
     problem = problem_of(network, share, seconds_left=lambda: 0.0)
