@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from deploy.artifact import Artifact
+from deploy.bench import Bench, LocalBench
 from deploy.errors import DataError
-from deploy.runtimes import SessionSettings, find_runtime
 from deploy.tensors import Array
+
+_HERE = LocalBench()
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-1}
 """Largest error allowed, relative to the largest output of the batch, by precision.
@@ -64,8 +66,7 @@ def agree(
     module: nn.Module,
     batches: Sequence[int] = (1, 3, 8),
     samples: Sequence[Array] | None = None,
-    seed: int = 0,
-    runtime: str = "onnxruntime",
+    bench: Bench = _HERE,
 ) -> Agreement:
     """Returns how far the file's outputs are from the module's, at each batch size.
 
@@ -75,26 +76,24 @@ def agree(
         batches: Batch sizes to try.
         samples: Real inputs, one array per input, shape (n, *shape); repeated where n is below the batch size. None
             draws random normal values.
-        seed: For those.
-        runtime: Registry name of what runs the file.
+        bench: Where the file is run.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If the samples do not fit the model.
     """
-    session = find_runtime(runtime).load(artifact.path, SessionSettings())
     tolerance = TOLERANCES[artifact.precision]
+    feeds = [tuple(_feeds(artifact, batch, samples)) for batch in batches]
     entries = []
-    for batch in batches:
-        feeds = _feeds(artifact, batch, samples, seed)
-        errors = _errors(_expected(module, feeds), session.run(feeds))
+    for batch, feed, outputs in zip(batches, feeds, bench.run(artifact.path, feeds, threads=1), strict=True):
+        errors = _errors(_expected(module, feed), outputs)
         entries.append(BatchAgreement(batch, *errors, tolerance, errors[1] <= tolerance))
     return Agreement(tuple(entries), samples is not None)
 
 
-def _feeds(artifact: Artifact, batch: int, samples: Sequence[Array] | None, seed: int) -> list[Array]:
+def _feeds(artifact: Artifact, batch: int, samples: Sequence[Array] | None) -> list[Array]:
     if samples is None:
-        return [spec.random(batch, seed + index) for index, spec in enumerate(artifact.inputs)]
+        return [spec.random(batch, index) for index, spec in enumerate(artifact.inputs)]
     if len(samples) != len(artifact.inputs) or any(len(values) == 0 for values in samples):
         msg = f"samples must be one non-empty array for each of {len(artifact.inputs)} inputs, got {len(samples)}"
         raise DataError(msg)

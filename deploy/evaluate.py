@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.bench import Bench, Feed, LocalBench
 from deploy.errors import DataError
-from deploy.machine import usable_cores
-from deploy.runtimes import SessionSettings, find_runtime
 from deploy.tensors import Array
 
 _NORMAL_95 = 1.959963984540054
 _TOP5_CLASSES = 10
+_HERE = LocalBench()
 
 Batch = tuple[tuple[Array, ...], Array]
 """The model's inputs, each (batch, *shape), and the class indices, (batch,)."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How accuracy is computed.
-
-    Attributes:
-        runtime: Registry name of the runtime.
-        threads: Threads inside one operator; 0 takes every processor.
-    """
-
-    runtime: str = "onnxruntime"
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,6 @@ class Accuracy:
         top5: Fraction of samples whose label is among the five largest outputs; None below ten classes.
         classes: Number of outputs per sample.
         non_finite: Samples with an output that is not a finite number; they count as wrong.
-        seconds: Time spent in the model.
     """
 
     top1: float
@@ -60,40 +46,47 @@ class Accuracy:
     top5: float | None
     classes: int
     non_finite: int
-    seconds: float
 
 
 def evaluate(
-    path: Path, batches: Iterable[Batch], settings: EvaluationSettings | None = None, output: int = 0
+    path: Path,
+    batches: Iterable[Batch],
+    bench: Bench = _HERE,
+    output: int = 0,
+    threads: int = 0,
 ) -> Accuracy:
     """Returns the accuracy of the model file on labelled samples; batches may differ in size.
 
     Args:
         path: A classifier.
         batches: Preprocessed inputs and labels.
-        settings: How to run it.
+        bench: Where it runs.
         output: Which of its outputs has the class scores, shape (batch, classes).
+        threads: Threads inside one operator; 0 takes every processor.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If there are no samples, or inputs or labels do not fit the model.
     """
-    settings = settings or EvaluationSettings()
-    threads = settings.threads or usable_cores()
-    session = find_runtime(settings.runtime).load(path, SessionSettings(threads))
     ranks: list[NDArray[np.int64]] = []
-    classes, seconds = 0, 0.0
-    for inputs, labels in batches:
-        start = time.perf_counter()
-        logits = session.run(inputs)[output]
-        seconds += time.perf_counter() - start
+    waiting: deque[Array] = deque()
+    classes = 0
+    for outputs in bench.run(path, _feeds(batches, waiting), threads):
+        logits, labels = outputs[output], waiting.popleft()
         _check(logits, labels)
         classes = logits.shape[1]
         ranks.append(_ranks(logits, labels))
     if not ranks:
         msg = "there are no samples to compute the accuracy on"
         raise DataError(msg)
-    return _accuracy(np.concatenate(ranks), classes, seconds)
+    return _accuracy(np.concatenate(ranks), classes)
+
+
+def _feeds(batches: Iterable[Batch], labels: deque[Array]) -> Iterator[Feed]:
+    """Yields the inputs; puts the labels of what was yielded into `labels`."""
+    for inputs, own in batches:
+        labels.append(own)
+        yield inputs
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -109,7 +102,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _accuracy(ranks: NDArray[np.int64], classes: int, seconds: float) -> Accuracy:
+def _accuracy(ranks: NDArray[np.int64], classes: int) -> Accuracy:
     n, correct = int(ranks.size), int((ranks == 0).sum())
     low, high = wilson(correct, n)
     return Accuracy(
@@ -121,7 +114,6 @@ def _accuracy(ranks: NDArray[np.int64], classes: int, seconds: float) -> Accurac
         top5=float(((ranks >= 0) & (ranks < 5)).mean()) if classes >= _TOP5_CLASSES else None,
         classes=classes,
         non_finite=int((ranks < 0).sum()),
-        seconds=seconds,
     )
 
 

@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from deploy.evaluate import Batch, EvaluationSettings
-from deploy.machine import usable_cores
-from deploy.runtimes import SessionSettings, find_runtime
-from deploy.tensors import Array
+from deploy.bench import Bench, Feed
+from deploy.evaluate import Batch
 
 
-def predict(
-    path: Path, batches: Iterable[Batch], settings: EvaluationSettings | None = None
-) -> Iterator[tuple[Array, ...]]:
+def predict(path: Path, batches: Iterable[Batch], bench: Bench) -> Iterator[Feed]:
     """Yields the model file's outputs batch by batch, each (batch, ...).
 
     Args:
         path: The model file.
         batches: Preprocessed inputs and targets; the latter are not looked at.
-        settings: How to run it.
+        bench: Where it runs.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If the inputs do not fit the model.
     """
-    settings = settings or EvaluationSettings()
-    session = find_runtime(settings.runtime).load(path, SessionSettings(settings.threads or usable_cores()))
-    for inputs, _ in batches:
-        yield tuple(session.run(inputs))
+    return bench.run(path, (inputs for inputs, _ in batches))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +12,13 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
+from deploy.bench import Bench, LocalBench
 from deploy.cache import Context, LatencyCache
 from deploy.export import InputSpec
-from deploy.machine import describe_device
 from deploy.measure.distribution import Rounds, describe_times
-from deploy.measure.process import time_in_fresh_process
 from deploy.measure.settings import TimingSettings
 from deploy.operators import Piece, write_pieces
 from deploy.references import write_anchor, write_dispatch
-from deploy.runtimes import find_runtime
 
 _OPERATORS = TimingSettings(
     min_seconds=0.5,
@@ -106,6 +103,7 @@ class LatencyTable:
         scratch: Path | None = None,
         cancel: threading.Event | None = None,
         anchor: float | None = None,
+        bench: Bench | None = None,
     ) -> None:
         """Opens the cache.
 
@@ -115,20 +113,22 @@ class LatencyTable:
             scratch: Folder for model files on their way; the system's by default.
             cancel: Set it from another thread to stop a measurement.
             anchor: The `anchor` of a table that this one goes on from, so that both are on one scale.
+            bench: The device; by default this machine with the settings' runtime.
 
         Raises:
-            RuntimeMissingError: If the runtime is not installed.
+            RuntimeMissingError: If the runtime is not installed there.
             CacheError: If the cache cannot be opened.
         """
         self._settings = settings
         self._cache = LatencyCache(cache)
         self._scratch = scratch
         self._cancel = cancel
-        self._runtime = find_runtime(settings.runtime)
+        self._bench = bench or LocalBench(settings.runtime)
+        facts = self._bench.facts()
         self._context = Context(
-            describe_device().fingerprint,
-            settings.runtime,
-            self._runtime.version(),
+            facts.device.fingerprint,
+            self._bench.runtime,
+            facts.runtime_version,
             settings.precision,
             settings.threads,
             settings.batch,
@@ -197,7 +197,7 @@ class LatencyTable:
             for index, operator in enumerate(operators)
         ]
         write_pieces(pieces, self._settings.batch)
-        edges = [self._write_edges(piece.path, folder) for piece in pieces]
+        edges = self._bench.edges([piece.path for piece in pieces], self._settings.batch, folder)
         references = [
             write_anchor(folder / "anchor.onnx"),
             write_dispatch(folder / "dispatch1.onnx", 1, self._settings.batch),
@@ -213,14 +213,6 @@ class LatencyTable:
         self._remember(relative, describe_times(rounds[0]).p50)
         return relative
 
-    def _write_edges(self, path: Path, folder: Path) -> Path | None:
-        partial = folder / "edges.onnx"
-        if not self._runtime.write_edges(path, partial, self._settings.batch):
-            return None
-        # Many operators have the same edges, and those are timed once.
-        final = folder / f"edges-{hashlib.sha256(partial.read_bytes()).hexdigest()}.onnx"
-        return partial.replace(final)
-
     def _time(self, paths: Sequence[Path], settings: TimingSettings) -> list[Rounds]:
         chosen = self._settings
         settings = replace(
@@ -231,7 +223,7 @@ class LatencyTable:
             runtime=chosen.runtime,
             seed=chosen.seed,
         )
-        answer = time_in_fresh_process(paths, settings, self._cancel)
+        answer = self._bench.time(paths, settings, self._cancel)
         return [timed["rounds"] for timed in answer["files"]]
 
     def _at_percentile(self, rounds: Rounds, anchors: Rounds) -> float:

@@ -28,9 +28,11 @@ from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.regulariser import Regulariser
 from deploy.artifact import Artifact
+from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
+from service.benches import bench_of
 from service.candidates import candidates
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
@@ -92,9 +94,10 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, order.spec.target.runtime)
-        timer = _timer(order, memory)
-        job = Job(order, phases, model, samples, baseline, wanted, memory)
+        bench = bench_of(order, phases)
+        baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, bench)
+        timer = _timer(order, memory, bench)
+        job = Job(order, phases, model, samples, baseline, wanted, memory, bench)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
@@ -124,6 +127,7 @@ class Job:
     baseline: Shipped
     goal: Goal
     memory: Memory
+    bench: Bench
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
         """Returns the job as a strategy sees it."""
@@ -192,7 +196,7 @@ class Job:
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
 
         def timed() -> dict[str, float]:
-            quick = contest(self.baseline, shipped, self.order.spec, settings)
+            quick = contest(self.baseline, shipped, self.order.spec, settings, self.bench)
             return {"seconds": problem.baseline_seconds / quick.ratio.speedup}
 
         key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256)
@@ -241,7 +245,7 @@ class Job:
         return max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
 
     def _shipped(self, graph: Graph, path: Path) -> Shipped:
-        return ship(graph, path, self._selection, self.order.spec.target.runtime)
+        return ship(graph, path, self._selection, self.bench)
 
     def _ship(self, found: Found) -> Shipped | None:
         """Exports the network to ship; the one before fine-tuning where the tuned one's file would differ from it."""
@@ -298,12 +302,15 @@ class Job:
         spec, original = self.order.spec, self.baseline.artifact
         reference = self._scored(original)
         if candidate is None:
-            alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
+            alone = measure([self.baseline.artifact.path], timing_settings(spec), bench=self.bench)[0]
             verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
             return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
         key = key_of("contest", original.sha256, candidate.artifact.sha256)
         timed = recalled(
-            self.memory, key, Contest, lambda: contest(self.baseline, candidate, spec, timing_settings(spec))
+            self.memory,
+            key,
+            Contest,
+            lambda: contest(self.baseline, candidate, spec, timing_settings(spec), self.bench),
         )
         scored = self._scored(candidate.artifact)
         verdict = judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal))
@@ -315,9 +322,7 @@ class Job:
     def _scored(self, artifact: Artifact) -> FileScore:
         """Returns a file's figures on the validation samples."""
         original = self.baseline.artifact.path
-        scorer = Scorer(
-            self.model.graph, original, self.samples.feeds.validation, self.goal, self.order.spec.target.runtime
-        )
+        scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal, self.bench)
         key = key_of("score", artifact.sha256, self.goal.task.name)
         return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))
 
@@ -351,7 +356,7 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
 
 def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -> FloorFacts:
     started = phases.elapsed
-    timer = _timer(order, NoMemory())
+    timer = _timer(order, NoMemory(), bench_of(order, phases))
     folded = fold_norms(model.graph)
     baseline = timer.networks([(folded.module, folded.inputs)])[0]
     problem = Problem(
@@ -373,10 +378,12 @@ def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -
     )
 
 
-def _timer(order: WorkOrder, memory: Memory) -> LatencyTable:
+def _timer(order: WorkOrder, memory: Memory, bench: Bench) -> LatencyTable:
     """Returns the device, on the scale of an earlier attempt where there was one."""
     scratch = order.folder / "timing"
     scratch.mkdir(exist_ok=True)
     known = memory.recall(_ANCHOR)
     anchor = known if isinstance(known, float) else None
-    return LatencyTable(table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch, anchor=anchor)
+    return LatencyTable(
+        table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch, anchor=anchor, bench=bench
+    )

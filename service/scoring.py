@@ -14,7 +14,8 @@ import torch
 from compressors.batches import count, in_order
 from compressors.score import Reference, joined, token_mask
 from compressors.tasks import judged_output
-from deploy.evaluate import Accuracy, Batch, EvaluationSettings, evaluate
+from deploy.bench import Bench
+from deploy.evaluate import Accuracy, Batch, evaluate
 from deploy.predict import predict
 from service.data import Split
 from service.quality import AGREEMENT, RELATIVE_ERROR, Goal, Quality
@@ -51,14 +52,12 @@ class Scorer:
         original: Its file.
         samples: What to score on; None for nothing.
         goal: What counts.
-        runtime: What runs the files.
+        bench: What runs the files.
     """
 
-    def __init__(
-        self, graph: Graph, original: Path, samples: Samples | None, goal: Goal, runtime: str = "onnxruntime"
-    ) -> None:
+    def __init__(self, graph: Graph, original: Path, samples: Samples | None, goal: Goal, bench: Bench) -> None:
         self._graph, self._original, self._goal = graph, original, goal
-        self._settings = EvaluationSettings(runtime)
+        self._bench = bench
         self._samples = samples if samples is not None and count(samples) else None
 
     def score(self, path: Path) -> FileScore:
@@ -71,7 +70,7 @@ class Scorer:
         if samples is None:
             return FileScore()
         if self._has_accuracy(samples):
-            found = evaluate(path, _batches(samples), self._settings, output=judged_output(self._graph))
+            found = evaluate(path, _batches(samples), self._bench, output=judged_output(self._graph))
             figure = self._goal.figure
             return FileScore(Quality(figure, found.top1, found.n, found.ci_low, found.ci_high), found)
         reference = self._reference
@@ -112,7 +111,7 @@ class Scorer:
         )
 
     def _outputs(self, path: Path, samples: Samples) -> tuple[torch.Tensor, ...]:
-        found = predict(path, _batches(samples, self._most), self._settings)
+        found = predict(path, _batches(samples, self._most), self._bench)
         return joined([tuple(torch.from_numpy(each).float() for each in outputs) for outputs in found])
 
     @property

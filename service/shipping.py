@@ -12,6 +12,7 @@ from compressors.problem import Samples
 from compressors.surgery import fold_norms
 from deploy.agree import Agreement, agree
 from deploy.artifact import Artifact
+from deploy.bench import Bench, LocalBench
 from deploy.export import export_onnx
 from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, compare, meets
 from deploy.measure.settings import TimingSettings
@@ -55,14 +56,14 @@ class Contest:
     check: BudgetCheck
 
 
-def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str = "onnxruntime") -> Shipped:
+def ship(graph: Graph, path: Path, samples: Samples | None = None, bench: Bench | None = None) -> Shipped:
     """Folds norms, exports, and checks the file against the graph at several batch sizes.
 
     Args:
         graph: A fitted graph.
         path: Where the ONNX file goes.
         samples: Real inputs to check on; random ones without.
-        runtime: What will run the file, and so checks it.
+        bench: What will run the file, and so checks it; by default ONNX Runtime here.
 
     Raises:
         ExportError: The graph cannot be written as ONNX.
@@ -71,7 +72,7 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str 
     folded = fold_norms(graph)
     artifact = export_onnx(folded.module, folded.inputs, [spec.name for spec in folded.outputs], path)
     feeds = None if samples is None else _first(samples, max(AGREEMENT_BATCHES))
-    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, runtime=runtime)
+    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, bench=bench or LocalBench())
     if not agreement.passed:
         worst = max(entry.max_relative_error for entry in agreement.batches)
         raise SurgeryError(
@@ -85,13 +86,15 @@ def _first(samples: Samples, most: int) -> list[Array]:
     return [values.numpy() for values in fetch(samples, range(min(most, count(samples)))).inputs]
 
 
-def contest(baseline: Shipped, result: Shipped, spec: JobSpec, settings: TimingSettings) -> Contest:
+def contest(
+    baseline: Shipped, result: Shipped, spec: JobSpec, settings: TimingSettings, bench: Bench | None = None
+) -> Contest:
     """Times both files interleaved in a fresh process and holds the result against the budget.
 
     Raises:
         MeasureError: The timing process died or hung.
     """
-    original, candidate = measure([baseline.artifact.path, result.artifact.path], settings)
+    original, candidate = measure([baseline.artifact.path, result.artifact.path], settings, bench=bench)
     check = meets(engine_budget(spec), original, candidate)
     return Contest(original, candidate, compare(original, candidate), check)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.artifact import hash_model
+from deploy.bench import Bench, LocalBench
 from deploy.errors import ModelFileError
 from deploy.machine import ClockState, Device
 from deploy.measure.distribution import describe_times, thin
-from deploy.measure.process import time_in_fresh_process
 from deploy.measure.report import Conditions, Measurement, judge, judge_conditions
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes.base import RuntimeInfo
@@ -21,7 +21,10 @@ _PLOTTED = 400
 
 
 def measure(
-    files: Sequence[Path], settings: TimingSettings | None = None, cancel: threading.Event | None = None
+    files: Sequence[Path],
+    settings: TimingSettings | None = None,
+    cancel: threading.Event | None = None,
+    bench: Bench | None = None,
 ) -> tuple[Measurement, ...]:
     """Returns the latency of every file, all timed interleaved in one fresh process.
 
@@ -29,10 +32,11 @@ def measure(
         files: Model files, at least one.
         settings: How they are timed.
         cancel: Set it from another thread to stop.
+        bench: The device; by default this machine with the settings' runtime.
 
     Raises:
         ModelFileError: If a file is missing or cannot be loaded.
-        RuntimeMissingError: If the runtime is not installed.
+        RuntimeMissingError: If the runtime is not installed there.
         MeasureError: If the timing process dies or hangs.
         MeasureCancelledError: If `cancel` was set.
     """
@@ -41,7 +45,7 @@ def measure(
         msg = "there is no model file to measure"
         raise ModelFileError(msg)
     hashes = [hash_model(path)[0] for path in files]
-    answer = time_in_fresh_process(files, settings, cancel)
+    answer = (bench or LocalBench(settings.runtime)).time(files, settings, cancel)
     session = uuid.uuid4().hex
     return tuple(
         _measurement(path, sha256, timed, answer, (settings, session))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deploy import table as table_module
+from deploy.bench import LocalBench
 from deploy.errors import MeasureCancelledError, RuntimeMissingError
 from deploy.table import LatencyTable, TableCounts, TableSettings, _over, _relative
 from tests.deploy.networks import IMAGE, Residual, Spec
@@ -69,7 +70,7 @@ def test_the_second_call_measures_nothing(table: LatencyTable, tmp_path: Path, m
     def refuse(*_: object) -> None:
         raise AssertionError("it measured")
 
-    monkeypatch.setattr(table_module, "time_in_fresh_process", refuse)
+    monkeypatch.setattr(LocalBench, "time", refuse)
     assert table.operators(operators) == first
     assert table.counts == TableCounts(measured=2, cached=2)
     # Another table, in another job perhaps, knows them too.

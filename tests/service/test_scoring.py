@@ -16,6 +16,7 @@ from compressors.graph import Graph
 from compressors.lift import lift
 from compressors.problem import Samples
 from compressors.tasks import TASKS, noised
+from deploy.bench import LocalBench
 from service.quality import AGREEMENT, RELATIVE_ERROR, Goal
 from service.scoring import FileScore, Scorer
 from service.shipping import ship
@@ -57,7 +58,7 @@ def samples(targets: torch.Tensor | None = None) -> BatchedTensors:
 
 def scored(folder: Path, task: str, original: Graph, other: Graph, data: Samples) -> tuple[FileScore, FileScore]:
     paths = [ship(graph, folder / f"{at}.onnx", data).artifact.path for at, graph in enumerate((original, other))]
-    scorer = Scorer(original, paths[0], data, Goal(TASKS[task]))
+    scorer = Scorer(original, paths[0], data, Goal(TASKS[task]), LocalBench())
     return scorer.score(paths[0]), scorer.score(paths[1])
 
 
@@ -118,4 +119,7 @@ def test_classes_without_labels_are_scored_by_decisions_that_are_the_original_s(
 
 
 def test_without_samples_there_is_no_score(tmp_path: Path) -> None:
-    assert Scorer(heads(0), tmp_path / "never-read.onnx", None, Goal(TASKS["none"])).score(tmp_path) == FileScore()
+    assert (
+        Scorer(heads(0), tmp_path / "never-read.onnx", None, Goal(TASKS["none"]), LocalBench()).score(tmp_path)
+        == FileScore()
+    )

@@ -1,0 +1,87 @@
+"""What a place where model files are timed and run must offer."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.machine import Device
+from deploy.measure.settings import TimingSettings
+from deploy.tensors import Array
+
+Feed = tuple[Array, ...]
+"""One batch: the model's inputs in order, each (batch, *shape)."""
+
+
+@dataclass(frozen=True)
+class BenchFacts:
+    """What a measurement depends on besides the file.
+
+    Attributes:
+        device: The machine.
+        runtime_version: The runtime library's version.
+    """
+
+    device: Device
+    runtime_version: str
+
+
+class Bench(ABC):
+    """A device with one of its runtimes. All methods may raise a `DeployError` that says why something cannot be done.
+
+    Attributes:
+        runtime: Registry name of the runtime.
+    """
+
+    runtime: str
+
+    @abstractmethod
+    def facts(self) -> BenchFacts:
+        """Returns what measurements here depend on.
+
+        Raises:
+            RuntimeMissingError: If the runtime is not installed.
+        """
+
+    @abstractmethod
+    def time(
+        self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+    ) -> dict[str, Any]:
+        """Returns the timing worker's answer (`deploy.measure.worker`) for files timed interleaved in a fresh process.
+
+        Args:
+            files: Model files.
+            settings: How they are timed; the runtime is always this bench's.
+            cancel: Set it from another thread to stop.
+
+        Raises:
+            ModelFileError: If a file cannot be loaded.
+            RuntimeMissingError: If the runtime is not installed.
+            MeasureError: If the timing process dies, hangs, or says nothing that can be read.
+            MeasureCancelledError: If `cancel` was set.
+        """
+
+    @abstractmethod
+    def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
+        """Returns for each file the model of its edges (`Runtime.write_edges`) in `folder`; None without any.
+
+        Equal edge models are one file.
+        """
+
+    @abstractmethod
+    def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
+        """Yields the outputs for each batch, in order.
+
+        Args:
+            file: The model file.
+            feeds: The batches.
+            threads: Threads inside one operator; 0 takes every processor.
+
+        Raises:
+            ModelFileError: If the file cannot be loaded.
+            DataError: If the inputs do not fit the model.
+        """

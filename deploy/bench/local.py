@@ -1,0 +1,53 @@
+"""This machine."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+from deploy.bench.base import Bench, BenchFacts, Feed
+from deploy.machine import describe_device, usable_cores
+from deploy.measure.process import time_in_fresh_process
+from deploy.measure.settings import TimingSettings
+from deploy.runtimes import SessionSettings, find_runtime
+
+
+@final
+class LocalBench(Bench):
+    """Times in fresh processes of this machine, one measurement at a time, and runs files in this process."""
+
+    def __init__(self, runtime: str = "onnxruntime") -> None:
+        """Loads nothing."""
+        self.runtime = runtime
+
+    def facts(self) -> BenchFacts:
+        """Returns this machine and the installed version of the runtime."""
+        return BenchFacts(describe_device(), find_runtime(self.runtime).version())
+
+    def time(
+        self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+    ) -> dict[str, Any]:
+        """Times files here, once nobody else on this machine measures."""
+        return time_in_fresh_process(files, replace(settings, runtime=self.runtime), cancel)
+
+    def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
+        """Writes edge models; those that are equal once, under their hash."""
+        runtime, partial = find_runtime(self.runtime), folder / "edges.onnx"
+        written: list[Path | None] = []
+        for file in files:
+            if runtime.write_edges(file, partial, batch):
+                digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+                written.append(partial.replace(folder / f"edges-{digest}.onnx"))
+            else:
+                written.append(None)
+        return written
+
+    def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
+        """Runs a file in this process."""
+        session = find_runtime(self.runtime).load(file, SessionSettings(threads or usable_cores()))
+        for feed in feeds:
+            yield tuple(session.run(feed))
