@@ -203,8 +203,11 @@ class RoundSearch:
     def _planned(self, look: Look) -> dict[Step, float]:
         """Measures the best plans for the present aim; returns the harms that they were made by."""
         harms = self._harms(look)
+        neighbours = self._settings.plans - 1
         for _ in range(_CORRECTIONS):
-            if not self._planner.propose(harms):
+            # Networks take seconds each to export and to time: with no time left, one plan is measured, and taken.
+            late = self._problem.seconds_left() <= 0
+            if not self._planner.propose(harms, 0 if late else neighbours) or late:
                 break
         return harms
 
