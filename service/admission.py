@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
-from service.errors import InvalidRequestError, NotFoundError, Violation
-from service.spec import JobSpec, StrategyChoice
+from service.devices.agents import PREFIX, AgentStore
+from service.errors import DeviceUnknownError, InvalidRequestError, NotFoundError, Violation
+from service.spec import JobSpec, StrategyChoice, Target
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,33 @@ def check_strategy(choice: StrategyChoice, prefix: str) -> None:
         strategy.parse(choice.options)
     except OptionError as exc:
         raise InvalidRequestError([Violation(f"{prefix}strategy.options.{exc.field}", str(exc))]) from exc
+
+
+def check_target(target: Target, agents: AgentStore, prefix: str) -> None:
+    """Makes sure that the device exists and can run what it is to be measured with. It need not be there just now.
+
+    Raises:
+        DeviceUnknownError: It does not, or cannot.
+    """
+    if not target.device.startswith(PREFIX):
+        return
+    known = {agent.target: agent for agent in agents.all()}
+    agent = known.get(target.device)
+    if agent is None:
+        there = ", ".join(["local/cpu", *known])
+        raise DeviceUnknownError(
+            f"{prefix}target.device: there is no device {target.device!r}; there are: {there}. "
+            "`shoal agents add` makes an agent known"
+        )
+    if agent.device is None:
+        raise DeviceUnknownError(
+            f"{prefix}target.device: {target.device} was never heard of; start `shoal agent` on that machine first"
+        )
+    if target.runtime not in agent.runtimes:
+        has = ", ".join(agent.runtimes) or "none"
+        raise DeviceUnknownError(
+            f"{prefix}target.runtime: {target.device} does not have {target.runtime!r}; it has: {has}"
+        )
 
 
 def local_files(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...], folder: Path) -> dict[str, Path]:

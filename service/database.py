@@ -144,6 +144,41 @@ class UploadRow(Base):
 
 
 @final
+class AgentRow(Base):
+    """One device agent: who it is, and what it last said of its device."""
+
+    __tablename__ = "agents"
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    create_time: Mapped[datetime]
+    session: Mapped[str | None] = mapped_column(String(64))
+    device: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    last_seen: Mapped[datetime | None]
+
+
+@final
+class DeviceWorkRow(Base):
+    """One piece of work for an agent's device. `row` orders the queue; `lease` counts how often it was given out."""
+
+    __tablename__ = "device_work"
+    row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(160), unique=True)
+    job_id: Mapped[str] = mapped_column(String(80), index=True)
+    agent: Mapped[str] = mapped_column(String(63), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str] = mapped_column(String(16))
+    request: Mapped[dict[str, Any]]
+    files: Mapped[list[Any]] = mapped_column(JSON)
+    lease: Mapped[int] = mapped_column(BigInteger, default=0)
+    session: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(String(2000), default="")
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    create_time: Mapped[datetime]
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+
+@final
 class Database:
     """Connections to one database. Every method may be called from any thread."""
 

@@ -67,6 +67,8 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.WrongImportError: Fault("WRONG_IMPORT", "shoal", "FAILED_PRECONDITION"),
         errors.NotFoundError: Fault("NOT_FOUND", "caller", "NOT_FOUND"),
         errors.AlreadyExistsError: Fault("ALREADY_EXISTS", "caller", "ALREADY_EXISTS"),
+        errors.AgentRefusedError: Fault("AGENT_REFUSED", "caller", "UNAUTHENTICATED"),
+        errors.DeviceUnknownError: Fault("DEVICE_UNKNOWN", "caller", "FAILED_PRECONDITION"),
         errors.QuotaError: Fault("QUOTA_EXCEEDED", "caller", "RESOURCE_EXHAUSTED"),
         errors.DiskFullError: DISK_FULL,
         errors.DatabaseBusyError: Fault("DATABASE_BUSY", "machine", "UNAVAILABLE"),

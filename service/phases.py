@@ -48,14 +48,20 @@ class Phases:
         self.seconds: dict[str, float] = dict(earlier or {})
         self._earlier = sum(self.seconds.values())
         self._limit = self._earlier + seconds
+        self._excluded = 0.0
         self._fraction = 0.0
         self._phase = next(iter(SHARES))
         self._metrics: dict[str, float] = {}
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start, those of earlier attempts included."""
-        return self._earlier + time.monotonic() - self._started
+        """Seconds since the start, those of earlier attempts included, without `exclude`d ones."""
+        return self._earlier + time.monotonic() - self._started - self._excluded
+
+    def exclude(self, seconds: float) -> None:
+        """Takes seconds out that the job spent waiting: they count neither against its limit nor as a phase's."""
+        self._excluded += seconds
+        self._since += seconds
 
     def seconds_left(self, reserve: float = 0.0) -> float:
         """Returns the seconds until the time limit, less what later phases need; below 0 when over."""

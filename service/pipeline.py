@@ -32,7 +32,7 @@ from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
-from service.benches import bench_of
+from service.benches import Announce, bench_of, nobody
 from service.candidates import candidates
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
@@ -74,7 +74,7 @@ _TOLD_BY = 256
 """Samples whose targets tell the task."""
 
 
-def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
+def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = nobody) -> Report:
     """Does a job and returns its report; the files lie in `order.out`.
 
     Raises:
@@ -94,7 +94,7 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        bench = bench_of(order, phases)
+        bench = bench_of(order, announce, phases)
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, bench)
         timer = _timer(order, memory, bench)
         job = Job(order, phases, model, samples, baseline, wanted, memory, bench)
@@ -327,7 +327,7 @@ class Job:
         return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))
 
 
-def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
+def analyze(order: WorkOrder, progress: ReportProgress, announce: Announce = nobody) -> AnalysisResult:
     """Returns what could be cut from a model, and how fast it could get at best.
 
     Raises:
@@ -342,7 +342,7 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
     floor = None
     if not order.skip_floor:
         with phases.phase("baseline", "Timing the original and the floor"):
-            floor = _floor(order, phases, model, analysis)
+            floor = _floor(order, phases, bench_of(order, announce, phases), model, analysis)
     return AnalysisResult(
         parameters=sum(values.numel() for values in model.graph.module.parameters()),
         sites=tuple(SiteFacts(node=s.node, kind=s.kind, module=s.target, shape=s.shape) for s in analysis.sites),
@@ -354,9 +354,9 @@ def analyze(order: WorkOrder, progress: ReportProgress) -> AnalysisResult:
     )
 
 
-def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -> FloorFacts:
+def _floor(order: WorkOrder, phases: Phases, bench: Bench, model: Model, analysis: Analysis) -> FloorFacts:
     started = phases.elapsed
-    timer = _timer(order, NoMemory(), bench_of(order, phases))
+    timer = _timer(order, NoMemory(), bench)
     folded = fold_norms(model.graph)
     baseline = timer.networks([(folded.module, folded.inputs)])[0]
     problem = Problem(

@@ -14,19 +14,21 @@ import resource
 import signal
 import site
 import sys
+import time
 from asyncio import FIRST_COMPLETED
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from pydantic import ValidationError
 
 import service
+from service.devices.desk import JobDesk
 from service.settings import ServerSettings
-from service.work import EVENT_ADAPTER, MAX_EVENT_BYTES, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
+from service.work import EVENT_ADAPTER, MAX_EVENT_BYTES, DeviceEvent, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
 
 TOKEN_VARIABLE = "SHOAL_WORKER"  # noqa: S105 (no secret: its value, the job's folder, marks the processes of one worker)
 
@@ -68,7 +70,11 @@ class Exit:
 
 
 async def run_worker(
-    order: WorkOrder, settings: ServerSettings, on_progress: Callable[[ProgressEvent], None], stop: asyncio.Event
+    order: WorkOrder,
+    settings: ServerSettings,
+    on_progress: Callable[[ProgressEvent], None],
+    stop: asyncio.Event,
+    desk: JobDesk | None = None,
 ) -> Exit:
     """Runs a worker until it is gone, with all the processes that it started.
 
@@ -77,6 +83,7 @@ async def run_worker(
         settings: How to run it.
         on_progress: Called with each progress event.
         stop: When set, the worker is stopped: SIGTERM, then SIGKILL.
+        desk: Carries its questions to a device far away; while one is open, its time does not run.
 
     Returns:
         How it ended.
@@ -85,10 +92,12 @@ async def run_worker(
         OSError: It could not be started.
     """
     process = await _spawn(order, settings)
-    worker = _Worker(process, settings, order.folder / "log", on_progress)
+    worker = _Worker(process, settings, order.folder / "log", _Ears(on_progress, desk))
     try:
         return await worker.supervise(order, stop)
     finally:
+        if desk is not None:
+            await desk.close()
         # Also when this task is cancelled: nothing of a worker outlives its supervision.
         _signal_group(process.pid, signal.SIGKILL)
         process.transport.close()
@@ -123,15 +132,30 @@ class _Process:
         return returncode
 
 
+@dataclass(frozen=True)
+class _Ears:
+    """Who hears what a worker says while it works."""
+
+    on_progress: Callable[[ProgressEvent], None]
+    desk: JobDesk | None
+
+    @property
+    def waited(self) -> float:
+        return 0.0 if self.desk is None else self.desk.waited
+
+    def ask(self, key: str) -> None:
+        if self.desk is None:
+            raise ValueError("a question for a device, though its job names none")
+        self.desk.ask(key)
+
+
 @final
 class _Worker:
-    def __init__(
-        self, process: _Process, settings: ServerSettings, log: Path, on_progress: Callable[[ProgressEvent], None]
-    ) -> None:
+    def __init__(self, process: _Process, settings: ServerSettings, log: Path, ears: _Ears) -> None:
         self._process = process
         self._settings = settings
         self._log = log
-        self._on_progress = on_progress
+        self._ears = ears
         self._result: ResultEvent | None = None
         self._error: ErrorEvent | None = None
         self._garbage: str | None = None
@@ -159,7 +183,10 @@ class _Worker:
         """Waits until the worker is gone or should go; returns whether its time ran out."""
         announced = asyncio.create_task(self._announced.wait())
         try:
-            done, _ = await asyncio.wait({exiting, stopping, announced}, timeout=limit, return_when=FIRST_COMPLETED)
+            done: set[asyncio.Task[Any]] = set()
+            end = time.monotonic() + limit
+            while not done and (left := end + self._ears.waited - time.monotonic()) > 0:
+                done, _ = await asyncio.wait({exiting, stopping, announced}, timeout=left, return_when=FIRST_COMPLETED)
             if announced in done:
                 await asyncio.wait({exiting, stopping}, timeout=_EXIT_SECONDS, return_when=FIRST_COMPLETED)
             return not done
@@ -199,7 +226,9 @@ class _Worker:
         event = EVENT_ADAPTER.validate_json(line)
         match event:
             case ProgressEvent():
-                self._on_progress(event)
+                self._ears.on_progress(event)
+            case DeviceEvent():
+                self._ears.ask(event.key)
             case ResultEvent():
                 self._result = event
                 self._announced.set()

@@ -37,6 +37,7 @@ class ProgressWriter:
         self._record = record
         self._interval = interval
         self._started = time.monotonic()
+        self._last: ProgressEvent | None = None
         self._pending: deque[Progress] = deque(maxlen=_MAX_PENDING)
         self._ready = asyncio.Event()
         self._closing = asyncio.Event()
@@ -44,11 +45,20 @@ class ProgressWriter:
 
     def offer(self, event: ProgressEvent) -> None:
         """Takes one report; it replaces an unstored one of the same phase."""
+        self._last = event
+        self._take(event)
+
+    def _take(self, event: ProgressEvent) -> None:
         progress = to_progress(event, time.monotonic() - self._started)
         if self._pending and self._pending[-1].phase == progress.phase:
             self._pending.pop()
         self._pending.append(progress)
         self._ready.set()
+
+    def remark(self, message: str) -> None:
+        """Reports what the work waits for, as far as it had come."""
+        if self._last is not None:
+            self._take(self._last.model_copy(update={"message": message}))
 
     async def close(self) -> None:
         """Stores what is left."""

@@ -45,6 +45,7 @@ class ServerSettings(BaseModel):
         max_model_bytes: Largest model file.
         max_weights_bytes: Largest weights file.
         max_data_bytes: Largest data file.
+        max_device_answer_bytes: Largest answer of a device's agent to one piece of work.
         min_free_bytes: What an upload must leave free on the disk.
         download_chunk_bytes: Size of a download's chunks.
         commit_bytes: An upload is made durable at least this often.
@@ -79,6 +80,7 @@ class ServerSettings(BaseModel):
     max_model_bytes: Size = 4 * _GIB
     max_weights_bytes: Size = 4 * _GIB
     max_data_bytes: Size = 64 * _GIB
+    max_device_answer_bytes: Size = 4 * _GIB
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     download_chunk_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 512 * 1024
     commit_bytes: Size = 16 * _MIB

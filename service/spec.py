@@ -15,6 +15,7 @@ from service.tasknames import OTHER_TASK_NAMES, TaskName
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
 ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
+DEVICE = r"^local/cpu$|^agent/[a-z][a-z0-9-]{0,62}$"
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -100,7 +101,7 @@ class Budget(_Frozen):
 class Target(_Frozen):
     """Where the network will run."""
 
-    device: Literal["local/cpu"] = "local/cpu"
+    device: Annotated[str, StringConstraints(pattern=DEVICE, max_length=80)] = "local/cpu"
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     precision: Literal["PRECISION_FP32"] = "PRECISION_FP32"
     threads: Annotated[int, Field(ge=1, le=256)] = 1

@@ -25,6 +25,8 @@ import psutil
 from service.admission import local_files
 from service.artifacts import ArtifactStore
 from service.convert import result_fields
+from service.devices.agents import PREFIX
+from service.devices.desk import Desk, JobDesk
 from service.errors import (
     DatabaseBusyError,
     DiskFullError,
@@ -58,11 +60,12 @@ _T = TypeVar("_T")
 class Supervisor:
     """Runs workers for queued jobs and for dry runs. Belongs to one event loop."""
 
-    def __init__(self, settings: ServerSettings, jobs: JobStore, artifacts: ArtifactStore) -> None:
+    def __init__(self, settings: ServerSettings, jobs: JobStore, artifacts: ArtifactStore, desk: Desk) -> None:
         """Runs nothing before `start`."""
         self._settings = settings
         self._jobs = jobs
         self._artifacts = artifacts
+        self._desk = desk
         self._folder = settings.state_dir / "jobs"
         self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
@@ -80,6 +83,7 @@ class Supervisor:
         for job in await asyncio.to_thread(self._jobs.recover, self._settings.max_attempts):
             _LOG.warning("job %s was left behind by a server that died; it is %s now", job.id, job.state)
             if job.finished:
+                await self._desk.drop(job.name)
                 await asyncio.to_thread(self._clear, job.id)
         self._scheduler = asyncio.create_task(self._schedule())
         self._wake.set()
@@ -132,7 +136,9 @@ class Supervisor:
         folder = self._analysis_folder / secrets.token_hex(8)
         try:
             order = await asyncio.to_thread(self._analysis_order, spec, skip_floor, folder)
-            ended = await run_worker(order, self._settings, lambda _event: None, self._draining)
+            ended = await run_worker(
+                order, self._settings, lambda _event: None, self._draining, self._job_desk(order, lambda _message: None)
+            )
             if ended.stopped:
                 raise DrainingError("the server is stopping; try again later")
             if ended.result is not None:
@@ -142,6 +148,7 @@ class Supervisor:
                 raise TimeLimitError(failure.message)
             raise WorkerError(failure.reason, failure.message, failure.blame)
         finally:
+            await self._desk.drop(f"analyses/{folder.name}")
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _analysis_order(self, spec: JobSpec, skip_floor: bool, folder: Path) -> WorkOrder:
@@ -225,6 +232,7 @@ class Supervisor:
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
             self._deaths.pop(job.id, None)
+            await self._desk.drop(job.name)
             await asyncio.to_thread(self._clear, job.id)
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
@@ -236,7 +244,8 @@ class Supervisor:
                 lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
             )
             try:
-                ended = await run_worker(order, self._settings, writer.offer, stop)
+                desk = self._job_desk(order, writer.remark)
+                ended = await run_worker(order, self._settings, writer.offer, stop, desk)
             finally:
                 await writer.close()
             if ended.result is not None:
@@ -248,6 +257,13 @@ class Supervisor:
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
+
+    def _job_desk(self, order: WorkOrder, tell: Callable[[str], None]) -> JobDesk | None:
+        """Returns what carries a worker's questions to its device; None where that is this machine."""
+        device = order.spec.target.device
+        if not device.startswith(PREFIX):
+            return None
+        return self._desk.open(order.job, device.removeprefix(PREFIX), order.folder, tell)
 
     def _goes_on(self, job: Job, failure: Failure) -> bool:
         """Returns whether a job whose worker had kept some work is tried again; counts its deaths."""

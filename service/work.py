@@ -70,6 +70,13 @@ class ProgressEvent(_Frozen):
     metrics: Annotated[dict[MetricName, float], Field(max_length=100)] = Field(default_factory=dict)
 
 
+class DeviceEvent(_Frozen):
+    """The worker asks a device far away; the question lies in its folder under this key (`service.exchange`)."""
+
+    type: Literal["device"] = "device"
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
 class ResultEvent(_Frozen):
     """The work is done; `file` is a path inside the order's folder (`out/report.json` or `out/analysis.json`)."""
 
@@ -86,9 +93,9 @@ class ErrorEvent(_Frozen):
     blame: Literal["caller", "machine", "shoal"]
 
 
-WorkEvent = Annotated[ProgressEvent | ResultEvent | ErrorEvent, Field(discriminator="type")]
+WorkEvent = Annotated[ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent, Field(discriminator="type")]
 
-EVENT_ADAPTER: TypeAdapter[ProgressEvent | ResultEvent | ErrorEvent] = TypeAdapter(WorkEvent)
+EVENT_ADAPTER: TypeAdapter[ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent] = TypeAdapter(WorkEvent)
 
 
 class SiteFacts(_Frozen):

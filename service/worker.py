@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import IO, final
 
 from service.faults import UNEXPECTED, classify
-from service.work import ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
+from service.work import DeviceEvent, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
 
 _LOG = logging.getLogger("service.worker")
 _PR_SET_PDEATHSIG = 1
@@ -31,7 +31,7 @@ class Channel:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, event: ProgressEvent | ResultEvent | ErrorEvent) -> None:
+    def send(self, event: ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent) -> None:
         """Writes one event."""
         line = event.model_dump_json().encode() + b"\n"
         with self._lock:
@@ -43,6 +43,10 @@ class Channel:
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         share = min(max(fraction, 0.0), 1.0)
         self.send(ProgressEvent(phase=phase, fraction=share, message=message[:_MAX_MESSAGE], metrics=finite))
+
+    def ask_device(self, key: str) -> None:
+        """Says that a question for a device lies in the folder."""
+        self.send(DeviceEvent(key=key))
 
 
 def main() -> int:
@@ -75,10 +79,10 @@ def _do(order: WorkOrder, channel: Channel) -> str:
 
     order.out.mkdir(parents=True, exist_ok=True)
     if order.task == "analyze":
-        analysis = pipeline.analyze(order, channel.progress)
+        analysis = pipeline.analyze(order, channel.progress, channel.ask_device)
         (order.out / "analysis.json").write_text(analysis.model_dump_json())
         return "out/analysis.json"
-    pipeline.optimize(order, channel.progress)
+    pipeline.optimize(order, channel.progress, channel.ask_device)
     return "out/report.json"
 
 

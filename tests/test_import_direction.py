@@ -16,9 +16,17 @@ FORBIDDEN = {
     "protos": {"service", "compressors", "deploy"},
 }
 # The importer of ONNX files reads them with the onnx package; nothing else in the engine knows it.
-ALLOWED = {("compressors/sources/onnx", "onnx")}
+# The agent calls a server.
+ALLOWED = {("compressors/sources/onnx", "onnx"), ("deploy/agent", "grpc"), ("deploy/agent", "protos")}
 # The device agent runs these without torch.
-TORCH_FREE = ("deploy/runtimes", "deploy/measure", "deploy/evaluate.py", "deploy/machine.py")
+TORCH_FREE = (
+    "deploy/agent",
+    "deploy/bench",
+    "deploy/runtimes",
+    "deploy/measure",
+    "deploy/evaluate.py",
+    "deploy/machine.py",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

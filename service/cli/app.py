@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
+from service.cli.devices import devices
 from service.cli.errors import CommandError, Status
 from service.cli.jobs import jobs
 from service.cli.latency_table import latency_table
@@ -48,7 +50,7 @@ def shoal() -> None:
     """
 
 
-for _command in (optimize, analyze, measure, jobs, serve, strategies, latency_table, version):
+for _command in (optimize, analyze, measure, jobs, devices, serve, agent, agents, strategies, latency_table, version):
     shoal.add_command(_command)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
 import grpc
 
+from protos.shoal.v1 import device_pb2 as device_pb
 from protos.shoal.v1 import model_optimizer_pb2 as pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
@@ -213,6 +214,18 @@ class Client:
         """
         with _Boundary(self.address):
             return self._stub.CancelOptimizationJob(pb.CancelOptimizationJobRequest(name=name), timeout=self._timeout)
+
+    def devices(self) -> Iterator[device_pb.Device]:
+        """Yields what may be named as a job's target, the server's own first; asks for the next page when needed."""
+        token = ""
+        while True:
+            request = pb.ListDevicesRequest(page_token=token)
+            with _Boundary(self.address):
+                page = self._stub.ListDevices(request, timeout=self._timeout)
+            yield from page.devices
+            token = page.next_page_token
+            if not token:
+                return
 
     def strategies(self) -> tuple[pb.StrategyDescription, ...]:
         """Returns what may be named as a job's strategy, by name."""

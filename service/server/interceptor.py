@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @final
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of our own service; health and reflection answer for themselves."""
+    """Wraps every handler of our own services; health and reflection answer for themselves."""
 
-    def __init__(self, service: str) -> None:
-        """Wraps the methods of one service, by its full name."""
-        self._prefix = f"/{service}/"
+    def __init__(self, *services: str) -> None:
+        """Wraps the methods of services, by their full names."""
+        self._prefixes = tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self,
@@ -39,9 +39,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         """Returns the handler, wrapped."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefixes):
             return handler
-        return _wrapped(handler, method.removeprefix(self._prefix))
+        return _wrapped(handler, method.rpartition("/")[2])
 
 
 def _wrapped(handler: Handler, method: str) -> Handler:

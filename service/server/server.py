@@ -18,12 +18,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from protos.shoal.v1.device_agents_pb2_grpc import add_DeviceAgentsServicer_to_server
 from protos.shoal.v1.model_optimizer_pb2_grpc import add_ModelOptimizerServicer_to_server
 from service.artifacts import ArtifactStore
 from service.database import Database
+from service.devices.agents import AgentStore
+from service.devices.desk import Desk
+from service.devices.files import WorkFiles
+from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.store import JobStore
+from service.server import agents
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
 from service.server.servicer import Parts, Servicer
@@ -97,14 +103,18 @@ class Server:
         jobs = JobStore(database, self._hub.publish)
         artifacts = await to_thread(ArtifactStore, database, settings.storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
-        self._supervisor = Supervisor(settings, jobs, artifacts)
-        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub)
+        desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
+        self._supervisor = Supervisor(settings, jobs, artifacts, desk)
+        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk)
 
     def _bind(self, parts: Parts) -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(interceptors=(ErrorInterceptor(SERVICE_NAME),), options=_OPTIONS)
+        server = grpc.aio.server(interceptors=(ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME),), options=_OPTIONS)
         add_ModelOptimizerServicer_to_server(Servicer(parts), server)
+        incoming = self._settings.state_dir / "device-answers"
+        most = self._settings.max_device_answer_bytes
+        add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE_NAME, agents.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         try:
             port = server.add_insecure_port(self._settings.address)

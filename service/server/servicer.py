@@ -20,12 +20,14 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
-from service.admission import check_references, check_strategy
+from service.admission import check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database import now
+from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
 from service.jobs.job import JOB_PREFIX, Job, NewJob
 from service.jobs.store import JobStore
+from service.server.devices import list_devices
 from service.server.hub import Hub
 from service.server.paging import read_page_size, read_token, write_token
 from service.server.transfer import Receiver, send
@@ -51,6 +53,7 @@ class Parts:
     uploads: Uploads
     supervisor: Supervisor
     hub: Hub
+    desk: Desk
 
 
 @final
@@ -70,6 +73,7 @@ class Servicer(ModelOptimizerServicer):
         settings = self._parts.settings
         await to_thread(check_references, new.spec, self._parts.artifacts, settings.data_roots, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
+        await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")
         job = await to_thread(self._parts.jobs.create, new, settings.queue_limit)
         self._parts.supervisor.wake()
         return convert.write_job(job)
@@ -155,6 +159,16 @@ class Servicer(ModelOptimizerServicer):
         async for message in send(self._parts.artifacts, artifact, request.offset, chunk):
             yield message
 
+    async def ListDevices(
+        self, request: service_pb.ListDevicesRequest, context: Context
+    ) -> service_pb.ListDevicesResponse:
+        size, after = read_page_size(request.page_size), read_token(request.page_token) or 0
+        devices = await to_thread(list_devices, self._parts.desk)
+        response = service_pb.ListDevicesResponse(devices=devices[after : after + size])
+        if after + size < len(devices):
+            response.next_page_token = write_token(after + size)
+        return response
+
     async def ListStrategies(
         self, request: service_pb.ListStrategiesRequest, context: Context
     ) -> service_pb.ListStrategiesResponse:
@@ -166,6 +180,7 @@ class Servicer(ModelOptimizerServicer):
         self._check_open()
         spec = convert.read_analysis(request)
         await to_thread(check_references, spec, self._parts.artifacts, self._parts.settings.data_roots, "")
+        await to_thread(check_target, spec.target, self._parts.desk.agents, "")
         return convert.write_analysis(await self._parts.supervisor.analyze(spec, skip_floor=request.skip_floor))
 
     def _check_open(self) -> None:

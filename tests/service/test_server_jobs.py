@@ -313,5 +313,6 @@ async def test_health_and_reflection_answer(tmp_path: Path) -> None:
         await stopping
 
     assert serving.status == health_pb2.HealthCheckResponse.SERVING
-    assert names == {"shoal.v1.ModelOptimizer", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    others = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert names == {"shoal.v1.ModelOptimizer", "shoal.v1.DeviceAgents", *others}
     assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]

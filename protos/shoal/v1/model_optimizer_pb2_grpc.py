@@ -78,6 +78,11 @@ class ModelOptimizerStub(object):
                 request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactResponse.FromString,
                 _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/shoal.v1.ModelOptimizer/ListDevices',
+                request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
         self.ListStrategies = channel.unary_unary(
                 '/shoal.v1.ModelOptimizer/ListStrategies',
                 request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.ListStrategiesRequest.SerializeToString,
@@ -154,6 +159,13 @@ class ModelOptimizerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDevices(self, request, context):
+        """Lists the devices that jobs may name as their target, with what they can run and how they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListStrategies(self, request, context):
         """Lists what may be named in a job's strategy.
         """
@@ -210,6 +222,11 @@ def add_ModelOptimizerServicer_to_server(servicer, server):
                     servicer.DownloadArtifact,
                     request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactResponse.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesRequest.FromString,
+                    response_serializer=shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesResponse.SerializeToString,
             ),
             'ListStrategies': grpc.unary_unary_rpc_method_handler(
                     servicer.ListStrategies,
@@ -441,6 +458,33 @@ class ModelOptimizer(object):
             '/shoal.v1.ModelOptimizer/DownloadArtifact',
             shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactRequest.SerializeToString,
             shoal_dot_v1_dot_model__optimizer__pb2.DownloadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.ModelOptimizer/ListDevices',
+            shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesRequest.SerializeToString,
+            shoal_dot_v1_dot_model__optimizer__pb2.ListDevicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,8 @@ class ModelOptimizerStub:
     """Says how much of an upload is safely stored."""
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_model_optimizer_pb2.DownloadArtifactRequest, _model_optimizer_pb2.DownloadArtifactResponse]
     """Streams a stored file; the last message carries its SHA-256."""
+    ListDevices: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListDevicesRequest, _model_optimizer_pb2.ListDevicesResponse]
+    """Lists the devices that jobs may name as their target, with what they can run and how they are."""
     ListStrategies: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListStrategiesRequest, _model_optimizer_pb2.ListStrategiesResponse]
     """Lists what may be named in a job's strategy."""
     AnalyzeModel: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.AnalyzeModelRequest, _model_optimizer_pb2.AnalyzeModelResponse]
@@ -90,6 +92,8 @@ class ModelOptimizerAsyncStub(ModelOptimizerStub):
     """Says how much of an upload is safely stored."""
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_model_optimizer_pb2.DownloadArtifactRequest, _model_optimizer_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Streams a stored file; the last message carries its SHA-256."""
+    ListDevices: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListDevicesRequest, _model_optimizer_pb2.ListDevicesResponse]  # type: ignore[assignment]
+    """Lists the devices that jobs may name as their target, with what they can run and how they are."""
     ListStrategies: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListStrategiesRequest, _model_optimizer_pb2.ListStrategiesResponse]  # type: ignore[assignment]
     """Lists what may be named in a job's strategy."""
     AnalyzeModel: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.AnalyzeModelRequest, _model_optimizer_pb2.AnalyzeModelResponse]  # type: ignore[assignment]
@@ -168,6 +172,14 @@ class ModelOptimizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_model_optimizer_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_model_optimizer_pb2.DownloadArtifactResponse]]:
         """Streams a stored file; the last message carries its SHA-256."""
+
+    @_abc_1.abstractmethod
+    def ListDevices(
+        self,
+        request: _model_optimizer_pb2.ListDevicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_optimizer_pb2.ListDevicesResponse, _abc.Awaitable[_model_optimizer_pb2.ListDevicesResponse]]:
+        """Lists the devices that jobs may name as their target, with what they can run and how they are."""
 
     @_abc_1.abstractmethod
     def ListStrategies(

@@ -459,7 +459,7 @@ class Target(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """`local/cpu`. Default `local/cpu`."""
+    """A name from ListDevices: `local/cpu`, or `agent/{name}` for a machine that an agent speaks for. Default `local/cpu`."""
     runtime: _builtins.str
     """`onnxruntime`. Default `onnxruntime`."""
     precision: Global___Precision.ValueType

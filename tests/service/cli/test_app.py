@@ -11,7 +11,19 @@ import pytest
 
 from tests.service.cli.command import shoal, shoal_here
 
-COMMANDS = ("analyze", "jobs", "latency-table", "measure", "optimize", "serve", "strategies", "version")
+COMMANDS = (
+    "agent",
+    "agents",
+    "analyze",
+    "devices",
+    "jobs",
+    "latency-table",
+    "measure",
+    "optimize",
+    "serve",
+    "strategies",
+    "version",
+)
 
 
 def test_help_lists_the_commands() -> None:

@@ -1,0 +1,91 @@
+"""What an agent says of its device."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from deploy.errors import DeployError
+from deploy.machine import ClockState, describe_device, read_clock_state
+from deploy.runtimes import RUNTIMES
+from protos.shoal.v1 import device_pb2 as pb
+
+_MEMORY: Final = Path("/proc/meminfo")
+_COOL_STEP_SECONDS: Final = 2.0
+
+
+def describe() -> pb.Device:
+    """Returns the machine and the runtimes that can be used on it."""
+    machine = describe_device()
+    device = pb.Device(
+        description=f"{machine.model}, {machine.system}",
+        architecture=machine.architecture,
+        cores=machine.cores,
+        memory_bytes=machine.memory_bytes or 0,
+        agent_version=_version(),
+    )
+    for runtime in RUNTIMES.values():
+        try:
+            device.runtimes.add(name=runtime.name, version=runtime.version())
+        except DeployError:
+            continue
+    device.health.CopyFrom(health())
+    return device
+
+
+def health() -> pb.DeviceHealth:
+    """Returns how the machine is. Not to be asked while something is measured."""
+    state = read_clock_state()
+    found = pb.DeviceHealth(power_mode=state.governor or "")
+    if state.temperature_celsius is not None:
+        found.temperature_celsius = state.temperature_celsius
+    if state.load_average is not None:
+        found.load_average = state.load_average[0]
+    available = _available()
+    if available is not None:
+        found.available_memory_bytes = available
+    return found
+
+
+def cool_down(
+    below: float | None,
+    seconds: float,
+    wait: Callable[[float], bool],
+    read: Callable[[], ClockState] = read_clock_state,
+) -> float:
+    """Waits until the device is cool enough, and returns for how long it waited, in seconds.
+
+    A device that tells no temperature is not waited for.
+
+    Args:
+        below: Degrees Celsius to get below; None waits for nothing.
+        seconds: Longest wait.
+        wait: Sleeps for so many seconds; returns whether to give up.
+        read: The state of the machine.
+    """
+    started = time.monotonic()
+    while below is not None:
+        degrees = read().temperature_celsius
+        waited = time.monotonic() - started
+        if degrees is None or degrees < below or waited >= seconds or wait(_COOL_STEP_SECONDS):
+            break
+    return time.monotonic() - started
+
+
+def _available() -> int | None:
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMORY.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def _version() -> str:
+    try:
+        return version("shoal")
+    except PackageNotFoundError:
+        return ""

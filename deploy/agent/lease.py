@@ -1,0 +1,64 @@
+"""A lease that is kept while work is under way."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Final, final
+
+from deploy.agent.errors import AgentError, RefusedError
+from deploy.agent.link import Link
+from protos.shoal.v1 import device_agents_pb2 as pb
+
+_RENEW_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.2
+
+
+@final
+class Lease:
+    """Keeps a piece of work from being given to others, as a context.
+
+    Attributes:
+        cancel: Set when the work is no longer wanted, or the agent is stopped.
+        refused: Why the server no longer takes this agent, None where it does.
+    """
+
+    def __init__(self, link: Link, work: pb.Work, stop: threading.Event) -> None:
+        """Keeps nothing before it is entered."""
+        self.cancel = threading.Event()
+        self.refused: RefusedError | None = None
+        self._link, self._work, self._stop = link, work, stop
+        self._message = "beginning"
+        self._over = threading.Event()
+
+    def say(self, message: str) -> None:
+        """Sets what the server is told next time."""
+        self._message = message
+
+    def __enter__(self) -> Lease:
+        for target in (self._keep, self._watch):
+            threading.Thread(target=target, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+
+    def _keep(self) -> None:
+        """Renews; a server that does not answer is waited for, and the work goes on meanwhile."""
+        try:
+            while not self._over.is_set():
+                if not self._link.renew(self._work, self._message):
+                    self.cancel.set()
+                    return
+                self._over.wait(_RENEW_SECONDS)
+        except RefusedError as exc:
+            self.refused = exc
+            self.cancel.set()
+        except AgentError:
+            self.cancel.set()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            if self._stop.wait(_POLL_SECONDS):
+                self.cancel.set()
+                return

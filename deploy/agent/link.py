@@ -1,0 +1,144 @@
+"""The agent's calls to its server. All may be repeated, so all are, until the server answers or the agent stops."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, final
+
+import grpc
+
+from deploy.agent.errors import AgentError, RefusedError, StoppedError
+from deploy.agent.settings import AgentSettings
+from protos.shoal.v1 import device_agents_pb2 as pb
+from protos.shoal.v1 import device_pb2
+from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsStub
+
+_LOG = logging.getLogger(__name__)
+_CHUNK: Final = 512 << 10
+_CALL_SECONDS: Final = 30.0
+_PATIENCE: Final = timedelta(seconds=20)
+_AGAIN: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.DATA_LOSS,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+_T = TypeVar("_T")
+
+
+@final
+class Link:
+    """One session with a server. May be used from several threads."""
+
+    def __init__(self, settings: AgentSettings, session: str, stop: threading.Event) -> None:
+        """Connects at the first call.
+
+        Args:
+            settings: Where the server is.
+            session: Names this process to the server.
+            stop: When set, calls end with a `StoppedError`.
+        """
+        self._channel = _open(settings)
+        self._stub = DeviceAgentsStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {settings.token}"),)
+        self._session, self._stop, self._server = session, stop, settings.server
+
+    def close(self) -> None:
+        """Ends all calls."""
+        self._channel.close()
+
+    def register(self, device: device_pb2.Device) -> pb.RegisterDeviceResponse:
+        """Says what the device is and how it is."""
+        request = pb.RegisterDeviceRequest(session=self._session, device=device)
+        return self._again(lambda: self._stub.RegisterDevice(request, **self._with()))
+
+    def lease(self) -> pb.Work | None:
+        """Returns the next piece of work; None where there was none for a while."""
+        request = pb.LeaseWorkRequest(session=self._session)
+        request.patience.FromTimedelta(_PATIENCE)
+        patience = _PATIENCE.total_seconds() + _CALL_SECONDS
+        answer = self._again(lambda: self._stub.LeaseWork(request, **self._with(patience)))
+        return answer.work if answer.HasField("work") else None
+
+    def renew(self, work: pb.Work, message: str) -> bool:
+        """Keeps a lease; returns whether the work is still wanted."""
+        request = pb.RenewLeaseRequest(session=self._session, work=work.id, lease=work.lease, message=message)
+        return bool(self._again(lambda: self._stub.RenewLease(request, **self._with())).wanted)
+
+    def download(self, work: pb.Work, index: int, to: Path) -> None:
+        """Fetches a file; goes on where a lost connection left it."""
+        with to.open("wb") as stream:
+            self._again(lambda: self._fetch(work, index, stream))
+
+    def complete(self, work: pb.Work, answer: pb.WorkAnswer, files: Sequence[Path]) -> bool:
+        """Hands in an answer; returns whether it counts."""
+        answer.session, answer.work, answer.lease = self._session, work.id, work.lease
+
+        def messages() -> Iterator[pb.CompleteWorkRequest]:
+            yield pb.CompleteWorkRequest(answer=answer)
+            for path in files:
+                with path.open("rb") as stream:
+                    while data := stream.read(_CHUNK):
+                        yield pb.CompleteWorkRequest(data=data)
+
+        patience = 10 * _CALL_SECONDS + sum(path.stat().st_size for path in files) / 1e5
+        return bool(self._again(lambda: self._stub.CompleteWork(messages(), **self._with(patience))).taken)
+
+    def _fetch(self, work: pb.Work, index: int, stream: IO[bytes]) -> None:
+        size = work.files[index].size_bytes
+        request = pb.DownloadWorkFileRequest(work=work.id, index=index, offset=stream.tell())
+        for response in self._stub.DownloadWorkFile(request, **self._with(10 * _CALL_SECONDS + size / 1e5)):
+            stream.write(response.data)
+
+    def _with(self, seconds: float = _CALL_SECONDS) -> dict[str, Any]:
+        return {"metadata": self._metadata, "timeout": seconds}
+
+    def _again(self, call: Callable[[], _T]) -> _T:
+        """Calls until the server answers.
+
+        Raises:
+            RefusedError: It does not take this agent.
+            StoppedError: The agent was stopped.
+            AgentError: It refuses for another reason that will not go away.
+        """
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                return call()
+            except grpc.RpcError as exc:
+                code, details = exc.code(), exc.details()  # the stub's errors are calls
+                if code is grpc.StatusCode.UNAUTHENTICATED:
+                    raise RefusedError(f"{self._server} does not take this agent: {details}") from exc
+                if code not in _AGAIN:
+                    raise AgentError(f"{self._server} refuses: {details} ({code.name})") from exc
+                failures += 1
+                if failures in (1, 10) or failures % 100 == 0:
+                    _LOG.warning("%s does not answer (%s: %s), trying again", self._server, code.name, details)
+            self._stop.wait(min(5.0, 0.2 * 2 ** min(failures, 6)) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        raise StoppedError("the agent was stopped")
+
+
+def _open(settings: AgentSettings) -> grpc.Channel:
+    if not settings.tls:
+        return grpc.insecure_channel(settings.server, options=_OPTIONS)
+    try:
+        roots = None if settings.roots is None else settings.roots.read_bytes()
+    except OSError as exc:
+        raise AgentError(f"cannot read the certificates in '{settings.roots}': {exc.strerror}") from exc
+    return grpc.secure_channel(settings.server, grpc.ssl_channel_credentials(roots), options=_OPTIONS)

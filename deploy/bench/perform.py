@@ -1,0 +1,97 @@
+"""Does on this machine what was asked from afar. The agent's half of `deploy.bench.remote`; needs no torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from deploy.bench.local import LocalBench
+from deploy.bench.work import Answer, Question, read_batches, unpack_models, write_batches
+from deploy.errors import MeasureError, ModelFileError
+from deploy.measure.settings import TimingSettings
+
+_MAX_MODELS = 4096
+_MAX_THREADS = 1024
+_MAX_BATCHES = 1 << 20
+
+
+def perform(question: Question, folder: Path, cancel: threading.Event | None = None) -> Answer:
+    """Returns the answer to a question.
+
+    Args:
+        question: What is asked; it came over the network, and nothing in it is believed.
+        folder: An empty folder for what is made on the way.
+        cancel: Set it from another thread to stop a measurement.
+
+    Raises:
+        DeployError: It cannot be done; the message says why.
+    """
+    try:
+        match question.kind:
+            case "describe":
+                return _describe(question.request)
+            case "time":
+                return _time(question, folder, cancel)
+            case "edges":
+                return _edges(question, folder)
+            case "run":
+                return _run(question, folder)
+    except (KeyError, TypeError, ValueError) as exc:
+        msg = f"the request for work of the kind '{question.kind}' cannot be understood: {type(exc).__name__} {exc}"
+        raise MeasureError(msg) from exc
+    msg = f"this agent does not know work of the kind '{question.kind}'; the server may be newer than the agent"
+    raise MeasureError(msg)
+
+
+def _describe(request: Mapping[str, Any]) -> Answer:
+    facts = LocalBench(str(request["runtime"])).facts()
+    return Answer({"device": asdict(facts.device), "runtime_version": facts.runtime_version})
+
+
+def _time(question: Question, folder: Path, cancel: threading.Event | None) -> Answer:
+    settings = TimingSettings(**question.request["settings"])
+    models = _models(question, folder)
+    return Answer(LocalBench(settings.runtime).time(models, settings, cancel))
+
+
+def _edges(question: Question, folder: Path) -> Answer:
+    request, models = question.request, _models(question, folder)
+    made = folder / "made"
+    made.mkdir()
+    found = LocalBench(str(request["runtime"])).edges(models, int(request["batch"]), made)
+    files = list(dict.fromkeys(path for path in found if path is not None))
+    return Answer({"edges": [None if path is None else files.index(path) for path in found]}, tuple(files))
+
+
+def _run(question: Question, folder: Path) -> Answer:
+    request, files = question.request, question.files
+    if len(files) < 2:
+        msg = f"running a model needs its file and the inputs, got {len(files)} files"
+        raise ModelFileError(msg)
+    batches, inputs = _within(request["batches"], _MAX_BATCHES), _within(request["inputs"], _MAX_BATCHES)
+    (model,) = unpack_models([list(range(len(files) - 1))], files, folder)
+    bench, made, outputs = LocalBench(str(request["runtime"])), folder / "outputs.npy", 0
+    with files[-1].open("rb") as stream, made.open("wb") as written:
+        for batch in bench.run(model, read_batches(stream, batches, inputs), _within(request["threads"], _MAX_THREADS)):
+            outputs = len(batch)
+            write_batches([batch], written)
+    return Answer({"outputs": outputs}, (made,))
+
+
+def _models(question: Question, folder: Path) -> list[Path]:
+    places: Sequence[Sequence[int]] = question.request["models"]
+    if not 1 <= len(places) <= _MAX_MODELS:
+        msg = f"a request names {len(places)} models; wanted 1 to {_MAX_MODELS}"
+        raise ModelFileError(msg)
+    return unpack_models(places, question.files, folder / "models")
+
+
+def _within(value: Any, most: int) -> int:
+    number = int(value)
+    if not 0 <= number <= most:
+        msg = f"{number} is not from 0 to {most}"
+        raise ValueError(msg)
+    return number

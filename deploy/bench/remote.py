@@ -1,0 +1,98 @@
+"""A device far away, asked by pieces of work."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, final
+
+from deploy.bench.base import Bench, BenchFacts, Feed
+from deploy.bench.work import Ask, Question, pack_models, read_batches, write_batches
+from deploy.errors import MeasureError
+from deploy.machine import Device
+from deploy.measure.settings import TimingSettings
+
+CHUNK_BYTES: Final = 32 << 20
+"""Inputs that travel together, about."""
+
+
+@final
+class RemoteBench(Bench):
+    """Does everything by asking. The same question gets the same answer, so asking again after a crash is cheap."""
+
+    def __init__(self, runtime: str, ask: Ask, scratch: Path) -> None:
+        """Asks nothing yet.
+
+        Args:
+            runtime: Registry name.
+            ask: Has work done on the device.
+            scratch: Folder for files on their way.
+        """
+        self.runtime = runtime
+        self._ask = ask
+        self._scratch = scratch
+
+    def facts(self) -> BenchFacts:
+        """Returns the device as it describes itself."""
+        found = self._ask(Question("describe", {"runtime": self.runtime})).result
+        return BenchFacts(Device(**found["device"]), str(found["runtime_version"]))
+
+    def time(
+        self,
+        files: Sequence[Path],
+        settings: TimingSettings,
+        cancel: threading.Event | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Has files timed there. A job that is cancelled ends with its process, and its work with it."""
+        places, packed = pack_models(files)
+        asked = asdict(replace(settings, runtime=self.runtime))
+        return dict(self._ask(Question("time", {"models": places, "settings": asked}, packed)).result)
+
+    def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
+        """Has edge models written there: how a runtime lays out tensors depends on the processor."""
+        places, packed = pack_models(files)
+        answer = self._ask(Question("edges", {"models": places, "batch": batch, "runtime": self.runtime}, packed))
+        copies = [Path(shutil.copyfile(file, folder / file.name)) for file in answer.files]
+        return [None if at is None else copies[at] for at in answer.result["edges"]]
+
+    def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
+        """Has a file run there, on about `CHUNK_BYTES` of inputs at a time."""
+        _, model = pack_models([file])
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        for chunk in _chunks(feeds):
+            with TemporaryDirectory(dir=self._scratch) as name:
+                path = Path(name) / "feeds.npy"
+                with path.open("wb") as stream:
+                    write_batches(chunk, stream)
+                request = {
+                    "runtime": self.runtime,
+                    "threads": threads,
+                    "batches": len(chunk),
+                    "inputs": len(chunk[0]),
+                }
+                answer = self._ask(Question("run", request, (*model, path)))
+                yield from self._outputs(answer.files, len(chunk), int(answer.result["outputs"]))
+
+    def _outputs(self, files: Sequence[Path], batches: int, arrays: int) -> Iterator[Feed]:
+        if len(files) != 1:
+            msg = f"the device answered with {len(files)} files of outputs; wanted one"
+            raise MeasureError(msg)
+        with files[0].open("rb") as stream:
+            yield from read_batches(stream, batches, arrays)
+
+
+def _chunks(feeds: Iterable[Feed]) -> Iterator[list[Feed]]:
+    chunk: list[Feed] = []
+    size = 0
+    for feed in feeds:
+        chunk.append(feed)
+        size += sum(values.nbytes for values in feed)
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

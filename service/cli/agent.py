@@ -1,0 +1,168 @@
+"""`shoal agent` on a device, and `shoal agents` on the server's machine: who measures for a server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from service.cli import table
+from service.cli.connect import ServerFlags, tell
+from service.cli.errors import CommandError, InputError, Status
+from service.cli.options import json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy.agent.settings import AgentSettings
+    from service.devices.agents import AgentStore
+
+TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
+_STATE_HELP: Final = "State folder of the server of this machine. Default: in the user's data folder."
+
+
+@click.command()
+@click.option("--server", required=True, metavar="HOST:PORT", envvar="SHOAL_SERVER", help="The server to work for.")
+@click.option("--token-file", type=click.Path(exists=True, dir_okay=False), envvar="SHOAL_AGENT_TOKEN_FILE",
+              help=f"File with the token from `shoal agents add`; or set {TOKEN_VARIABLE}.")  # fmt: skip
+@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_AGENT_STATE_DIR",
+              help="For files on their way. Default: in the user's cache folder.")  # fmt: skip
+@click.option("--tls", is_flag=True, help="Speak TLS, as with a server behind a proxy that does.")
+@click.option(
+    "--tls-ca", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust, PEM; implies --tls."
+)
+@click.option("--cool-below", type=float, default=75.0, show_default=True, metavar="CELSIUS",
+              help="Measure only when the device is cooler than this; 0 measures at once.")  # fmt: skip
+def agent(**flags: Any) -> int:
+    """Measure and run networks on this machine for a server elsewhere.
+
+    The agent calls the server, never the other way round. One measurement at a time; stop it with Ctrl-C at any moment,
+    and what it was at goes on when it is started again.
+    """
+    settings = _settings(flags)
+    # Children are programs of their own, never forks: gRPC's handlers for those are of no use, and talkative.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    try:
+        from deploy.agent.agent import run_agent
+        from deploy.errors import DeployError
+    except ModuleNotFoundError as exc:
+        raise CommandError(f"an agent needs {exc.name}, which is not installed; install shoal[agent]") from exc
+    try:
+        run_agent(settings, stop, tell)
+    except DeployError as exc:
+        raise CommandError(str(exc)) from exc
+    return Status.DONE
+
+
+def _settings(flags: dict[str, Any]) -> AgentSettings:
+    from deploy.agent.settings import AgentSettings
+
+    return AgentSettings(
+        server=flags["server"],
+        token=_token(flags["token_file"]),
+        folder=Path(flags["state_dir"]) if flags["state_dir"] else _cache_folder(),
+        tls=flags["tls"] or flags["tls_ca"] is not None,
+        roots=Path(flags["tls_ca"]) if flags["tls_ca"] else None,
+        cool_below=flags["cool_below"] or None,
+    )
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "shoal-agent"
+
+
+def _token(file: str | None) -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "") if file is None else Path(file).read_text()
+    if not token.strip():
+        raise InputError(f"an agent needs a token: --token-file, or {TOKEN_VARIABLE}; `shoal agents add` makes one")
+    return token.strip()
+
+
+@click.group()
+def agents() -> None:
+    """Decide which agents may work for the server of this machine.
+
+    These commands work on the server's state folder, whether the server runs or not.
+    """
+
+
+@agents.command()
+@click.argument("name")
+@json_option
+@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+def add(name: str, as_json: bool, state_dir: str | None) -> int:
+    """Make an agent known and print its token, once.
+
+    Jobs name its device as agent/NAME.
+    """
+    with _store(state_dir) as store:
+        token = store.add(name)
+    if as_json:
+        click.echo(json.dumps({"name": name, "device": f"agent/{name}", "token": token}))
+    else:
+        click.echo(token)
+        tell(f"on the device: {TOKEN_VARIABLE}=... shoal agent --server HOST:PORT; jobs name it agent/{name}")
+    return Status.DONE
+
+
+@agents.command()
+@click.argument("name")
+@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+def remove(name: str, state_dir: str | None) -> int:
+    """Forget an agent; its token is worth nothing from now on."""
+    with _store(state_dir) as store:
+        store.remove(name)
+    tell(f"agent/{name} is forgotten")
+    return Status.DONE
+
+
+@agents.command(name="list")
+@json_option
+@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+def list_agents(as_json: bool, state_dir: str | None) -> int:
+    """List the agents that the server knows."""
+    with _store(state_dir) as store:
+        found = store.all()
+    if as_json:
+        seen = {one.name: None if one.last_seen is None else one.last_seen.isoformat() for one in found}
+        click.echo(json.dumps([{"name": name, "last_seen": moment} for name, moment in seen.items()]))
+    elif found:
+        rows = [(one.target, "online" if one.online else "offline", ", ".join(one.runtimes) or "-") for one in found]
+        click.echo("\n".join(table.lines(("AGENT", "STATE", "RUNTIMES"), rows)))
+    else:
+        tell("no agent is known; `shoal agents add NAME` makes one")
+    return Status.DONE
+
+
+@contextmanager
+def _store(state_dir: str | None) -> Iterator[AgentStore]:
+    """Yields the agents in a state folder."""
+    try:
+        from service.database import Database
+        from service.devices.agents import AgentStore
+        from service.errors import ServiceError
+        from service.settings import ServerSettings
+    except ModuleNotFoundError as exc:
+        raise CommandError(f"this needs {exc.name}, which is not installed; install shoal[server]") from exc
+    state = ServerFlags(state_dir=state_dir).state
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        database = Database(ServerSettings(state_dir=state).database)
+        try:
+            yield AgentStore(database)
+        finally:
+            database.close()
+    except ServiceError as exc:
+        raise CommandError(str(exc)) from exc

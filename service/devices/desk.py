@@ -1,0 +1,226 @@
+"""Carries questions of workers to agents, and their answers back.
+
+A worker leaves a question in its job's folder (`service.exchange`) and says so; the desk queues it. Agents come and
+fetch it (`service.server.agents`). The answer goes back into the folder. Nothing of this is in memory alone: after a
+restart, the worker asks again, and finds the piece of work where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from asyncio import to_thread
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, final
+
+from pydantic import ValidationError
+
+from service.database import now
+from service.devices.agents import AgentStore
+from service.devices.files import WorkFiles
+from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
+from service.devices.work import DeviceWork, WorkState, WorkStore
+from service.errors import NotFoundError, WorkerProtocolError
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 2.0
+"""How often the queue is looked at where nobody says that it changed: another server may have changed it."""
+
+_TELL_SECONDS: Final = 5.0
+_MAX_QUESTION: Final = 4 << 20
+
+
+@final
+class Desk:
+    """The device work of one server. Belongs to one event loop."""
+
+    def __init__(self, agents: AgentStore, work: WorkStore, files: WorkFiles) -> None:
+        """Works on an open database and store."""
+        self.agents = agents
+        self.work = work
+        self.files = files
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def publish(self, topic: str) -> None:
+        """Wakes those who wait for an agent's queue or a piece of work. From the loop's own thread."""
+        for changed in self._waiting.get(topic, ()):
+            changed.set()
+
+    @contextmanager
+    def subscribe(self, topic: str) -> Iterator[asyncio.Event]:
+        """Gives an event that is set when something about an agent's queue or a piece of work changes."""
+        changed = asyncio.Event()
+        self._waiting[topic].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[topic].discard(changed)
+            if not self._waiting[topic]:
+                del self._waiting[topic]
+
+    async def lease(self, agent: str, session: str, patience: timedelta) -> DeviceWork | None:
+        """Returns the agent's next piece of work, waiting for one if need be."""
+        end = time.monotonic() + patience.total_seconds()
+        with self.subscribe(agent) as changed:
+            while True:
+                changed.clear()
+                await to_thread(self.work.expire)
+                found = await to_thread(self.work.lease, agent, session)
+                left = end - time.monotonic()
+                if found is not None or left <= 0:
+                    if found is not None:
+                        self.publish(found.id)
+                    return found
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), min(left, _LOOK_SECONDS))
+
+    async def drop(self, job_id: str) -> None:
+        """Forgets the work of a job that ended."""
+        for work_id in await to_thread(self.work.drop, job_id):
+            await to_thread(self.files.drop, work_id)
+
+    def open(self, job_id: str, agent: str, folder: Path, tell: Callable[[str], None]) -> JobDesk:
+        """Returns what carries one job's questions.
+
+        Args:
+            job_id: The job.
+            agent: The device's, without prefix.
+            folder: The job's.
+            tell: Told what the job waits for.
+        """
+        return JobDesk(self, (job_id, agent), folder, tell)
+
+
+@final
+class JobDesk:
+    """Carries the questions of one job while its worker runs."""
+
+    def __init__(self, desk: Desk, owner: tuple[str, str], folder: Path, tell: Callable[[str], None]) -> None:
+        """Carries nothing yet."""
+        self._desk, self._folder, self._tell = desk, folder, tell
+        self._job_id, self._agent = owner
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waited = 0.0
+        self._since: dict[str, float] = {}
+
+    @property
+    def waited(self) -> float:
+        """Returns the seconds that do not count against the job's time: those of unanswered questions, for now."""
+        present = time.monotonic()
+        return self._waited + max((present - since for since in self._since.values()), default=0.0)
+
+    def ask(self, key: str) -> None:
+        """Takes a question from the folder."""
+        if key not in self._tasks:
+            self._since[key] = time.monotonic()
+            self._tasks[key] = asyncio.create_task(self._carry(key))
+
+    async def close(self) -> None:
+        """Stops carrying. What is under way goes on; who asks again gets the answer."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _carry(self, key: str) -> None:
+        began, done = self._since[key], DoneWork()
+        try:
+            work = await to_thread(self._submit, key)
+            self._desk.publish(self._agent)
+            done = await to_thread(self._hand_over, key, await self._answered(work))
+        except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
+            _LOG.error("cannot carry device work of job %s", self._job_id, exc_info=exc)
+            failure = ("MeasureError", "the server could not carry work to the device; its log says more")
+            done = DoneWork(failure=failure)
+            await to_thread(self._write, key, done)
+        finally:
+            self._since.pop(key, None)
+            self._tasks.pop(key, None)
+            self._waited += max(0.0, time.monotonic() - began - done.took)
+
+    def _submit(self, key: str) -> DeviceWork:
+        """Queues the question, unless it is known; one that failed is asked again."""
+        work_id = f"{self._job_id.replace('/', '-')}-{key}"
+        known = self._desk.work.find(work_id)
+        if known is not None and not (known.answer is not None and known.answer.failure is not None):
+            return known
+        asked = self._question(key)
+        paths = [self._inside(path) for path in asked.files]
+        if known is not None:
+            self._desk.work.forget(work_id)
+        stored = tuple(self._desk.files.put(work_id, "in", place, path) for place, path in enumerate(paths))
+        new = DeviceWork(
+            work_id, self._job_id, self._agent, WorkState.WAITING, asked.kind, asked.request, stored, 0, "", None
+        )
+        return self._desk.work.add(new)
+
+    def _question(self, key: str) -> AskedWork:
+        path = self._inside(f"{FOLDER}/{key}/{QUESTION}")
+        if path.stat().st_size > _MAX_QUESTION:
+            raise WorkerProtocolError(f"a worker's question has more than {_MAX_QUESTION} bytes")
+        try:
+            return AskedWork.model_validate_json(path.read_text())
+        except ValidationError as exc:
+            raise WorkerProtocolError("a worker's question for a device is none") from exc
+
+    def _inside(self, path: str) -> Path:
+        """Returns a file of the job's folder: a worker, which runs what others wrote, can send nothing else."""
+        found = (self._folder / path).resolve()
+        if not found.is_relative_to(self._folder.resolve()) or not found.is_file():
+            raise WorkerProtocolError("a worker asked to send a file that is none of its job's")
+        return found
+
+    async def _answered(self, work: DeviceWork) -> DeviceWork:
+        """Waits until a piece of work is done, and says meanwhile how it is."""
+        told = 0.0
+        with self._desk.subscribe(work.id) as changed:
+            while True:
+                changed.clear()
+                present = await to_thread(self._desk.work.find, work.id)
+                if present is None:
+                    raise WorkerProtocolError("work for a device was dropped while its job was running")
+                if present.state is WorkState.DONE:
+                    return present
+                if time.monotonic() - told >= _TELL_SECONDS:
+                    told = time.monotonic()
+                    await to_thread(self._desk.work.expire)
+                    self._tell(await self._status(present))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+
+    async def _status(self, work: DeviceWork) -> str:
+        try:
+            agent = await to_thread(self._desk.agents.get, self._agent)
+        except NotFoundError:
+            return f"waiting for agent/{self._agent}, which was removed; add it again, or cancel the job"
+        if not agent.online:
+            since = "yet" if agent.last_seen is None else f"for {(now() - agent.last_seen).total_seconds():.0f} s"
+            return f"waiting for {agent.target}, which was not heard of {since}"
+        if work.state is WorkState.WAITING:
+            return f"waiting for {agent.target}, which works on something else"
+        return f"{agent.target}: {work.message or 'at work'}"
+
+    def _hand_over(self, key: str, work: DeviceWork) -> DoneWork:
+        """Puts an answer into the job's folder."""
+        answer = work.answer
+        assert answer is not None
+        home = self._folder / FOLDER / key / "out"
+        home.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for place, file in enumerate(answer.files):
+            # The name came from an agent; the place makes it unique, and a suffix is all that anybody reads of it.
+            path = home / f"{place}{Path(file.filename).suffix[:10]}"
+            self._desk.files.fetch(work.id, "out", place, path)
+            paths.append(str(path.relative_to(self._folder)))
+        done = DoneWork(files=tuple(paths), failure=answer.failure, took=answer.took)
+        self._write(key, done)
+        return done
+
+    def _write(self, key: str, done: DoneWork) -> None:
+        home = self._folder / FOLDER / key
+        home.mkdir(parents=True, exist_ok=True)
+        write_whole(home / ANSWER, done.model_dump_json())

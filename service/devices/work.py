@@ -1,0 +1,256 @@
+"""Work for devices: a queue by agent, leases with fencing, answers that count once.
+
+    WAITING  --lease-->  LEASED  --complete-->  DONE
+       ^                   |
+       +--- lease lost ----+        (a new session of the agent, or no sign of life for LEASE)
+
+`lease` counts up each time a piece is given out, and an answer counts only under the last one given. So a piece may be
+begun twice, after a loss, but has one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final, final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from service.database import Database, DeviceWorkRow, now
+
+LEASE: Final = timedelta(seconds=60)
+"""How long a lease holds without a sign of life."""
+
+_MAX_MESSAGE = 2000
+
+
+class WorkState(StrEnum):
+    """Where a piece of work stands."""
+
+    WAITING = "WAITING"
+    LEASED = "LEASED"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a piece of work; its bytes are in the store, by its place."""
+
+    filename: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WorkAnswer:
+    """What came of it.
+
+    Attributes:
+        files: The first is the result; none where it failed.
+        failure: Class and message of the error, None where there was none.
+        took: Seconds on the device.
+    """
+
+    files: tuple[StoredFile, ...] = ()
+    failure: tuple[str, str] | None = None
+    took: float = 0.0
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """One piece of work."""
+
+    id: str
+    job_id: str
+    agent: str
+    state: WorkState
+    kind: str
+    request: Mapping[str, Any]
+    files: tuple[StoredFile, ...]
+    lease: int
+    message: str
+    answer: WorkAnswer | None
+
+
+@final
+class WorkStore:
+    """The queue. Every method is one transaction, and may be called from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        """Works on an open database."""
+        self._database = database
+
+    def find(self, work_id: str) -> DeviceWork | None:
+        """Returns a piece of work; None where there is none of that id."""
+        with self._database.read() as session:
+            row = _row(session, work_id)
+            return None if row is None else _work(row)
+
+    def add(self, work: DeviceWork) -> DeviceWork:
+        """Queues a piece of work, or returns what is there under its id."""
+        with self._database.write() as session:
+            row = _row(session, work.id)
+            if row is None:
+                row = DeviceWorkRow(
+                    id=work.id,
+                    job_id=work.job_id,
+                    agent=work.agent,
+                    state=WorkState.WAITING,
+                    kind=work.kind,
+                    request=dict(work.request),
+                    files=[_facts(file) for file in work.files],
+                    create_time=now(),
+                )
+                session.add(row)
+                session.flush()
+            return _work(row)
+
+    def lease(self, agent: str, session_id: str) -> DeviceWork | None:
+        """Gives out the agent's next piece of work; what this session holds already, again.
+
+        Returns:
+            None where there is nothing to do.
+        """
+        with self._database.write() as session:
+            own = select(DeviceWorkRow).where(DeviceWorkRow.agent == agent).order_by(DeviceWorkRow.row)
+            leased = session.scalars(own.where(DeviceWorkRow.state == WorkState.LEASED)).all()
+            for row in leased:
+                if row.session == session_id:
+                    row.lease_until = now() + LEASE
+                    return _work(row)
+                # Another session of the same agent had it: that one is gone, or will be told so.
+                row.state = WorkState.WAITING
+            row_ = session.scalar(own.where(DeviceWorkRow.state == WorkState.WAITING).limit(1))
+            if row_ is None:
+                return None
+            row_.state, row_.session, row_.message = WorkState.LEASED, session_id, ""
+            row_.lease += 1
+            row_.lease_until = now() + LEASE
+            return _work(row_)
+
+    def renew(self, held: Held, message: str) -> bool:
+        """Keeps a lease; returns whether the work is still wanted from who holds it."""
+        with self._database.write() as session:
+            row = _held(session, held)
+            if row is None:
+                return False
+            row.state, row.lease_until, row.message = WorkState.LEASED, now() + LEASE, message[:_MAX_MESSAGE]
+            return True
+
+    def may_complete(self, held: Held) -> bool:
+        """Returns whether an answer would count."""
+        with self._database.read() as session:
+            return _held(session, held) is not None
+
+    def complete(self, held: Held, answer: WorkAnswer) -> bool:
+        """Takes an answer; returns whether it counts. The same answer again counts as well."""
+        with self._database.write() as session:
+            row = _row(session, held.work_id)
+            if row is not None and row.state == WorkState.DONE:
+                return row.lease == held.lease and row.session == held.session
+            row = _held(session, held)
+            if row is None:
+                return False
+            row.state, row.message = WorkState.DONE, ""
+            row.answer = {
+                "files": [_facts(file) for file in answer.files],
+                "failure": None if answer.failure is None else list(answer.failure),
+                "took": answer.took,
+            }
+            return True
+
+    def expire(self) -> list[str]:
+        """Puts work back whose lease ran out; returns the agents that it is for."""
+        with self._database.write() as session:
+            late = select(DeviceWorkRow).where(
+                DeviceWorkRow.state == WorkState.LEASED, DeviceWorkRow.lease_until < now()
+            )
+            rows = session.scalars(late).all()
+            for row in rows:
+                row.state = WorkState.WAITING
+            return [row.agent for row in rows]
+
+    def forget(self, work_id: str) -> None:
+        """Forgets one piece of work, so that it can be asked for again."""
+        with self._database.write() as session:
+            session.execute(delete(DeviceWorkRow).where(DeviceWorkRow.id == work_id))
+
+    def drop(self, job_id: str) -> list[str]:
+        """Forgets the work of a job; returns the ids of what is gone."""
+        with self._database.write() as session:
+            own = DeviceWorkRow.job_id == job_id
+            gone = list(session.scalars(select(DeviceWorkRow.id).where(own)))
+            session.execute(delete(DeviceWorkRow).where(own))
+            return gone
+
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """Returns by agent how many pieces wait and how many are under way."""
+        query = select(DeviceWorkRow.agent, DeviceWorkRow.state, func.count()).group_by(
+            DeviceWorkRow.agent, DeviceWorkRow.state
+        )
+        found: dict[str, tuple[int, int]] = {}
+        with self._database.read() as session:
+            for agent, state, count in session.execute(query):
+                waiting, leased = found.get(agent, (0, 0))
+                found[agent] = (
+                    waiting + count * (state == WorkState.WAITING),
+                    leased + count * (state == WorkState.LEASED),
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who claims to hold what: a session of an agent, a piece of work, under a lease."""
+
+    agent: str
+    session: str
+    work_id: str
+    lease: int
+
+
+def _row(session: Session, work_id: str) -> DeviceWorkRow | None:
+    return session.scalar(select(DeviceWorkRow).where(DeviceWorkRow.id == work_id))
+
+
+def _held(session: Session, held: Held) -> DeviceWorkRow | None:
+    """Returns the row if it was last given out to this session under this lease, and is not done.
+
+    A lease that ran out still counts as long as nobody else was given the work: what was done is not thrown away.
+    """
+    row = _row(session, held.work_id)
+    if row is None or (row.agent, row.session, row.lease) != (held.agent, held.session, held.lease):
+        return None
+    return None if row.state == WorkState.DONE else row
+
+
+def _facts(file: StoredFile) -> dict[str, Any]:
+    return {"filename": file.filename, "size_bytes": file.size_bytes, "sha256": file.sha256}
+
+
+def _files(facts: Sequence[Mapping[str, Any]]) -> tuple[StoredFile, ...]:
+    return tuple(StoredFile(**one) for one in facts)
+
+
+def _work(row: DeviceWorkRow) -> DeviceWork:
+    answer = None
+    if row.answer is not None:
+        failure = row.answer["failure"]
+        answer = WorkAnswer(
+            _files(row.answer["files"]), None if failure is None else (failure[0], failure[1]), row.answer["took"]
+        )
+    return DeviceWork(
+        row.id,
+        row.job_id,
+        row.agent,
+        WorkState(row.state),
+        row.kind,
+        row.request,
+        _files(row.files),
+        row.lease,
+        row.message,
+        answer,
+    )

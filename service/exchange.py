@@ -1,0 +1,79 @@
+"""How a worker has work done on a device far away: it leaves a question in its folder, and waits for the answer there.
+
+What lies there is in `service.devices.letters`; the server carries it (`service.devices.desk`). Its name is a hash of
+the question with the bytes of its files, so a worker that goes on for one that died finds what was answered to that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, final
+
+from pydantic import ValidationError
+
+from deploy.artifact import hash_model
+from deploy.bench.work import FAILURES, Answer, Question
+from deploy.errors import MeasureError
+from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
+
+_POLL_SECONDS: Final = 0.05
+
+
+@final
+class Exchange:
+    """Asks through a job's folder (`deploy.bench.work.Ask`).
+
+    Args:
+        folder: The job's.
+        announce: Tells the server that there is a question, by its key.
+        waited: Told how many seconds of an answer's time were spent waiting and not on the device.
+    """
+
+    def __init__(self, folder: Path, announce: Callable[[str], None], waited: Callable[[float], None]) -> None:
+        self._folder, self._announce, self._waited = folder, announce, waited
+
+    def __call__(self, question: Question) -> Answer:
+        """Returns the answer, however long it takes.
+
+        Raises:
+            DeployError: What the device answered instead.
+        """
+        key = _key(question)
+        home = self._folder / FOLDER / key
+        began = time.monotonic()
+        if not (home / ANSWER).exists():
+            home.mkdir(parents=True, exist_ok=True)
+            files = tuple(str(file.resolve().relative_to(self._folder.resolve())) for file in question.files)
+            asked = AskedWork(kind=question.kind, request=dict(question.request), files=files)
+            write_whole(home / QUESTION, asked.model_dump_json())
+            self._announce(key)
+            while not (home / ANSWER).exists():
+                time.sleep(_POLL_SECONDS)
+            done = self._read(home)
+            self._waited(max(0.0, time.monotonic() - began - done.took))
+        return self._answer(home, self._read(home))
+
+    def _read(self, home: Path) -> DoneWork:
+        try:
+            return DoneWork.model_validate_json((home / ANSWER).read_text())
+        except (ValidationError, OSError) as exc:
+            raise MeasureError("what the server handed on as the device's answer cannot be read") from exc
+
+    def _answer(self, home: Path, done: DoneWork) -> Answer:
+        if done.failure is not None:
+            kind, message = done.failure
+            home.joinpath(ANSWER).unlink(missing_ok=True)  # who asks again gets another try
+            raise FAILURES.get(kind, MeasureError)(message)
+        result, *files = [self._folder / path for path in done.files]
+        return Answer(json.loads(result.read_text()), tuple(files))
+
+
+def _key(question: Question) -> str:
+    digest = hashlib.sha256(json.dumps([question.kind, question.request], sort_keys=True).encode())
+    for file in question.files:
+        digest.update(f"{file.name} {hash_model(file)[0]}".encode())
+    return digest.hexdigest()[:32]
