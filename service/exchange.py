@@ -1,7 +1,7 @@
 """How a worker has work done on a device far away: it leaves a question in its folder, and waits for the answer there.
 
 What lies there is in `service.devices.letters`; the server carries it (`service.devices.desk`). Its name is a hash of
-the question with the bytes of its files, so a worker that goes on for one that died finds what was answered to that one.
+the question with the bytes of its files, so a worker that goes on for one that died finds what was answered to it.
 """
 
 from __future__ import annotations

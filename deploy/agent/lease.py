@@ -30,10 +30,12 @@ class Lease:
         self._link, self._work, self._stop = link, work, stop
         self._message = "beginning"
         self._over = threading.Event()
+        self._news = threading.Event()
 
     def say(self, message: str) -> None:
-        """Sets what the server is told next time."""
+        """Has the server told what is being done."""
         self._message = message
+        self._news.set()
 
     def __enter__(self) -> Lease:
         for target in (self._keep, self._watch):
@@ -42,15 +44,17 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
+        self._news.set()
 
     def _keep(self) -> None:
         """Renews; a server that does not answer is waited for, and the work goes on meanwhile."""
         try:
             while not self._over.is_set():
+                self._news.clear()
                 if not self._link.renew(self._work, self._message):
                     self.cancel.set()
                     return
-                self._over.wait(_RENEW_SECONDS)
+                self._news.wait(_RENEW_SECONDS)
         except RefusedError as exc:
             self.refused = exc
             self.cancel.set()

@@ -201,7 +201,7 @@ class JobDesk:
             since = "yet" if agent.last_seen is None else f"for {(now() - agent.last_seen).total_seconds():.0f} s"
             return f"waiting for {agent.target}, which was not heard of {since}"
         if work.state is WorkState.WAITING:
-            return f"waiting for {agent.target}, which works on something else"
+            return f"waiting for {agent.target} to take up work"
         return f"{agent.target}: {work.message or 'at work'}"
 
     def _hand_over(self, key: str, work: DeviceWork) -> DoneWork:
