@@ -1,0 +1,83 @@
+"""One piece of work in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.agent.child import do_in_child
+from deploy.artifact import Artifact
+from deploy.bench.work import Question, pack_models
+from deploy.errors import MeasureCancelledError, MeasureError, ModelFileError
+
+LONG = {"min_seconds": 60.0, "max_seconds": 120.0, "precision": None}
+
+
+def timing(artifact: Artifact) -> Question:
+    places, files = pack_models([artifact.path])
+    return Question("time", {"models": places, "settings": LONG}, files)
+
+
+def children() -> list[psutil.Process]:
+    """The programs that this process started, and what they started."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any("deploy." in part for part in child.cmdline())
+    ]
+
+
+def wait_for(count: int) -> list[psutil.Process]:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if len(found := children()) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{len(children())} processes, wanted {count}")
+
+
+def test_the_result_is_a_file(tmp_path: Path) -> None:
+    (result,) = do_in_child(Question("describe", {"runtime": "onnxruntime"}), tmp_path, threading.Event())
+    assert set(json.loads(result.read_text())) == {"device", "runtime_version"}
+
+
+def test_an_error_is_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_text("no model")
+    places, files = pack_models([tmp_path / "broken.onnx"])
+    question = Question("time", {"models": places, "settings": LONG}, files)
+    with pytest.raises(ModelFileError, match="broken"):
+        do_in_child(question, tmp_path, threading.Event())
+
+
+def test_cancelling_leaves_no_process_behind(artifact: Artifact, tmp_path: Path) -> None:
+    cancel = threading.Event()
+
+    def cancel_when_timing() -> None:
+        wait_for(2)  # the child, and its own that times
+        cancel.set()
+
+    watcher = threading.Thread(target=cancel_when_timing)
+    watcher.start()
+    with pytest.raises(MeasureCancelledError):
+        do_in_child(timing(artifact), tmp_path, cancel)
+    watcher.join()
+    assert children() == []
+
+
+def test_a_killed_child_is_told_as_such(artifact: Artifact, tmp_path: Path) -> None:
+    def kill() -> None:
+        os.kill(wait_for(1)[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(MeasureError, match="SIGKILL: the device ran out of memory"):
+        do_in_child(timing(artifact), tmp_path, threading.Event())
+    killer.join()
+    assert children() == []
