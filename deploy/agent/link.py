@@ -58,10 +58,16 @@ class Link:
         self._stub = DeviceAgentsStub(self._channel)
         self._metadata = (("authorization", f"Bearer {settings.token}"),)
         self._session, self._stop, self._server = session, stop, settings.server
+        threading.Thread(target=self._close_when_stopped, daemon=True).start()
 
     def close(self) -> None:
         """Ends all calls."""
         self._channel.close()
+
+    def _close_when_stopped(self) -> None:
+        """Ends calls that wait for work: nobody who stops an agent wants to wait for them."""
+        self._stop.wait()
+        self.close()
 
     def register(self, device: device_pb2.Device) -> pb.RegisterDeviceResponse:
         """Says what the device is and how it is."""
@@ -121,7 +127,14 @@ class Link:
         while not self._stop.is_set():
             try:
                 return call()
+            except ValueError as exc:
+                # What gRPC says of a channel that was closed.
+                if not self._stop.is_set():
+                    raise
+                raise StoppedError("the agent was stopped") from exc
             except grpc.RpcError as exc:
+                if self._stop.is_set():
+                    break
                 code, details = exc.code(), exc.details()  # the stub's errors are calls
                 if code is grpc.StatusCode.UNAUTHENTICATED:
                     raise RefusedError(f"{self._server} does not take this agent: {details}") from exc

@@ -44,7 +44,7 @@ class ServerProcess:
     """
 
     def __init__(self, state: Path, **settings: Any) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.settings = {
             "address": self.address,
@@ -85,7 +85,7 @@ class ServerProcess:
             self.process = None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that no outgoing connection will be given while the server is away."""
     while True:
         port = random.randint(15_000, 30_000)

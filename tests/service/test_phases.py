@@ -84,3 +84,16 @@ def test_note_is_taken_of_every_report() -> None:
     spent = [sum(seconds.values()) for seconds in notes]
     assert spent == sorted(spent)
     assert spent[0] >= 5.0
+
+
+def test_time_that_is_excluded_counts_neither_for_the_job_nor_for_its_phase() -> None:
+    started = time.monotonic()
+    phases = Phases(lambda *_: None, 100.0)
+    with phases.phase("baseline", "timing"):
+        time.sleep(0.2)
+        phases.exclude(0.2)
+    elapsed, left = phases.elapsed, phases.seconds_left()
+    whole = time.monotonic() - started
+    assert elapsed <= whole - 0.2
+    assert phases.seconds["baseline"] <= whole - 0.2
+    assert left >= 100.0 - (whole - 0.2)
