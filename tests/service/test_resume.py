@@ -38,7 +38,7 @@ def write_inputs(folder: Path, depth: int) -> bytes:
     return (folder / "net.pt2").read_bytes()
 
 
-async def start(stub: ModelOptimizerStub, model: bytes, data: Path, **tuning: float) -> str:
+async def start(stub: ModelOptimizerStub, model: bytes, data: Path, device: str = "local/cpu", **tuning: float) -> str:
     """Queues a job that only takes blocks out, so that what the machine does meanwhile decides nothing."""
     artifact = await upload(stub, model)
     job = job_pb.OptimizationJob(
@@ -48,6 +48,7 @@ async def start(stub: ModelOptimizerStub, model: bytes, data: Path, **tuning: fl
             "strategy": {"name": "layerfit"},
             "data": {"train": {"server_path": str(data)}},
             "fine_tuning": {"epochs": 2, "batch": 32, **tuning},
+            "target": {"device": device},
         }
     )
     options = {"regress": False, "merge": False, "plans": 1, "refinements": 2, "calibration_samples": 64}

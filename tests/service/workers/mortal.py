@@ -32,5 +32,5 @@ def progress(phase: str, fraction: float, message: str, metrics: Mapping[str, fl
         signal.pause()
 
 
-pipeline.optimize(order, progress)
+pipeline.optimize(order, progress, channel.ask_device)
 channel.send(ResultEvent(file="out/report.json"))
