@@ -1,0 +1,1 @@
+"""Whether what Shoal claims about latency is so."""
