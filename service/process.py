@@ -266,7 +266,8 @@ class BoundedLog:
         with suppress(OSError, ValueError):
             if self._file.tell() + len(data) > self._half:
                 self._file.close()
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                with suppress(FileNotFoundError):
+                    self._path.replace(self._path.with_name(self._path.name + ".1"))
                 self._file = self._path.open("wb")
             self._file.write(data[-self._half :])
             self._file.flush()

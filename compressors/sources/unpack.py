@@ -6,13 +6,20 @@ chooses a path, follows a link or sets a mode.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
+import os
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, final
+
+from typing_extensions import override
 
 from compressors.errors import ModelError, UnsafeModelError
 from compressors.sources.archive import DAMAGE, ArchiveLimits
@@ -37,7 +44,7 @@ def is_archive(path: Path, *, of_torch: bool = False) -> bool:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
     if not zipped:
-        return not of_torch and path.suffix not in _TENSORS and tarfile.is_tarfile(path)
+        return not of_torch and path.suffix not in _TENSORS and _is_tar(path)
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
@@ -124,14 +131,61 @@ def _unpack_zip(path: Path, unpacked: _Unpacked) -> None:
 
 
 def _unpack_tar(path: Path, unpacked: _Unpacked) -> None:
-    with tarfile.open(path, "r:*") as tar:
+    with _open_tar(path) as tar:
         for member in tar:
+            # tarfile keeps every header it has read; millions of them are gigabytes.
+            tar.members = []  # type: ignore[attr-defined]  # not in typeshed
             if member.isdir():
                 continue
             file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
             if file is None:
                 raise unpacked.unsafe(member.name, "is a link, a device or a sparse file; pack plain files")
             unpacked.write(unpacked.check(member.name, member.size), member.size, file)
+
+
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Opens a tar archive, compressed or not, whose headers may not be as large as they please."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    with _opener(start)(path, "rb") as plain, tarfile.open(fileobj=_Sparing(plain), mode="r:") as tar:
+        yield tar
+
+
+def _opener(start: bytes) -> Callable[[Path, str], IO[bytes]]:
+    """Returns what opens a file that begins so, and gives what was compressed."""
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    return next((found for magic, found in openers.items() if start.startswith(magic)), Path.open)
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with _open_tar(path):
+            return True
+    except _DAMAGE:
+        return False
+
+
+@final
+class _Sparing(io.RawIOBase):
+    """A stream that hands out a little at a time: a header may state any length, and tarfile reads as much at once."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    @override
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._stream.read(size)
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    @override
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 class _Unpacked:

@@ -148,6 +148,9 @@ def test_a_log_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
         tmp_path.joinpath("log").unlink()
         log.write(b"x" * 60)
         log.write(b"y" * 60)
+        log.write(b"z" * 10)
+    # What was lost is lost; the log goes on.
+    assert tmp_path.joinpath("log").read_bytes().endswith(b"z" * 10)
 
 
 async def test_a_worker_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

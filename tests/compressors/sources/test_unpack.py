@@ -123,3 +123,16 @@ def test_an_archive_is_known_by_its_content(content: bytes, is_one: bool, tmp_pa
     assert is_archive(tmp_path / "net.onnx") == is_one
     with pytest.raises(ModelError, match="no zip or tar archive"):
         unpack(tmp_path / "net.onnx", tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_tars_header_may_not_be_as_large_as_it_pleases(mode: str, tmp_path: Path) -> None:
+    """tarfile reads an extended header into memory whole, and a compressed one costs the sender nothing."""
+    header = tarfile.TarInfo("header")
+    header.type, header.size = tarfile.XHDTYPE, 64 * 2**20
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:
+        archive.addfile(tarfile.TarInfo("net.onnx"))
+        archive.addfile(header, io.BytesIO(bytes(header.size)))
+        archive.addfile(tarfile.TarInfo("weights"))
+    with pytest.raises(ModelError, match=f"a header of {header.size} bytes"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
