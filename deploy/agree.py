@@ -59,13 +59,14 @@ class Agreement:
         return all(entry.passed for entry in self.batches)
 
 
-def agree(
+def agree(  # noqa: PLR0913  the last two belong together, and every caller names what it gives
     artifact: Artifact,
     module: nn.Module,
     batches: Sequence[int] = (1, 3, 8),
     samples: Sequence[Array] | None = None,
     seed: int = 0,
     runtime: str = "onnxruntime",
+    device: str = "cpu",
 ) -> Agreement:
     """Returns how far the file's outputs are from the module's, at each batch size.
 
@@ -77,12 +78,13 @@ def agree(
             draws random normal values.
         seed: For those.
         runtime: Registry name of what runs the file.
+        device: Where, `cpu` or `cuda:N`.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If the samples do not fit the model.
     """
-    session = find_runtime(runtime).load(artifact.path, SessionSettings())
+    session = find_runtime(runtime, device).load(artifact.path, SessionSettings(device=device))
     tolerance = TOLERANCES[artifact.precision]
     entries = []
     for batch in batches:

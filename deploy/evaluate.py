@@ -30,10 +30,12 @@ class EvaluationSettings:
     Attributes:
         runtime: Registry name of the runtime.
         threads: Threads inside one operator; 0 takes every processor.
+        device: What runs it, `cpu` or `cuda:N`.
     """
 
     runtime: str = "onnxruntime"
     threads: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     threads = settings.threads or usable_cores()
-    session = find_runtime(settings.runtime).load(path, SessionSettings(threads))
+    loading = SessionSettings(threads, device=settings.device)
+    session = find_runtime(settings.runtime, settings.device).load(path, loading)
     ranks: list[NDArray[np.int64]] = []
     classes, seconds = 0, 0.0
     for inputs, labels in batches:

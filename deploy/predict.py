@@ -26,6 +26,7 @@ def predict(
         DataError: If the inputs do not fit the model.
     """
     settings = settings or EvaluationSettings()
-    session = find_runtime(settings.runtime).load(path, SessionSettings(settings.threads or usable_cores()))
+    loading = SessionSettings(settings.threads or usable_cores(), device=settings.device)
+    session = find_runtime(settings.runtime, settings.device).load(path, loading)
     for inputs, _ in batches:
         yield tuple(session.run(inputs))

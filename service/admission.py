@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
 from service.errors import InvalidRequestError, NotFoundError, Violation
-from service.spec import JobSpec, StrategyChoice
+from service.spec import LOCAL, JobSpec, StrategyChoice, Target
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,21 @@ def check_references(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path,
     found += [_path_violation(field, path, roots, prefix) for field, path in server_paths(spec)]
     if broken := [item for item in found if item is not None]:
         raise InvalidRequestError(broken)
+
+
+def check_target(target: Target) -> None:
+    """Makes sure that this machine has the device. Asks the driver the first time, which may take a moment.
+
+    Raises:
+        DeviceMissingError: It has not; the message says which devices there are.
+    """
+    from deploy.errors import DeviceMissingError
+    from deploy.gpu import list_devices
+
+    found = list_devices()
+    if target.local_device not in found:
+        there = ", ".join(LOCAL + name for name in found)
+        raise DeviceMissingError(f"this server has no device '{target.device}'; it has: {there}")
 
 
 def check_strategy(choice: StrategyChoice, prefix: str) -> None:

@@ -59,6 +59,13 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         deploy.RuntimeMissingError: Fault("RUNTIME_MISSING", "machine", "FAILED_PRECONDITION"),
         deploy.MeasureError: Fault("MEASURE_FAILED", "machine", "INTERNAL"),
         deploy.MeasureCancelledError: Fault("MEASURE_CANCELLED", "caller", "CANCELLED"),
+        deploy.DeviceMissingError: Fault("DEVICE_MISSING", "machine", "FAILED_PRECONDITION"),
+        deploy.DeviceFailedError: Fault("DEVICE_FAILED", "machine", "INTERNAL"),
+        deploy.DeviceMemoryError: Fault("DEVICE_OUT_OF_MEMORY", "machine", "RESOURCE_EXHAUSTED"),
+        deploy.EngineBuildError: Fault("ENGINE_BUILD_FAILED", "machine", "INTERNAL"),
+        deploy.EngineOperatorError: Fault("UNSUPPORTED_OPERATOR", "caller", "FAILED_PRECONDITION"),
+        deploy.EngineMisfitError: Fault("ENGINE_MISFIT", "caller", "FAILED_PRECONDITION"),
+        deploy.EngineCancelledError: Fault("ENGINE_CANCELLED", "caller", "CANCELLED"),
         deploy.CacheError: Fault("CACHE_FAILED", "machine", "INTERNAL"),
         # The service's own.
         errors.DataError: Fault("BAD_DATA", "caller", "FAILED_PRECONDITION"),

@@ -55,7 +55,9 @@ class Contest:
     check: BudgetCheck
 
 
-def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str = "onnxruntime") -> Shipped:
+def ship(
+    graph: Graph, path: Path, samples: Samples | None = None, runtime: str = "onnxruntime", device: str = "cpu"
+) -> Shipped:
     """Folds norms, exports, and checks the file against the graph at several batch sizes.
 
     Args:
@@ -63,6 +65,7 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str 
         path: Where the ONNX file goes.
         samples: Real inputs to check on; random ones without.
         runtime: What will run the file, and so checks it.
+        device: Where it will run, `cpu` or `cuda:N`.
 
     Raises:
         ExportError: The graph cannot be written as ONNX.
@@ -71,7 +74,7 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None, runtime: str 
     folded = fold_norms(graph)
     artifact = export_onnx(folded.module, folded.inputs, [spec.name for spec in folded.outputs], path)
     feeds = None if samples is None else _first(samples, max(AGREEMENT_BATCHES))
-    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, runtime=runtime)
+    agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, runtime=runtime, device=device)
     if not agreement.passed:
         worst = max(entry.max_relative_error for entry in agreement.batches)
         raise SurgeryError(
@@ -109,6 +112,7 @@ def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettin
         percentile=f"p{spec.budget.percentile:g}",
         threads=spec.target.threads,
         runtime=spec.target.runtime,
+        device=spec.target.local_device,
         seed=spec.seed,
     )
     return settings if seconds is None else replace(settings, min_seconds=seconds)

@@ -18,7 +18,18 @@ FORBIDDEN = {
 # The importer of ONNX files reads them with the onnx package; nothing else in the engine knows it.
 ALLOWED = {("compressors/sources/onnx", "onnx")}
 # The device agent runs these without torch.
-TORCH_FREE = ("deploy/runtimes", "deploy/measure", "deploy/evaluate.py", "deploy/machine.py")
+TORCH_FREE = (
+    "deploy/artifact.py",
+    "deploy/devices.py",
+    "deploy/engines",
+    "deploy/evaluate.py",
+    "deploy/gpu.py",
+    "deploy/jetson.py",
+    "deploy/machine.py",
+    "deploy/measure",
+    "deploy/predict.py",
+    "deploy/runtimes",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

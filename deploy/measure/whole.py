@@ -10,6 +10,8 @@ from typing import Any
 
 from deploy.artifact import hash_model
 from deploy.errors import ModelFileError
+from deploy.gpu import Gpu, GpuState
+from deploy.jetson import JetsonState
 from deploy.machine import ClockState, Device
 from deploy.measure.distribution import describe_times, thin
 from deploy.measure.process import time_in_fresh_process
@@ -53,7 +55,7 @@ def _measurement(
     path: Path, sha256: str, timed: dict[str, Any], answer: dict[str, Any], context: tuple[TimingSettings, str]
 ) -> Measurement:
     settings, session = context
-    device = Device(**answer["device"])
+    device = _device(answer["device"])
     conditions = _conditions(answer["conditions"])
     rounds = tuple(tuple(block) for block in timed["rounds"])
     distribution = describe_times(rounds)
@@ -89,5 +91,16 @@ def _conditions(values: dict[str, Any]) -> Conditions:
 
 
 def _state(values: dict[str, Any]) -> ClockState:
-    load = values["load_average"]
-    return ClockState(**{**values, "mhz": tuple(values["mhz"]), "load_average": tuple(load) if load else None})
+    load, gpu, jetson = values["load_average"], values["gpu"], values["jetson"]
+    typed = {
+        "mhz": tuple(values["mhz"]),
+        "load_average": tuple(load) if load else None,
+        "gpu": GpuState(**{**gpu, "throttled": tuple(gpu["throttled"])}) if gpu else None,
+        "jetson": JetsonState(**jetson) if jetson else None,
+    }
+    return ClockState(**{**values, **typed})
+
+
+def _device(values: dict[str, Any]) -> Device:
+    gpu = values["gpu"]
+    return Device(**{**values, "gpu": Gpu(**gpu) if gpu else None})

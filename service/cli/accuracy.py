@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressors.graph import TensorSpec
-from deploy.evaluate import evaluate
+from deploy.evaluate import EvaluationSettings, evaluate
 from deploy.modelfile import open_model
 from deploy.runtimes import SessionSettings, find_runtime
 from service.cli.errors import InputError
@@ -33,6 +33,7 @@ class Question:
         split: A Parquet file, an `.npz` file or a folder of class folders.
         preprocessing: How samples become inputs; None for what the report beside the first file says.
         runtime: What runs the files.
+        device: Where, `cpu` or `cuda:N`.
         columns: Which columns hold the samples; None for the usual ones.
         tokenizer: Folder with the tokenizer of a model that takes texts.
     """
@@ -41,6 +42,7 @@ class Question:
     split: Path
     preprocessing: Preprocessing | None
     runtime: str
+    device: str = "cpu"
     columns: Columns | None = None
     tokenizer: Path | None = None
 
@@ -60,7 +62,8 @@ def score(question: Question) -> tuple[Accuracy, ...]:
             samples = open_split(question.split, "FORMAT_UNSPECIFIED", recipe, Path(work), columns=question.columns)
             if not samples.labelled:
                 raise InputError(f"--data {question.split} has samples without labels; accuracy needs a label for each")
-            return tuple(evaluate(path, samples.numpy_batches(64)) for path in question.files)
+            settings = EvaluationSettings(question.runtime, device=question.device)
+            return tuple(evaluate(path, samples.numpy_batches(64), settings) for path in question.files)
     except DataError as exc:
         raise InputError(str(exc)) from exc
 
@@ -68,7 +71,8 @@ def score(question: Question) -> tuple[Accuracy, ...]:
 def _recipe(question: Question) -> Recipe:
     first = question.files[0]
     open_model(first)  # refuses what must not be loaded
-    inputs = find_runtime(question.runtime).load(first, SessionSettings()).inputs
+    runtime = find_runtime(question.runtime, question.device)
+    inputs = runtime.load(first, SessionSettings(device=question.device)).inputs
     for each in inputs:
         if None in each.shape:
             raise InputError(f"{first} leaves its input's shape {each.shape} open; samples cannot be fitted to it")

@@ -20,7 +20,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
-from service.admission import check_references, check_strategy
+from service.admission import check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database import now
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
@@ -69,6 +69,7 @@ class Servicer(ModelOptimizerServicer):
         new = read_new_job(request)
         settings = self._parts.settings
         await to_thread(check_references, new.spec, self._parts.artifacts, settings.data_roots, "spec.")
+        await to_thread(check_target, new.spec.target)
         await to_thread(check_strategy, new.spec.strategy, "spec.")
         job = await to_thread(self._parts.jobs.create, new, settings.queue_limit)
         self._parts.supervisor.wake()

@@ -459,9 +459,11 @@ class Target(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """`local/cpu`. Default `local/cpu`."""
+    """`local/cpu`, or `local/cuda:N` for a GPU of the server. Default `local/cpu`."""
     runtime: _builtins.str
-    """`onnxruntime`. Default `onnxruntime`."""
+    """`onnxruntime` (on processors and GPUs), `openvino` (on processors), `onnxruntime-tensorrt` or `tensorrt` (on GPUs).
+    Default `onnxruntime`.
+    """
     precision: Global___Precision.ValueType
     """Default fp32."""
     threads: _builtins.int
