@@ -59,12 +59,13 @@ class Agreement:
         return all(entry.passed for entry in self.batches)
 
 
-def agree(  # noqa: PLR0913  the last two belong together, and every caller names what it gives
+def agree(  # noqa: PLR0913  what runs the file and where are two words for one thing
     artifact: Artifact,
     module: nn.Module,
     batches: Sequence[int] = (1, 3, 8),
     samples: Sequence[Array] | None = None,
     seed: int = 0,
+    *,
     runtime: str = "onnxruntime",
     device: str = "cpu",
 ) -> Agreement:

@@ -32,7 +32,7 @@ def make_log(library: Any) -> tuple[Any, list[str]]:
     messages: list[str] = []
     kept = (library.ILogger.WARNING, library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR)
 
-    class Log(library.ILogger):  # type: ignore[misc, name-defined]
+    class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
 
