@@ -14,6 +14,7 @@ import click
 
 from service.cli.analyze import analyze
 from service.cli.errors import CommandError, Status
+from service.cli.health import health
 from service.cli.jobs import jobs
 from service.cli.latency_table import latency_table
 from service.cli.measure import measure
@@ -48,7 +49,7 @@ def shoal() -> None:
     """
 
 
-for _command in (optimize, analyze, measure, jobs, serve, strategies, latency_table, version):
+for _command in (optimize, analyze, measure, jobs, serve, health, strategies, latency_table, version):
     shoal.add_command(_command)
 
 
