@@ -27,7 +27,7 @@ def health(server: str, timeout: float) -> int:
         raise CommandError(f"this needs {exc.name}, which is not installed; install shoal[server]") from exc
     with grpc.insecure_channel(server) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[no-untyped-call]
+            answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=_SERVICE), timeout=timeout
             )
         except grpc.RpcError as exc:

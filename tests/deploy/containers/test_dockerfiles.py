@@ -57,7 +57,7 @@ def test_the_server_on_processors_has_what_make_setup_tests() -> None:
 
 
 def test_the_agent_is_installed_as_make_check_agent_does() -> None:
-    target = MAKEFILE.split("\ncheck-agent:")[1].split("\n\n")[0]
+    target = MAKEFILE.split("\ncheck-agent:\n")[1].split("\n\n")[0]
     assert "-c constraints.txt" in target
     assert "[agent]" in target
     assert "agent" in extras(SERVER)
