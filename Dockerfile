@@ -28,16 +28,19 @@ RUN python -m venv /opt/shoal
 
 FROM dependencies AS dependencies-cpu
 ARG EXTRAS=server
+ARG PIP_EXTRA_INDEX_URL
 RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
     && /opt/shoal/bin/pip uninstall --yes shoal
 
 FROM dependencies AS dependencies-gpu
 ARG EXTRAS=engine,cuda
+ARG PIP_EXTRA_INDEX_URL
 RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
     && /opt/shoal/bin/pip uninstall --yes shoal
 
 FROM dependencies AS dependencies-agent
 ARG EXTRAS=agent
+ARG PIP_EXTRA_INDEX_URL
 RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
     && /opt/shoal/bin/pip uninstall --yes shoal
 
