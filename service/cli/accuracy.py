@@ -33,18 +33,18 @@ class Question:
         split: A Parquet file, an `.npz` file or a folder of class folders.
         preprocessing: How samples become inputs; None for what the report beside the first file says.
         runtime: What runs the files.
-        device: Where, `cpu` or `cuda:N`.
         columns: Which columns hold the samples; None for the usual ones.
         tokenizer: Folder with the tokenizer of a model that takes texts.
+        device: What runs the files, `cpu` or `cuda:N`.
     """
 
     files: tuple[Path, ...]
     split: Path
     preprocessing: Preprocessing | None
     runtime: str
-    device: str = "cpu"
     columns: Columns | None = None
     tokenizer: Path | None = None
+    device: str = "cpu"
 
 
 def score(question: Question) -> tuple[Accuracy, ...]:

@@ -148,7 +148,8 @@ def _accuracies(
     tell(f"computing the accuracy on {split.name}")
     recipe, flags, tokenizer = how
     columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
-    return score(Question(files, split, recipe, *where, columns, Path(tokenizer) if tokenizer else None))
+    runtime, device = where
+    return score(Question(files, split, recipe, runtime, columns, Path(tokenizer) if tokenizer else None, device))
 
 
 def as_document(measured: Measured) -> dict[str, Any]:
