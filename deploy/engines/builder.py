@@ -105,8 +105,8 @@ def _use_timing_cache(config: Any, folder: Path | None, gpu: Gpu, version: str) 
         return None
     path = cache_path(folder, gpu, version)
     cache = config.create_timing_cache(load_cache(path))
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
-        # Of another device after all: begin a new one.
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        # Damaged, or of another device after all: begin a new one.
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return path
 
@@ -115,8 +115,9 @@ def _keep_timing_cache(config: Any, path: Path) -> None:
     mine = config.get_timing_cache()
 
     def merge(there: bytes) -> bytes:
-        if there:
-            mine.combine(config.create_timing_cache(there), ignore_mismatch=False)
+        theirs = config.create_timing_cache(there) if there else None
+        if theirs is not None:
+            mine.combine(theirs, ignore_mismatch=False)
         return bytes(mine.serialize())
 
     save_cache(path, merge)

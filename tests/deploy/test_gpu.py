@@ -2,10 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pynvml
 import pytest
 
 from deploy.errors import DeviceMissingError
 from deploy.gpu import (
+    _INTEGRATED,
+    _MAJOR,
+    _MINOR,
+    _THROTTLING,
     GpuState,
     find_gpu,
     format_version,
@@ -47,6 +52,25 @@ def test_the_driver_version_is_found_where_it_is_told(texts: list[str], version:
 def test_only_what_slows_a_loaded_gpu_counts_as_throttling() -> None:
     assert name_throttling(0x1 | 0x2) == ()
     assert name_throttling(0x4 | 0x40) == ("software power cap", "hardware thermal slowdown")
+
+
+def test_throttling_is_numbered_as_nvml_does() -> None:
+    numbers = {
+        pynvml.nvmlClocksEventReasonSwPowerCap: "software power cap",
+        pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
+        pynvml.nvmlClocksEventReasonSwThermalSlowdown: "software thermal slowdown",
+        pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hardware thermal slowdown",
+        pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "hardware power brake",
+    }
+    assert numbers == _THROTTLING
+
+
+def test_attributes_are_numbered_as_cuda_does() -> None:
+    known = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings are not installed here")
+    names = known.CUdevice_attribute
+    assert names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == _MAJOR
+    assert names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == _MINOR
+    assert names.CU_DEVICE_ATTRIBUTE_INTEGRATED == _INTEGRATED
 
 
 @pytest.mark.parametrize(
