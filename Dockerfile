@@ -1,20 +1,71 @@
-# A Shoal server on CPU. The steps are those of `make setup` without the demo's and the developers' extras.
-FROM python:3.11-slim AS build
+# syntax=docker/dockerfile:1
+# A Shoal server on processors (target `cpu`, the last one and so the default) or NVIDIA GPUs (`gpu`), and a device agent
+# for processors (`agent`). See docs/deployment.md.
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS user
+RUN useradd --create-home --uid 10001 --user-group shoal \
+    && install -d -o shoal -g shoal -m 700 /var/lib/shoal
+ENV PATH=/opt/shoal/bin:$PATH PYTHONUNBUFFERED=1
+VOLUME /var/lib/shoal
+ENTRYPOINT ["shoal"]
+
+# The distribution without its dependencies: some megabytes, made anew with every change of the code.
+FROM user AS wheel
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md ./
-COPY service service
+COPY pyproject.toml README.md ./
 COPY protos protos
 COPY compressors compressors
 COPY deploy deploy
-RUN python -m venv /opt/shoal \
-    && /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt '.[server]'
+COPY service service
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 
-FROM python:3.11-slim
-RUN useradd --create-home --uid 10001 shoal && install -d -o shoal /var/lib/shoal
-COPY --from=build /opt/shoal /opt/shoal
-ENV PATH=/opt/shoal/bin:$PATH
+# The dependencies without the distribution: gigabytes, made anew only when they change.
+FROM user AS dependencies
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+RUN python -m venv /opt/shoal
+
+FROM dependencies AS dependencies-cpu
+ARG EXTRAS=server
+ARG PIP_EXTRA_INDEX_URL
+RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
+    && /opt/shoal/bin/pip uninstall --yes shoal
+
+FROM dependencies AS dependencies-gpu
+ARG EXTRAS=engine,cuda
+ARG PIP_EXTRA_INDEX_URL
+RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
+    && /opt/shoal/bin/pip uninstall --yes shoal
+
+FROM dependencies AS dependencies-agent
+ARG EXTRAS=agent
+ARG PIP_EXTRA_INDEX_URL
+RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
+    && /opt/shoal/bin/pip uninstall --yes shoal
+
+FROM user AS agent
+COPY --from=dependencies-agent /opt/shoal /opt/shoal
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    /opt/shoal/bin/pip install --no-cache-dir --no-deps /dist/*.whl
 USER 10001
-VOLUME /var/lib/shoal
+CMD ["agent", "--help"]
+
+FROM user AS server
 EXPOSE 50051
-HEALTHCHECK --interval=30s --timeout=5s CMD ["python", "-c", "import grpc, sys; from grpc_health.v1 import health_pb2 as h, health_pb2_grpc as g; sys.exit(g.HealthStub(grpc.insecure_channel('127.0.0.1:50051')).Check(h.HealthCheckRequest(), timeout=3).status != 1)"]
-ENTRYPOINT ["shoal", "serve", "--address", "0.0.0.0:50051", "--allow-remote", "--state-dir", "/var/lib/shoal"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["shoal", "health"]
+CMD ["serve", "--address", "0.0.0.0:50051", "--allow-remote", "--state-dir", "/var/lib/shoal"]
+
+FROM server AS gpu
+# What the NVIDIA container toolkit puts into the container.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=dependencies-gpu /opt/shoal /opt/shoal
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    /opt/shoal/bin/pip install --no-cache-dir --no-deps /dist/*.whl
+USER 10001
+
+FROM server AS cpu
+COPY --from=dependencies-cpu /opt/shoal /opt/shoal
+RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
+    /opt/shoal/bin/pip install --no-cache-dir --no-deps /dist/*.whl
+USER 10001

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint format protos clean
+.PHONY: setup demo test lint format protos check-agent images clean
 
 setup: $(INSTALLED)
 
@@ -24,7 +24,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile deploy/containers/jetson.Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/containers/compose.yaml
+	$(BIN)/check-jsonschema --quiet --schemafile deploy/helm/shoal/values.schema.json deploy/helm/shoal/values.yaml
+	$(BIN)/python -m tests.deploy.helm.validate
+	@if command -v helm > /dev/null; then helm lint --strict deploy/helm/shoal; else echo "helm is not installed: helm lint was not run"; fi
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -32,6 +36,20 @@ format: $(INSTALLED)
 
 protos: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m protos.generate
+
+# What the image of the agent installs, in the same steps, and proof that it needs no torch.
+check-agent: export PYTHONPATH :=
+check-agent:
+	rm -rf build/agent
+	$(PYTHON) -m venv build/agent/venv
+	build/agent/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/agent .
+	build/agent/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/agent/shoal-*.whl)[agent]"
+	cd build/agent && venv/bin/python -P ../../tests/deploy/agent_install.py
+
+images:
+	docker build --target cpu --tag shoal .
+	docker build --target gpu --tag shoal:gpu .
+	docker build --target agent --tag shoal-agent .
 
 clean:
 	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache

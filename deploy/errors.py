@@ -45,3 +45,36 @@ class MeasureCancelledError(DeployError):
 
 class CacheError(DeployError):
     """The machine's fault: the latency cache cannot be opened or written."""
+
+
+class DeviceMissingError(DeployError):
+    """The machine's fault: the device that was asked for is not here, or no device is called that."""
+
+
+class DeviceFailedError(DeployError):
+    """The machine's fault: a call to the device failed."""
+
+
+class DeviceMemoryError(DeployError):
+    """The machine's fault: the device has too little free memory for what was asked."""
+
+
+class EngineBuildError(DeployError):
+    """The machine's fault: the engine builder failed, died or hung."""
+
+
+class EngineOperatorError(DeployError):
+    """The caller's fault: the engine builder does not know an operator; names it and its node."""
+
+    def __init__(self, message: str, operator: str, node: str) -> None:
+        super().__init__(message)
+        self.operator = operator
+        self.node = node
+
+
+class EngineMisfitError(DeployError):
+    """The caller's fault: an engine was not built by this Shoal for this device, so it is not loaded."""
+
+
+class EngineCancelledError(DeployError):
+    """Nobody's fault: the caller asked the build to stop."""

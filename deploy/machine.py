@@ -1,4 +1,4 @@
-"""What a measurement ran on, and in which state it was. Read from the system, without any library."""
+"""What a measurement ran on, and in which state it was. Read from the system; only a GPU's state needs a library."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from deploy.devices import parse_device
+from deploy.gpu import Gpu, GpuState, find_gpu, read_gpu_state
+from deploy.jetson import JetsonState, read_jetson_state
 
 _PROC = Path("/proc")
 _SYS = Path("/sys")
@@ -26,6 +31,7 @@ class Device:
         memory_bytes: Memory of the machine; None where it is not told.
         system: Operating system and its release.
         hostname: The machine's name.
+        gpu: The GPU that ran the model; None where the processor did.
     """
 
     model: str
@@ -34,11 +40,18 @@ class Device:
     memory_bytes: int | None
     system: str
     hostname: str
+    gpu: Gpu | None = None
 
     @property
     def fingerprint(self) -> str:
         """Returns what must be equal for two times to be comparable."""
-        return f"{self.model}|{self.architecture}|{self.cores}"
+        processor = f"{self.model}|{self.architecture}|{self.cores}"
+        return processor if self.gpu is None else f"{processor}|{self.gpu.fingerprint}"
+
+    @property
+    def title(self) -> str:
+        """Returns what ran the model, in a few words."""
+        return self.model if self.gpu is None else f"{self.gpu.name} in {self.model}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ class ClockState:
         others_seconds: Processor time of everything but this process, since boot, all processors together.
         waited_seconds: Time that this thread was ready to run but had no processor, since it began.
         monotonic_seconds: When.
+        gpu: State of the GPU that runs the model, where one does.
+        jetson: State of the machine where it is a Jetson.
     """
 
     mhz: tuple[float, ...]
@@ -64,11 +79,21 @@ class ClockState:
     others_seconds: float | None
     waited_seconds: float | None
     monotonic_seconds: float
+    gpu: GpuState | None = None
+    jetson: JetsonState | None = None
 
 
-def describe_device() -> Device:
-    """Returns the machine that this process runs on."""
+def describe_device(device: str = "cpu") -> Device:
+    """Returns the machine that this process runs on.
+
+    Args:
+        device: What runs models there, `cpu` or `cuda:N`.
+
+    Raises:
+        DeviceMissingError: If the machine has no such device.
+    """
     return Device(
+        gpu=_gpu(device),
         model=_processor_model(),
         architecture=platform.machine(),
         cores=usable_cores(),
@@ -78,6 +103,12 @@ def describe_device() -> Device:
     )
 
 
+def read_device(values: dict[str, Any]) -> Device:
+    """Returns a device that was written as plain data, `dataclasses.asdict`."""
+    gpu = values.get("gpu")
+    return Device(**{**values, "gpu": None if gpu is None else Gpu(**gpu)})
+
+
 def usable_cores() -> int:
     """Returns on how many logical processors this process may run, at least 1."""
     if hasattr(os, "sched_getaffinity"):
@@ -85,9 +116,19 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def read_clock_state() -> ClockState:
-    """Returns the state of the machine now. Not free: call it before and after measuring, never during."""
+def read_clock_state(device: str = "cpu") -> ClockState:
+    """Returns the state of the machine now. Not free: call it before and after measuring, never during.
+
+    Args:
+        device: What runs models there, `cpu` or `cuda:N`.
+
+    Raises:
+        DeviceMissingError: If the machine has no such device.
+    """
+    gpu = _gpu(device)
     return ClockState(
+        gpu=None if gpu is None else read_gpu_state(gpu),
+        jetson=read_jetson_state(),
         mhz=_clocks(),
         governor=_read(_SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
@@ -97,6 +138,11 @@ def read_clock_state() -> ClockState:
         waited_seconds=_waited(),
         monotonic_seconds=time.monotonic(),
     )
+
+
+def _gpu(device: str) -> Gpu | None:
+    name = parse_device(device)
+    return find_gpu(name.index) if name.kind == "cuda" else None
 
 
 def _read(path: Path) -> str | None:

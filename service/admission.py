@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.errors import DeviceMissingError
 from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
-from service.devices.agents import PREFIX, AgentStore
-from service.errors import DeviceUnknownError, InvalidRequestError, NotFoundError, Violation
-from service.spec import JobSpec, StrategyChoice, Target
+from service.devices.agents import AgentStore
+from service.errors import InvalidRequestError, NotFoundError, Violation
+from service.spec import LOCAL, JobSpec, StrategyChoice, Target
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,42 @@ def check_strategy(choice: StrategyChoice, prefix: str) -> None:
 
 
 def check_target(target: Target, agents: AgentStore, prefix: str) -> None:
-    """Makes sure that the device exists and can run what it is to be measured with. It need not be there just now.
+    """Makes sure that the device exists and can run what it is to be measured with. An agent may be away just now.
+
+    Asks the driver of this machine the first time, which may take a moment.
 
     Raises:
-        DeviceUnknownError: It does not, or cannot.
+        DeviceMissingError: It does not exist, or cannot; the message says what there is.
     """
-    if not target.device.startswith(PREFIX):
+    if target.agent is None:
+        _check_own(target, prefix)
         return
-    known = {agent.target: agent for agent in agents.all()}
-    agent = known.get(target.device)
+    known = {agent.name: agent for agent in agents.all()}
+    agent = known.get(target.agent)
     if agent is None:
-        there = ", ".join(["local/cpu", *known])
-        raise DeviceUnknownError(
-            f"{prefix}target.device: there is no device {target.device!r}; there are: {there}. "
-            "`shoal agents add` makes an agent known"
+        there = ", ".join(found.target for found in known.values()) or "none"
+        raise DeviceMissingError(
+            f"{prefix}target.device: no agent is called {target.agent!r}; known are: {there}. "
+            "`shoal agents add` makes one known"
         )
     if agent.device is None:
-        raise DeviceUnknownError(
-            f"{prefix}target.device: {target.device} was never heard of; start `shoal agent` on that machine first"
+        raise DeviceMissingError(
+            f"{prefix}target.device: {agent.target} was never heard of; start `shoal agent` on that machine first"
         )
-    if target.runtime not in agent.runtimes:
-        has = ", ".join(agent.runtimes) or "none"
-        raise DeviceUnknownError(
-            f"{prefix}target.runtime: {target.device} does not have {target.runtime!r}; it has: {has}"
+    if (target.runtime, target.local_device) not in agent.runtimes:
+        has = ", ".join(f"{runtime} on {device}" for runtime, device in agent.runtimes) or "none"
+        raise DeviceMissingError(
+            f"{prefix}target: {agent.target} has no {target.runtime} on {target.local_device}; it has: {has}"
         )
+
+
+def _check_own(target: Target, prefix: str) -> None:
+    from deploy.gpu import list_devices
+
+    found = list_devices()
+    if target.local_device not in found:
+        there = ", ".join(LOCAL + name for name in found)
+        raise DeviceMissingError(f"{prefix}target.device: this server has no device '{target.device}'; it has: {there}")
 
 
 def local_files(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...], folder: Path) -> dict[str, Path]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
 
 from deploy.machine import describe_device
 from service.journal import Kept
 from service.phases import SHARES
+from service.programs import version_of
 from service.work import WorkOrder
 
 _PROGRAMS = ("shoal", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim")
@@ -16,8 +16,9 @@ _PROGRAMS = ("shoal", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "on
 
 def writer_of(order: WorkOrder) -> str:
     """Returns a key of what a job's measurements and judgements depend on: its spec, the programs, the machine."""
-    programs = {name: version(name) for name in _PROGRAMS}
-    parts = (order.spec.model_dump(mode="json"), programs, describe_device().fingerprint)
+    programs = {name: version_of(name) for name in _PROGRAMS}
+    device = describe_device(order.spec.target.local_device)
+    parts = (order.spec.model_dump(mode="json"), programs, device.fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

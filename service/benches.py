@@ -8,7 +8,6 @@ from typing import Final
 from deploy.bench import Bench, LocalBench
 from deploy.bench.remote import RemoteBench
 from deploy.errors import MeasureError
-from service.devices.agents import PREFIX
 from service.exchange import Exchange
 from service.phases import Phases
 from service.work import WorkOrder
@@ -33,6 +32,7 @@ def bench_of(order: WorkOrder, announce: Announce, phases: Phases) -> Bench:
         phases: Whose clock stands still while the job waits for such a device.
     """
     target = order.spec.target
-    if not target.device.startswith(PREFIX):
-        return LocalBench(target.runtime)
-    return RemoteBench(target.runtime, Exchange(order.folder, announce, phases.exclude), order.folder / _SCRATCH)
+    if target.agent is None:
+        return LocalBench(target.runtime, target.local_device)
+    ask = Exchange(order.folder, announce, phases.exclude)
+    return RemoteBench(target.runtime, target.local_device, ask, order.folder / _SCRATCH)

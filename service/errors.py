@@ -52,10 +52,6 @@ class AgentRefusedError(ServiceError):
     """Who calls as a device's agent is none, or no longer the one that speaks for the device."""
 
 
-class DeviceUnknownError(ServiceError):
-    """The caller's fault: a job names a device, or a runtime of it, that there is not."""
-
-
 class QuotaError(ServiceError):
     """More than this server takes; `retry_seconds` says when to try again, None that waiting does not help."""
 

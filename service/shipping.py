@@ -112,6 +112,7 @@ def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettin
         percentile=f"p{spec.budget.percentile:g}",
         threads=spec.target.threads,
         runtime=spec.target.runtime,
+        device=spec.target.local_device,
         seed=spec.seed,
     )
     return settings if seconds is None else replace(settings, min_seconds=seconds)

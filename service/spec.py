@@ -11,13 +11,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from deploy.devices import DEVICE, explain_misfit
 from service.tasknames import OTHER_TASK_NAMES, TaskName
 
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^artifacts/[a-z0-9-]{4,64}$")]
 ARCHITECTURE = r"^(timm|torchvision):[A-Za-z0-9_.]+$|^(transformers|diffusers):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
-DEVICE = r"^local/cpu$|^agent/[a-z][a-z0-9-]{0,62}$"
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+
+LOCAL = "local/"
+"""Before the name of a device of the server's own machine."""
+
+AGENT = "agent/"
+"""Before the name of an agent, whose machine has the device."""
+
+TARGET_DEVICE = rf"^({LOCAL}{DEVICE}|{AGENT}[a-z][a-z0-9-]{{0,62}}(/{DEVICE})?)$"
+"""The devices that a job may name. Whether the server has it is checked when the job is created."""
 
 MAX_TIME_LIMIT = timedelta(days=7)
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -101,8 +110,8 @@ class Budget(_Frozen):
 class Target(_Frozen):
     """Where the network will run."""
 
-    device: Annotated[str, StringConstraints(pattern=DEVICE, max_length=80)] = "local/cpu"
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    device: Annotated[str, StringConstraints(pattern=TARGET_DEVICE, max_length=80)] = f"{LOCAL}cpu"
+    runtime: Literal["onnxruntime", "onnxruntime-tensorrt", "openvino", "tensorrt"] = "onnxruntime"
     precision: Literal["PRECISION_FP32"] = "PRECISION_FP32"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
@@ -110,6 +119,25 @@ class Target(_Frozen):
     @classmethod
     def _empty_is_default(cls, value: str, info: Any) -> str:
         return value or str(cls.model_fields[info.field_name].default)
+
+    @model_validator(mode="after")
+    def _runtime_runs_there(self) -> Target:
+        misfit = explain_misfit(self.runtime, self.local_device)
+        if misfit is not None:
+            raise ValueError(misfit)
+        return self
+
+    @property
+    def local_device(self) -> str:
+        """The device as its own machine calls it, `cpu` or `cuda:N`."""
+        if self.agent is None:
+            return self.device.removeprefix(LOCAL)
+        return self.device.removeprefix(AGENT).partition("/")[2] or "cpu"
+
+    @property
+    def agent(self) -> str | None:
+        """Name of the agent whose machine has the device; None for the server's own."""
+        return self.device.removeprefix(AGENT).partition("/")[0] if self.device.startswith(AGENT) else None
 
 
 class StrategyChoice(_Frozen):

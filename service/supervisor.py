@@ -25,7 +25,6 @@ import psutil
 from service.admission import local_files
 from service.artifacts import ArtifactStore
 from service.convert import result_fields
-from service.devices.agents import PREFIX
 from service.devices.desk import Desk, JobDesk
 from service.errors import (
     DatabaseBusyError,
@@ -260,10 +259,8 @@ class Supervisor:
 
     def _job_desk(self, order: WorkOrder, tell: Callable[[str], None]) -> JobDesk | None:
         """Returns what carries a worker's questions to its device; None where that is this machine."""
-        device = order.spec.target.device
-        if not device.startswith(PREFIX):
-            return None
-        return self._desk.open(order.job, device.removeprefix(PREFIX), order.folder, tell)
+        agent = order.spec.target.agent
+        return None if agent is None else self._desk.open(order.job, agent, order.folder, tell)
 
     def _goes_on(self, job: Job, failure: Failure) -> bool:
         """Returns whether a job whose worker had kept some work is tried again; counts its deaths."""

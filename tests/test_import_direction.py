@@ -21,11 +21,17 @@ ALLOWED = {("compressors/sources/onnx", "onnx"), ("deploy/agent", "grpc"), ("dep
 # The device agent runs these without torch.
 TORCH_FREE = (
     "deploy/agent",
+    "deploy/artifact.py",
     "deploy/bench",
-    "deploy/runtimes",
-    "deploy/measure",
+    "deploy/devices.py",
+    "deploy/engines",
     "deploy/evaluate.py",
+    "deploy/gpu.py",
+    "deploy/jetson.py",
     "deploy/machine.py",
+    "deploy/measure",
+    "deploy/predict.py",
+    "deploy/runtimes",
 )
 
 

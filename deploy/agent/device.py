@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from deploy.devices import parse_device
 from deploy.errors import DeployError
+from deploy.gpu import list_devices
 from deploy.machine import ClockState, describe_device, read_clock_state
 from deploy.runtimes import RUNTIMES
 from protos.shoal.v1 import device_pb2 as pb
@@ -28,13 +31,19 @@ def describe() -> pb.Device:
         memory_bytes=machine.memory_bytes or 0,
         agent_version=_version(),
     )
-    for runtime in RUNTIMES.values():
-        try:
-            device.runtimes.add(name=runtime.name, version=runtime.version())
-        except DeployError:
-            continue
+    for runtime, version_, where in installed():
+        device.runtimes.add(name=runtime, version=version_, device=where)
     device.health.CopyFrom(health())
     return device
+
+
+def installed() -> Iterator[tuple[str, str, str]]:
+    """Yields the name and version of each runtime that is installed, with each device that it runs on."""
+    for where in list_devices():
+        for (name, kind), runtime in RUNTIMES.items():
+            if kind == parse_device(where).kind:
+                with suppress(DeployError):
+                    yield name, runtime.version(), where
 
 
 def health() -> pb.DeviceHealth:

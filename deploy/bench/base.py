@@ -35,9 +35,11 @@ class Bench(ABC):
 
     Attributes:
         runtime: Registry name of the runtime.
+        device: As its own machine calls it, `cpu` or `cuda:N`.
     """
 
     runtime: str
+    device: str
 
     @abstractmethod
     def facts(self) -> BenchFacts:
@@ -55,7 +57,7 @@ class Bench(ABC):
 
         Args:
             files: Model files.
-            settings: How they are timed; the runtime is always this bench's.
+            settings: How they are timed; runtime and device are always this bench's.
             cancel: Set it from another thread to stop.
 
         Raises:

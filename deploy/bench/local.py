@@ -13,30 +13,30 @@ from deploy.bench.base import Bench, BenchFacts, Feed
 from deploy.machine import describe_device, usable_cores
 from deploy.measure.process import time_in_fresh_process
 from deploy.measure.settings import TimingSettings
-from deploy.runtimes import SessionSettings, find_runtime
+from deploy.runtimes import Runtime, SessionSettings, find_runtime
 
 
 @final
 class LocalBench(Bench):
     """Times in fresh processes of this machine, one measurement at a time, and runs files in this process."""
 
-    def __init__(self, runtime: str = "onnxruntime") -> None:
+    def __init__(self, runtime: str = "onnxruntime", device: str = "cpu") -> None:
         """Loads nothing."""
-        self.runtime = runtime
+        self.runtime, self.device = runtime, device
 
     def facts(self) -> BenchFacts:
         """Returns this machine and the installed version of the runtime."""
-        return BenchFacts(describe_device(), find_runtime(self.runtime).version())
+        return BenchFacts(describe_device(self.device), self._found.version())
 
     def time(
         self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
     ) -> dict[str, Any]:
         """Times files here, once nobody else on this machine measures."""
-        return time_in_fresh_process(files, replace(settings, runtime=self.runtime), cancel)
+        return time_in_fresh_process(files, replace(settings, runtime=self.runtime, device=self.device), cancel)
 
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Writes edge models; those that are equal once, under their hash."""
-        runtime, partial = find_runtime(self.runtime), folder / "edges.onnx"
+        runtime, partial = self._found, folder / "edges.onnx"
         written: list[Path | None] = []
         for file in files:
             if runtime.write_edges(file, partial, batch):
@@ -48,6 +48,10 @@ class LocalBench(Bench):
 
     def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
         """Runs a file in this process."""
-        session = find_runtime(self.runtime).load(file, SessionSettings(threads or usable_cores()))
+        session = self._found.load(file, SessionSettings(threads or usable_cores(), device=self.device))
         for feed in feeds:
             yield tuple(session.run(feed))
+
+    @property
+    def _found(self) -> Runtime:
+        return find_runtime(self.runtime, self.device)

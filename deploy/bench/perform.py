@@ -47,21 +47,21 @@ def perform(question: Question, folder: Path, cancel: threading.Event | None = N
 
 
 def _describe(request: Mapping[str, Any]) -> Answer:
-    facts = LocalBench(str(request["runtime"])).facts()
+    facts = _bench(request).facts()
     return Answer({"device": asdict(facts.device), "runtime_version": facts.runtime_version})
 
 
 def _time(question: Question, folder: Path, cancel: threading.Event | None) -> Answer:
     settings = TimingSettings(**question.request["settings"])
     models = _models(question, folder)
-    return Answer(LocalBench(settings.runtime).time(models, settings, cancel))
+    return Answer(LocalBench(settings.runtime, settings.device).time(models, settings, cancel))
 
 
 def _edges(question: Question, folder: Path) -> Answer:
     request, models = question.request, _models(question, folder)
     made = folder / "made"
     made.mkdir()
-    found = LocalBench(str(request["runtime"])).edges(models, int(request["batch"]), made)
+    found = _bench(request).edges(models, int(request["batch"]), made)
     files = list(dict.fromkeys(path for path in found if path is not None))
     return Answer({"edges": [None if path is None else files.index(path) for path in found]}, tuple(files))
 
@@ -73,12 +73,16 @@ def _run(question: Question, folder: Path) -> Answer:
         raise ModelFileError(msg)
     batches, inputs = _within(request["batches"], _MAX_BATCHES), _within(request["inputs"], _MAX_BATCHES)
     (model,) = unpack_models([list(range(len(files) - 1))], files, folder)
-    bench, made, outputs = LocalBench(str(request["runtime"])), folder / "outputs.npy", 0
+    bench, made, outputs = _bench(request), folder / "outputs.npy", 0
     with files[-1].open("rb") as stream, made.open("wb") as written:
         for batch in bench.run(model, read_batches(stream, batches, inputs), _within(request["threads"], _MAX_THREADS)):
             outputs = len(batch)
             write_batches([batch], written)
     return Answer({"outputs": outputs}, (made,))
+
+
+def _bench(request: Mapping[str, Any]) -> LocalBench:
+    return LocalBench(str(request["runtime"]), str(request.get("device", "cpu")))
 
 
 def _models(question: Question, folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 from deploy.bench.base import Bench, BenchFacts, Feed
 from deploy.bench.work import Ask, Question, pack_models, read_batches, write_batches
 from deploy.errors import MeasureError
-from deploy.machine import Device
+from deploy.machine import read_device
 from deploy.measure.settings import TimingSettings
 
 CHUNK_BYTES: Final = 32 << 20
@@ -24,22 +24,23 @@ CHUNK_BYTES: Final = 32 << 20
 class RemoteBench(Bench):
     """Does everything by asking. The same question gets the same answer, so asking again after a crash is cheap."""
 
-    def __init__(self, runtime: str, ask: Ask, scratch: Path) -> None:
+    def __init__(self, runtime: str, device: str, ask: Ask, scratch: Path) -> None:
         """Asks nothing yet.
 
         Args:
             runtime: Registry name.
+            device: As its machine calls it.
             ask: Has work done on the device.
             scratch: Folder for files on their way.
         """
-        self.runtime = runtime
+        self.runtime, self.device = runtime, device
         self._ask = ask
         self._scratch = scratch
 
     def facts(self) -> BenchFacts:
         """Returns the device as it describes itself."""
-        found = self._ask(Question("describe", {"runtime": self.runtime})).result
-        return BenchFacts(Device(**found["device"]), str(found["runtime_version"]))
+        found = self._ask(Question("describe", self._place)).result
+        return BenchFacts(read_device(found["device"]), str(found["runtime_version"]))
 
     def time(
         self,
@@ -49,13 +50,13 @@ class RemoteBench(Bench):
     ) -> dict[str, Any]:
         """Has files timed there. A job that is cancelled ends with its process, and its work with it."""
         places, packed = pack_models(files)
-        asked = asdict(replace(settings, runtime=self.runtime))
+        asked = asdict(replace(settings, runtime=self.runtime, device=self.device))
         return dict(self._ask(Question("time", {"models": places, "settings": asked}, packed)).result)
 
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Has edge models written there: how a runtime lays out tensors depends on the processor."""
         places, packed = pack_models(files)
-        answer = self._ask(Question("edges", {"models": places, "batch": batch, "runtime": self.runtime}, packed))
+        answer = self._ask(Question("edges", {"models": places, "batch": batch, **self._place}, packed))
         copies = [Path(shutil.copyfile(file, folder / file.name)) for file in answer.files]
         return [None if at is None else copies[at] for at in answer.result["edges"]]
 
@@ -69,13 +70,17 @@ class RemoteBench(Bench):
                 with path.open("wb") as stream:
                     write_batches(chunk, stream)
                 request = {
-                    "runtime": self.runtime,
+                    **self._place,
                     "threads": threads,
                     "batches": len(chunk),
                     "inputs": len(chunk[0]),
                 }
                 answer = self._ask(Question("run", request, (*model, path)))
                 yield from self._outputs(answer.files, len(chunk), int(answer.result["outputs"]))
+
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"runtime": self.runtime, "device": self.device}
 
     def _outputs(self, files: Sequence[Path], batches: int, arrays: int) -> Iterator[Feed]:
         if len(files) != 1:

@@ -18,6 +18,7 @@ from deploy import errors
 from deploy.errors import DeployError, MeasureCancelledError, MeasureError
 from deploy.measure.settings import TimingSettings
 from deploy.measure.turn import wait_for_turn
+from deploy.runtimes import find_runtime
 
 # -P: a file called json.py in the working folder must not be imported in place of the real one.
 _COMMAND = (sys.executable, "-P", "-m", "deploy.measure.worker")
@@ -27,7 +28,17 @@ _STARTUP_SECONDS = 120.0
 _OVERTIME = 5.0
 _KINDS: dict[str, type[DeployError]] = {
     kind.__name__: kind
-    for kind in (errors.ModelFileError, errors.RuntimeMissingError, errors.DataError, errors.MeasureError)
+    for kind in (
+        errors.ModelFileError,
+        errors.RuntimeMissingError,
+        errors.DataError,
+        errors.MeasureError,
+        errors.DeviceMissingError,
+        errors.DeviceFailedError,
+        errors.DeviceMemoryError,
+        errors.EngineBuildError,
+        errors.EngineMisfitError,
+    )
 }
 
 
@@ -43,7 +54,8 @@ def time_in_fresh_process(
 
     Raises:
         ModelFileError: If a file cannot be loaded.
-        RuntimeMissingError: If the runtime is not installed.
+        RuntimeMissingError: If the runtime is not installed, or does not run on the device.
+        DeviceMissingError: If the device is not there.
         MeasureError: If the process dies, hangs, or says nothing that can be read.
         MeasureCancelledError: If `cancel` was set.
     """
@@ -104,7 +116,8 @@ def _send(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
 
 
 def _patience(files: int, settings: TimingSettings) -> float:
-    return _STARTUP_SECONDS + files * (settings.warmup_seconds + 5.0) + _OVERTIME * settings.max_seconds
+    loading = find_runtime(settings.runtime, settings.device).load_seconds
+    return _STARTUP_SECONDS + files * (settings.warmup_seconds + loading) + _OVERTIME * settings.max_seconds
 
 
 def _wait(process: subprocess.Popen[str], patience: float, cancel: threading.Event | None) -> None:

@@ -247,4 +247,16 @@ def judge_conditions(conditions: Conditions, device: Device) -> list[str]:
     before, after = conditions.before.mhz, conditions.after.mhz
     if before and after and abs(float(np.mean(after)) / float(np.mean(before)) - 1) > _DRIFT:
         warnings.append(f"the clock changed from {np.mean(before):.0f} to {np.mean(after):.0f} MHz")
+    return warnings + _judge_gpu(conditions.before, conditions.after)
+
+
+def _judge_gpu(before: ClockState, after: ClockState) -> list[str]:
+    """Returns what in the state of the GPU makes times less sure. Its clock before a run is that of an idle GPU."""
+    warnings = []
+    if after.gpu is not None and after.gpu.throttled:
+        warnings.append(f"the GPU's clock was held down: {', '.join(after.gpu.throttled)}")
+    if after.jetson is not None and after.jetson.clocks_fixed is False:
+        warnings.append("the GPU's clock was not fixed; `sudo jetson_clocks` fixes it")
+    if before.jetson is not None and after.jetson is not None and before.jetson.power_mode != after.jetson.power_mode:
+        warnings.append(f"the power mode changed from {before.jetson.power_mode} to {after.jetson.power_mode}")
     return warnings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.errors import TimingSettingsError
+from deploy.devices import parse_device
+from deploy.errors import DeviceMissingError, TimingSettingsError
 
 PERCENTILES: dict[str, float] = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 """The percentiles that a budget can be set on."""
@@ -40,6 +41,7 @@ class TimingSettings:
         percentile: The percentile that is claimed, one of `PERCENTILES`.
         threads: Threads inside one operator.
         runtime: Registry name of the runtime.
+        device: What runs them, `cpu` or `cuda:N`.
         min_seconds: Timed seconds at least, all files together, warm-up not counted.
         max_seconds: Timed seconds at most, unless fewer than `MIN_ROUNDS` rounds fit.
         min_samples: Runs per file at least.
@@ -59,6 +61,7 @@ class TimingSettings:
     percentile: str = "p50"
     threads: int = 1
     runtime: str = "onnxruntime"
+    device: str = "cpu"
     min_seconds: float = 8.0
     max_seconds: float = 40.0
     min_samples: int = 100
@@ -76,6 +79,7 @@ class TimingSettings:
                 msg = f"timing setting '{field}' is {value}; it must be from {low} to {high}"
                 raise TimingSettingsError(field, msg)
         check_percentile(self.percentile)
+        _check_device(self.device)
         if self.max_seconds < self.min_seconds:
             msg = f"timing setting 'max_seconds' is {self.max_seconds}, below 'min_seconds' {self.min_seconds}"
             raise TimingSettingsError("max_seconds", msg)
@@ -91,3 +95,10 @@ def check_percentile(percentile: str) -> float:
         msg = f"percentile '{percentile}' is not known; choose one of {', '.join(PERCENTILES)}"
         raise TimingSettingsError("percentile", msg)
     return PERCENTILES[percentile]
+
+
+def _check_device(device: str) -> None:
+    try:
+        parse_device(device)
+    except DeviceMissingError as exc:
+        raise TimingSettingsError("device", str(exc)) from exc

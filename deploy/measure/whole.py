@@ -11,7 +11,9 @@ from typing import Any
 from deploy.artifact import hash_model
 from deploy.bench import Bench, LocalBench
 from deploy.errors import ModelFileError
-from deploy.machine import ClockState, Device
+from deploy.gpu import GpuState
+from deploy.jetson import JetsonState
+from deploy.machine import ClockState, read_device
 from deploy.measure.distribution import describe_times, thin
 from deploy.measure.report import Conditions, Measurement, judge, judge_conditions
 from deploy.measure.settings import TimingSettings
@@ -45,7 +47,7 @@ def measure(
         msg = "there is no model file to measure"
         raise ModelFileError(msg)
     hashes = [hash_model(path)[0] for path in files]
-    answer = (bench or LocalBench(settings.runtime)).time(files, settings, cancel)
+    answer = (bench or LocalBench(settings.runtime, settings.device)).time(files, settings, cancel)
     session = uuid.uuid4().hex
     return tuple(
         _measurement(path, sha256, timed, answer, (settings, session))
@@ -57,7 +59,7 @@ def _measurement(
     path: Path, sha256: str, timed: dict[str, Any], answer: dict[str, Any], context: tuple[TimingSettings, str]
 ) -> Measurement:
     settings, session = context
-    device = Device(**answer["device"])
+    device = read_device(answer["device"])
     conditions = _conditions(answer["conditions"])
     rounds = tuple(tuple(block) for block in timed["rounds"])
     distribution = describe_times(rounds)
@@ -93,5 +95,11 @@ def _conditions(values: dict[str, Any]) -> Conditions:
 
 
 def _state(values: dict[str, Any]) -> ClockState:
-    load = values["load_average"]
-    return ClockState(**{**values, "mhz": tuple(values["mhz"]), "load_average": tuple(load) if load else None})
+    load, gpu, jetson = values["load_average"], values["gpu"], values["jetson"]
+    typed = {
+        "mhz": tuple(values["mhz"]),
+        "load_average": tuple(load) if load else None,
+        "gpu": GpuState(**{**gpu, "throttled": tuple(gpu["throttled"])}) if gpu else None,
+        "jetson": JetsonState(**jetson) if jetson else None,
+    }
+    return ClockState(**{**values, **typed})

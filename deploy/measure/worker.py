@@ -42,12 +42,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
-    runtime = find_runtime(settings.runtime)
-    sessions = [runtime.load(path, SessionSettings(settings.threads)) for path in paths]
+    runtime = find_runtime(settings.runtime, settings.device)
+    loading = SessionSettings(settings.threads, device=settings.device, batch=settings.batch)
+    sessions = [runtime.load(path, loading) for path in paths]
     runs = [_bind(session, settings) for session in sessions]
-    before = read_clock_state()
+    before = read_clock_state(settings.device)
     result = interleave(runs, settings)
-    after = read_clock_state()
+    after = read_clock_state(settings.device)
     return {
         "files": [
             {"runtime": asdict(session.describe()), **asdict(turns)}
@@ -55,7 +56,7 @@ def _time(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
         ],
         "orders": result.orders,
         "complete": result.complete,
-        "device": asdict(describe_device()),
+        "device": asdict(describe_device(settings.device)),
         "conditions": _conditions(before, after),
     }
 

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from deploy.devices import explain_misfit, parse_device
 from deploy.errors import RuntimeMissingError
 from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings
 from deploy.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
+from deploy.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
+from deploy.runtimes.onnxruntime_tensorrt import OnnxRuntimeTensorRt
 from deploy.runtimes.openvino_cpu import OpenVinoCpu
+from deploy.runtimes.tensorrt_engine import TensorRtEngine
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntimeCpu(), OpenVinoCpu())}
+_ALL: tuple[Runtime, ...] = (
+    OnnxRuntimeCpu(),
+    OnnxRuntimeCuda(),
+    OnnxRuntimeTensorRt(),
+    OpenVinoCpu(),
+    TensorRtEngine(),
+)
 
-UNSUPPORTED: dict[str, str] = {
-    "tensorrt": "engines are built and run on NVIDIA devices, and this version cannot drive one",
+RUNTIMES: dict[tuple[str, str], Runtime] = {
+    (runtime.name, kind): runtime for runtime in _ALL for kind in runtime.devices
 }
-"""Runtimes that users ask for and that cannot be had in this version, with the reason."""
+"""By name and kind of device: one name may stand for several, as `onnxruntime` does."""
 
-__all__ = ["RUNTIMES", "UNSUPPORTED", "Runtime", "RuntimeInfo", "Session", "SessionSettings", "find_runtime"]
+__all__ = ["RUNTIMES", "Runtime", "RuntimeInfo", "Session", "SessionSettings", "find_runtime"]
 
 
-def find_runtime(name: str) -> Runtime:
-    """Returns the runtime called `name`.
+def find_runtime(name: str, device: str = "cpu") -> Runtime:
+    """Returns the runtime called `name` for a device. Whether its library and the device are there shows in `load`.
+
+    Args:
+        name: A registry name.
+        device: `cpu` or `cuda:N`.
 
     Raises:
-        RuntimeMissingError: If there is none; the message says why and which ones there are.
+        RuntimeMissingError: If there is none, or it does not run on such a device; the message names the choices.
+        DeviceMissingError: If no device is called that.
     """
-    if name in RUNTIMES:
-        return RUNTIMES[name]
-    reason = UNSUPPORTED.get(name, "there is no runtime of that name")
-    msg = f"runtime '{name}' cannot be used: {reason}; choose one of {', '.join(sorted(RUNTIMES))}"
-    raise RuntimeMissingError(msg)
+    misfit = explain_misfit(name, device)
+    if misfit is not None:
+        raise RuntimeMissingError(misfit)
+    return RUNTIMES[name, parse_device(device).kind]

@@ -18,10 +18,14 @@ class SessionSettings:
     Attributes:
         threads: Threads inside one operator, at least 1.
         spinning: Whether idle worker threads burn processor time while they wait. Off: it steals from others.
+        device: What runs it, `cpu` or `cuda:N`.
+        batch: The batch size to be fast at, for runtimes that compile for one; None lets them choose.
     """
 
     threads: int = 1
     spinning: bool = False
+    device: str = "cpu"
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class RuntimeInfo:
         version: The runtime library's version.
         providers: What executes the operators, in order of preference.
         threads: Threads inside one operator.
+        device: `cpu` or `cuda:N`.
     """
 
     name: str
     version: str
     providers: tuple[str, ...]
     threads: int
+    device: str = "cpu"
 
 
 class Session(ABC):
@@ -88,6 +94,12 @@ class Runtime(ABC):
     extra: str
     """The extra of the distribution that installs it."""
 
+    devices: tuple[str, ...]
+    """The kinds of devices that this runs on; `deploy.devices.RUNTIME_DEVICES` says the same of all together."""
+
+    load_seconds: float = 5.0
+    """How long loading a model may take before somebody who waits for it must think that it hangs."""
+
     @abstractmethod
     def version(self) -> str:
         """Returns the library's version.
@@ -101,7 +113,8 @@ class Runtime(ABC):
         """Returns the model in `path`, loaded.
 
         Raises:
-            RuntimeMissingError: If the library is not installed; the message names the extra.
+            RuntimeMissingError: If the library is not installed, or cannot use the device; the message names the extra.
+            DeviceMissingError: If the machine has no such device.
             ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
         """
 

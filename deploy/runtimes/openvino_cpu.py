@@ -31,6 +31,7 @@ class OpenVinoCpu(Runtime):
 
     name = "openvino"
     extra = "openvino"
+    devices = ("cpu",)
 
     def version(self) -> str:
         """Returns OpenVINO's release, like `2026.4.1`."""

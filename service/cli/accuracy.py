@@ -36,6 +36,7 @@ class Question:
         runtime: What runs the files.
         columns: Which columns hold the samples; None for the usual ones.
         tokenizer: Folder with the tokenizer of a model that takes texts.
+        device: What runs the files, `cpu` or `cuda:N`.
     """
 
     files: tuple[Path, ...]
@@ -44,6 +45,7 @@ class Question:
     runtime: str
     columns: Columns | None = None
     tokenizer: Path | None = None
+    device: str = "cpu"
 
 
 def score(question: Question) -> tuple[Accuracy, ...]:
@@ -62,7 +64,8 @@ def score(question: Question) -> tuple[Accuracy, ...]:
             if not samples.labelled:
                 raise InputError(f"--data {question.split} has samples without labels; accuracy needs a label for each")
             return tuple(
-                evaluate(path, samples.numpy_batches(64), LocalBench(question.runtime)) for path in question.files
+                evaluate(path, samples.numpy_batches(64), LocalBench(question.runtime, question.device))
+                for path in question.files
             )
     except DataError as exc:
         raise InputError(str(exc)) from exc
@@ -71,7 +74,8 @@ def score(question: Question) -> tuple[Accuracy, ...]:
 def _recipe(question: Question) -> Recipe:
     first = question.files[0]
     open_model(first)  # refuses what must not be loaded
-    inputs = find_runtime(question.runtime).load(first, SessionSettings()).inputs
+    runtime = find_runtime(question.runtime, question.device)
+    inputs = runtime.load(first, SessionSettings(device=question.device)).inputs
     for each in inputs:
         if None in each.shape:
             raise InputError(f"{first} leaves its input's shape {each.shape} open; samples cannot be fitted to it")

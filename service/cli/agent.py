@@ -139,7 +139,14 @@ def list_agents(as_json: bool, state_dir: str | None) -> int:
         seen = {one.name: None if one.last_seen is None else one.last_seen.isoformat() for one in found}
         click.echo(json.dumps([{"name": name, "last_seen": moment} for name, moment in seen.items()]))
     elif found:
-        rows = [(one.target, "online" if one.online else "offline", ", ".join(one.runtimes) or "-") for one in found]
+        rows = [
+            (
+                one.target,
+                "online" if one.online else "offline",
+                ", ".join(sorted({name for name, _ in one.runtimes})) or "-",
+            )
+            for one in found
+        ]
         click.echo("\n".join(table.lines(("AGENT", "STATE", "RUNTIMES"), rows)))
     else:
         tell("no agent is known; `shoal agents add NAME` makes one")

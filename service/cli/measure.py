@@ -57,6 +57,7 @@ class Measured:
 @click.option("--threads", type=whole(1, 1024), default=1, show_default=True, help="Threads per inference.")
 @click.option("--percentile", type=PERCENTILE, default="50", show_default=True, help="50, 90, 95 or 99.")
 @click.option("--runtime", default="onnxruntime", show_default=True)
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda:N", help="What runs it.")
 @click.option("--seconds", metavar="S", type=click.FloatRange(0.1, 3600), help="How long to time. Default 8.")
 @click.option("--data", type=click.Path(), metavar="SPLIT", help=_DATA_HELP)
 @click.option("--tokenizer", type=click.Path(file_okay=False), metavar="DIR", help=_TOKENIZER_HELP)
@@ -72,7 +73,8 @@ def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool
             check_file(Path(path), what)
     files = (Path(artifact),) if baseline is None else (Path(artifact), Path(baseline))
     samples = (pick(PreprocessingFlags, flags), flags["tokenizer"])
-    settings = _settings(**{name: flags[name] for name in ("percentile", "seconds", "batch", "threads", "runtime")})
+    named = ("percentile", "seconds", "batch", "threads", "runtime", "device")
+    settings = _settings(**{name: flags[name] for name in named})
     measured = _measure(files, settings, None if data is None else Path(data), samples)
     click.echo(json.dumps(as_document(measured), indent=2) if as_json else text(measured))
     return Status.DONE
@@ -114,18 +116,31 @@ def _measure(files: tuple[Path, ...], settings: dict[str, Any], split: Path | No
     recipe = _preprocessing(samples[0])
     try:
         names = " and ".join(path.name for path in files)
-        scores = [] if split is None else _accuracies(files, split, (recipe, *samples), settings["runtime"])
+        scores = (
+            []
+            if split is None
+            else _accuracies(files, split, (recipe, *samples), (settings["runtime"], settings["device"]))
+        )
         tell(f"timing {names}")
         timing = remeasure(files[0], files[1] if len(files) > 1 else None, TimingSettings(**settings))
         return Measured(timing, *scores)
-    except (errors.ModelFileError, errors.DataError, errors.TimingSettingsError, errors.RuntimeMissingError) as exc:
+    except (
+        errors.ModelFileError,
+        errors.DataError,
+        errors.TimingSettingsError,
+        errors.RuntimeMissingError,
+        errors.DeviceMissingError,
+    ) as exc:
         raise InputError(str(exc)) from exc
     except errors.DeployError as exc:
         raise CommandError(str(exc)) from exc
 
 
 def _accuracies(
-    files: tuple[Path, ...], split: Path, how: tuple[Preprocessing | None, PreprocessingFlags, str | None], runtime: str
+    files: tuple[Path, ...],
+    split: Path,
+    how: tuple[Preprocessing | None, PreprocessingFlags, str | None],
+    where: tuple[str, str],
 ) -> tuple[Accuracy, ...]:
     from service.cli.accuracy import Question, score
     from service.data import Columns
@@ -133,7 +148,8 @@ def _accuracies(
     tell(f"computing the accuracy on {split.name}")
     recipe, flags, tokenizer = how
     columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
-    return score(Question(files, split, recipe, runtime, columns, Path(tokenizer) if tokenizer else None))
+    runtime, device = where
+    return score(Question(files, split, recipe, runtime, columns, Path(tokenizer) if tokenizer else None, device))
 
 
 def as_document(measured: Measured) -> dict[str, Any]:
@@ -149,7 +165,7 @@ def as_document(measured: Measured) -> dict[str, Any]:
         "batch": settings.batch,
         "threads": settings.threads,
         "runtime": f"{timing.runtime.name} {timing.runtime.version}",
-        "device": timing.device.model,
+        "device": timing.device.title,
         "warnings": list(_warnings(measured)),
     }
 
@@ -185,7 +201,7 @@ def text(measured: Measured) -> str:
 def _heading(timing: Measurement) -> str:
     threads = f"{timing.settings.threads} thread{'s' if timing.settings.threads > 1 else ''}"
     runtime = f"{timing.runtime.name} {timing.runtime.version}"
-    return f"{timing.file} on {timing.device.model}, {runtime}, batch {timing.settings.batch}, {threads}"
+    return f"{timing.file} on {timing.device.title}, {runtime}, batch {timing.settings.batch}, {threads}"
 
 
 def _columns(measured: Measured) -> Iterator[str]:

@@ -129,8 +129,8 @@ def target_options(command: F) -> F:
         click.option("--batch", type=whole(1, 4096), help="Samples per inference. Default 1."),
         click.option("--threads", type=whole(1, 256), help="Threads per inference. Default 1."),
         click.option("--precision", type=click.Choice(PRECISIONS), help="Number format. Default fp32."),
-        click.option("--runtime", help="Default onnxruntime."),
-        click.option("--target", help="Device to be fast on. Default local/cpu."),
+        click.option("--runtime", help="onnxruntime (default), openvino, onnxruntime-tensorrt or tensorrt."),
+        click.option("--target", metavar="local/cpu|local/cuda:N", help="Device to be fast on. Default local/cpu."),
     ):
         command = decorate(command)
     return command

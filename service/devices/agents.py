@@ -53,10 +53,12 @@ class Agent:
         return self.last_seen is not None and now() - self.last_seen < OFFLINE_AFTER
 
     @property
-    def runtimes(self) -> dict[str, str]:
-        """Returns the versions of the runtimes that it has, by name."""
+    def runtimes(self) -> dict[tuple[str, str], str]:
+        """Returns the versions of the runtimes that it has, by name and device of its machine."""
         found = (self.device or {}).get("runtimes", [])
-        return {str(one.get("name", "")): str(one.get("version", "")) for one in found}
+        return {
+            (str(one.get("name", "")), str(one.get("device") or "cpu")): str(one.get("version", "")) for one in found
+        }
 
 
 @final

@@ -19,6 +19,7 @@ from deploy.evaluate import Accuracy
 from deploy.layers import Layer, summarise_network
 from deploy.measure.report import Measurement, Ratio
 from service.inputs import Model, Samples
+from service.programs import version_of
 from service.quality import Goal, divergence_unit
 from service.report.figures import describe_figure, describe_inputs, describe_quality, describe_tuning
 from service.report.schema import (
@@ -142,7 +143,7 @@ def assemble(facts: Facts) -> Report:
         seed=spec.seed,
         seconds=facts.seconds,
         phase_seconds=facts.phase_seconds,
-        versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        versions={"python": platform.python_version(), **{name: version_of(name) for name in VERSIONED}},
         measure_command=_measure_command(spec),
         artifacts=tuple(_artifact(path) for path in (facts.baseline.artifact.path, facts.order.out / "model.onnx")),
     )
@@ -167,7 +168,7 @@ def _budget(facts: Facts, before: Measurement) -> BudgetReport:
 def _machine(facts: Facts, timed: Measurement) -> MachineReport:
     return MachineReport(
         device=facts.spec.target.device,
-        description=f"{timed.device.model}, {timed.device.cores} cores, {timed.device.system}",
+        description=f"{timed.device.title}, {timed.device.cores} cores, {timed.device.system}",
         runtime=timed.runtime.name,
         runtime_version=timed.runtime.version,
         threads=facts.spec.target.threads,
@@ -314,7 +315,8 @@ def _data(facts: Facts) -> DataReport:
 def _measure_command(spec: JobSpec) -> str:
     options = f"--batch {spec.budget.batch} --threads {spec.target.threads} --percentile {spec.budget.percentile:g}"
     runtime = "" if spec.target.runtime == "onnxruntime" else f" --runtime {spec.target.runtime}"
-    return f"shoal measure model.onnx --baseline baseline.onnx {options}{runtime}"
+    device = "" if spec.target.local_device == "cpu" else f" --device {spec.target.local_device}"
+    return f"shoal measure model.onnx --baseline baseline.onnx {options}{runtime}{device}"
 
 
 def _artifact(path: Path) -> ArtifactReport:

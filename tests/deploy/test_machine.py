@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
+import pytest
+
+from deploy.errors import DeviceMissingError
 from deploy.machine import describe_device, read_clock_state, usable_cores
+from tests.deploy.gpus import SERVER
 
 
 def test_the_device_is_described() -> None:
@@ -32,3 +37,17 @@ def test_the_clock_state_advances() -> None:
     for name in ("steal_seconds", "waited_seconds"):
         early, late = getattr(before, name), getattr(after, name)
         assert (early is None and late is None) or late >= early >= 0
+
+
+def test_times_on_a_gpu_are_kept_apart_from_those_of_its_processor() -> None:
+    processor = describe_device()
+    both = replace(processor, gpu=SERVER)
+    assert both.fingerprint.startswith(processor.fingerprint)
+    assert SERVER.fingerprint in both.fingerprint
+    assert both.title == f"NVIDIA L4 in {processor.model}"
+
+
+@pytest.mark.parametrize("ask", [describe_device, read_clock_state])
+def test_a_device_that_is_not_here_is_refused(ask: object) -> None:
+    with pytest.raises(DeviceMissingError, match="there are: cpu"):
+        ask("cuda:99")  # type: ignore[operator]

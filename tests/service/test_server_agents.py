@@ -259,7 +259,7 @@ async def test_a_cancelled_job_calls_its_work_off(settings: ServerSettings, tmp_
 @pytest.mark.parametrize(
     ("device", "runtime", "message"),
     [
-        ("agent/nobody", "onnxruntime", "there is no device 'agent/nobody'; there are: local/cpu, agent/edge"),
+        ("agent/nobody", "onnxruntime", "no agent is called 'nobody'; known are: agent/edge"),
         ("agent/edge", "onnxruntime", "agent/edge was never heard of"),
     ],
 )
@@ -284,7 +284,7 @@ async def test_a_runtime_that_the_device_lacks_is_refused_at_once(settings: Serv
         )
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await start(stub, runtime="openvino")
-    assert "agent/edge does not have 'openvino'; it has: onnxruntime" in str(refused.value.details())
+    assert "agent/edge has no openvino on cpu; it has: onnxruntime on cpu" in str(refused.value.details())
 
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),), (("authorization", "Basic abc"),)])

@@ -98,6 +98,7 @@ async def test_only_spec_and_display_name_are_read(stub: ModelOptimizerStub) -> 
         ({"model": {"pt2_artifact": "artifacts/unknown"}}, "spec.model.pt2_artifact"),
         ({"model": {"named": {"architecture": "os:system"}}}, "spec.model.named.architecture"),
         ({"target": {"device": "edge/42"}}, "spec.target.device"),
+        ({"target": {"device": "local/cuda:0", "runtime": "openvino"}}, "spec.target"),
         ({"target": {"precision": 4}}, "spec.target.precision"),
         ({"target": {"precision": 99}}, "spec.target.precision"),
         ({"strategy": {"name": "magic"}}, "spec.strategy.name"),
@@ -126,6 +127,17 @@ async def test_a_bad_field_is_named(stub: ModelOptimizerStub, change: dict[str, 
     assert refused.info.reason == "INVALID_REQUEST"
     assert list(refused.fields) == [field]
     assert len(refused.fields[field]) > 8
+    assert not (await jobs_of(stub)).optimization_jobs
+
+
+async def test_a_device_that_the_server_has_not_is_refused_when_the_job_is_created(stub: ModelOptimizerStub) -> None:
+    request = await job_request(stub)
+    request.optimization_job.spec.target.device = "local/cuda:99"
+    refused = await refusal(stub.CreateOptimizationJob(request))
+
+    assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.info.reason == "DEVICE_MISSING"
+    assert "it has: local/cpu" in refused.message
     assert not (await jobs_of(stub)).optimization_jobs
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shoal/v1/device.proto\x12\x08shoal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.shoal.v1.Device.State\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\r\n\x05\x63ores\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12)\n\x08runtimes\x18\x07 \x03(\x0b\x32\x17.shoal.v1.DeviceRuntime\x12-\n\tlast_seen\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06health\x18\t \x01(\x0b\x32\x16.shoal.v1.DeviceHealth\x12\x15\n\ragent_version\x18\n \x01(\t\x12\x0f\n\x07waiting\x18\x0b \x01(\x05\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x0e\n\nSTATE_BUSY\x10\x02\x12\x11\n\rSTATE_OFFLINE\x10\x03\".\n\rDeviceRuntime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xc8\x01\n\x0c\x44\x65viceHealth\x12 \n\x13temperature_celsius\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16\x61vailable_memory_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\npower_mode\x18\x04 \x01(\tB\x16\n\x14_temperature_celsiusB\x0f\n\r_load_averageB\x19\n\x17_available_memory_bytesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shoal/v1/device.proto\x12\x08shoal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.shoal.v1.Device.State\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\r\n\x05\x63ores\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12)\n\x08runtimes\x18\x07 \x03(\x0b\x32\x17.shoal.v1.DeviceRuntime\x12-\n\tlast_seen\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06health\x18\t \x01(\x0b\x32\x16.shoal.v1.DeviceHealth\x12\x15\n\ragent_version\x18\n \x01(\t\x12\x0f\n\x07waiting\x18\x0b \x01(\x05\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x0e\n\nSTATE_BUSY\x10\x02\x12\x11\n\rSTATE_OFFLINE\x10\x03\">\n\rDeviceRuntime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"\xc8\x01\n\x0c\x44\x65viceHealth\x12 \n\x13temperature_celsius\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16\x61vailable_memory_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\npower_mode\x18\x04 \x01(\tB\x16\n\x14_temperature_celsiusB\x0f\n\r_load_averageB\x19\n\x17_available_memory_bytesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICE_STATE']._serialized_start=382
   _globals['_DEVICE_STATE']._serialized_end=463
   _globals['_DEVICERUNTIME']._serialized_start=465
-  _globals['_DEVICERUNTIME']._serialized_end=511
-  _globals['_DEVICEHEALTH']._serialized_start=514
-  _globals['_DEVICEHEALTH']._serialized_end=714
+  _globals['_DEVICERUNTIME']._serialized_end=527
+  _globals['_DEVICEHEALTH']._serialized_start=530
+  _globals['_DEVICEHEALTH']._serialized_end=730
 # @@protoc_insertion_point(module_scope)

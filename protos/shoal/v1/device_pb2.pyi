@@ -65,7 +65,7 @@ class Device(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What a job puts into Target.device: `local/cpu`, `agent/{name}`."""
+    """What a job puts into Target.device: `local/cpu`, `local/cuda:N`, `agent/{name}`."""
     state: Global___Device.State.ValueType
     """Whether it can take work."""
     description: _builtins.str
@@ -123,19 +123,25 @@ class DeviceRuntime(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Registry name, e.g. `onnxruntime`."""
     version: _builtins.str
     """The library's version."""
+    device: _builtins.str
+    """The device of the machine that it runs on, `cpu` or `cuda:N`; empty for `cpu`. Jobs name a GPU of an agent's machine
+    `agent/{name}/cuda:N`.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
+        device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

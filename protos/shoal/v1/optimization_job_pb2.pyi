@@ -459,9 +459,13 @@ class Target(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """A name from ListDevices: `local/cpu`, or `agent/{name}` for a machine that an agent speaks for. Default `local/cpu`."""
+    """A name from ListDevices: `local/cpu`, `local/cuda:N` for a GPU of the server, or `agent/{name}` for a machine that an
+    agent speaks for, `agent/{name}/cuda:N` for a GPU of that. Default `local/cpu`.
+    """
     runtime: _builtins.str
-    """`onnxruntime`. Default `onnxruntime`."""
+    """`onnxruntime` (on processors and GPUs), `openvino` (on processors), `onnxruntime-tensorrt` or `tensorrt` (on GPUs).
+    Default `onnxruntime`.
+    """
     precision: Global___Precision.ValueType
     """Default fp32."""
     threads: _builtins.int

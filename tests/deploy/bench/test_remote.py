@@ -44,7 +44,7 @@ def wire(tmp_path: Path) -> Wire:
 
 @pytest.fixture
 def far(wire: Wire, tmp_path: Path) -> RemoteBench:
-    return RemoteBench("onnxruntime", wire, tmp_path / "scratch")
+    return RemoteBench("onnxruntime", "cpu", wire, tmp_path / "scratch")
 
 
 def batches(*sizes: int) -> list[tuple[np.ndarray, ...]]:
@@ -100,7 +100,7 @@ def test_errors_come_back_as_what_they_were(far: RemoteBench, artifact: Artifact
     with pytest.raises(DataError, match="wants shape"):
         list(far.run(artifact.path, [(np.zeros((1, 2), np.float32),)]))
     with pytest.raises(RuntimeMissingError, match="no-such"):
-        RemoteBench("no-such", far._ask, tmp_path).facts()
+        RemoteBench("no-such", "cpu", far._ask, tmp_path).facts()
 
 
 @pytest.mark.parametrize(

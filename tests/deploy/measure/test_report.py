@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from deploy.errors import MeasureError, TimingSettingsError
+from deploy.gpu import GpuState
+from deploy.jetson import JetsonState
 from deploy.machine import ClockState, Device
 from deploy.measure.distribution import describe_times, thin
 from deploy.measure.report import Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
@@ -132,6 +134,28 @@ def test_too_few_runs_for_a_tail_are_told() -> None:
 def test_conditions_that_spoil_a_measurement_are_told(conditions: Conditions, message: str) -> None:
     (warning,) = judge_conditions(conditions, DEVICE)
     assert message in warning
+
+
+BUSY_GPU = replace(QUIET, gpu=GpuState(sm_mhz=900.0, throttled=("software power cap",)))
+JETSON = replace(QUIET, jetson=JetsonState("MAXN", 918.0, clocks_fixed=True))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (QUIET, BUSY_GPU, "the GPU's clock was held down: software power cap"),
+        (JETSON, replace(JETSON, jetson=JetsonState("MAXN", 918.0, clocks_fixed=False)), "was not fixed"),
+        (JETSON, replace(JETSON, jetson=JetsonState("15W", 918.0, clocks_fixed=True)), "changed from MAXN to 15W"),
+    ],
+)
+def test_a_gpu_that_is_not_at_its_best_is_told(before: ClockState, after: ClockState, message: str) -> None:
+    (warning,) = judge_conditions(replace(CONDITIONS, before=before, after=after), DEVICE)
+    assert message in warning
+
+
+def test_a_gpu_whose_clock_rose_from_idle_is_no_reason_to_doubt() -> None:
+    idle, working = (replace(QUIET, gpu=GpuState(sm_mhz=mhz)) for mhz in (210.0, 1980.0))
+    assert judge_conditions(replace(CONDITIONS, before=idle, after=working), DEVICE) == []
 
 
 def test_a_quiet_or_silent_machine_gives_no_warning() -> None:

@@ -20,6 +20,8 @@ from deploy.measure.settings import TimingSettings
         ("timeout_seconds", 0.0),
         ("seed", -1),
         ("percentile", "p51"),
+        ("device", "cuda"),
+        ("device", "local/cpu"),
         ("min_seconds", float("nan")),
     ],
 )

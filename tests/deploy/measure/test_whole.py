@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
@@ -12,11 +14,15 @@ from torch import nn
 
 from deploy.artifact import Artifact
 from deploy.errors import DataError, MeasureCancelledError, MeasureError, ModelFileError, RuntimeMissingError
+from deploy.gpu import GpuState
+from deploy.jetson import JetsonState
+from deploy.machine import describe_device, read_clock_state, read_device
 from deploy.measure.process import time_in_fresh_process
 from deploy.measure.report import compare
 from deploy.measure.settings import MIN_ROUNDS, TimingSettings
-from deploy.measure.whole import measure
+from deploy.measure.whole import _state, measure
 from deploy.remeasure import remeasure
+from tests.deploy.gpus import SERVER
 from tests.deploy.networks import Spec, write_direct
 
 QUICK = TimingSettings(min_seconds=0.1, max_seconds=2.0, min_samples=20, warmup_seconds=0.1, block_seconds=0.002)
@@ -213,6 +219,17 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return status.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_what_is_known_of_a_gpu_comes_through_the_process_boundary() -> None:
+    device = replace(describe_device(), gpu=SERVER)
+    state = replace(
+        read_clock_state(),
+        gpu=GpuState(1980.0, throttled=("software power cap",)),
+        jetson=JetsonState("MAXN", None, None),
+    )
+    assert read_device(json.loads(json.dumps(asdict(device)))) == device
+    assert _state(json.loads(json.dumps(asdict(state)))) == state
 
 
 def test_a_timing_process_that_cannot_start_says_why(

@@ -10,19 +10,31 @@ import pytest
 import torch
 
 from deploy.artifact import Artifact
+from deploy.devices import RUNTIME_DEVICES
 from deploy.errors import DataError, ModelFileError, RuntimeMissingError
 from deploy.runtimes import RUNTIMES, SessionSettings, find_runtime
 
 
 def test_the_registry_names_every_runtime_by_its_own_name() -> None:
     assert RUNTIMES
-    assert all(name == runtime.name for name, runtime in RUNTIMES.items())
+    assert all(name == runtime.name and kind in runtime.devices for (name, kind), runtime in RUNTIMES.items())
 
 
-@pytest.mark.parametrize(("name", "reason"), [("tensorrt", "NVIDIA"), ("abacus", "no runtime of that name")])
-def test_a_runtime_that_cannot_be_had_is_told_with_the_choice(name: str, reason: str) -> None:
-    with pytest.raises(RuntimeMissingError, match=rf"runtime '{name}' .*{reason}.*onnxruntime"):
-        find_runtime(name)
+def test_the_table_of_devices_says_what_the_registry_holds() -> None:
+    assert set(RUNTIMES) == {(name, kind) for name, kinds in RUNTIME_DEVICES.items() for kind in kinds}
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "reason"),
+    [
+        ("tensorrt", "cpu", r"'cpu': it runs on cuda; choose onnxruntime, openvino$"),
+        ("openvino", "cuda:1", r"'cuda:1': it runs on cpu; choose onnxruntime, onnxruntime-tensorrt, tensorrt$"),
+        ("abacus", "cpu", "no runtime of that name"),
+    ],
+)
+def test_a_runtime_that_cannot_be_had_is_told_with_the_choice(name: str, device: str, reason: str) -> None:
+    with pytest.raises(RuntimeMissingError, match=rf"runtime '{name}' .*{reason}"):
+        find_runtime(name, device)
 
 
 def test_a_missing_library_names_the_extra() -> None:

@@ -16,6 +16,7 @@ COMMANDS = (
     "agents",
     "analyze",
     "devices",
+    "health",
     "jobs",
     "latency-table",
     "measure",

@@ -61,6 +61,8 @@ def test_what_cannot_be_measured_exits_with_2_and_one_line(
         ((broken,), "broken.onnx"),
         ((classifier, "--percentile", "42"), "choose one of 50, 90, 95, 99"),
         ((classifier, "--runtime", "abacus"), "runtime 'abacus' cannot be used"),
+        ((classifier, "--runtime", "tensorrt"), "'tensorrt' cannot be used on 'cpu': it runs on cuda"),
+        ((classifier, "--device", "gpu"), "no device is called 'gpu'"),
         ((classifier, "--data", tmp_path / "nowhere"), "nowhere does not exist"),
         ((classifier, "--data", broken, "--mean", "0.5"), "mean has 1 values and std has 0"),
     ):

@@ -67,5 +67,5 @@ def test_an_agent_that_was_heard_of_is_online(store: AgentStore) -> None:
     assert not store.get("edge").online
     runtimes = [{"name": "onnxruntime", "version": "1.31"}]
     assert store.register("edge", "session-one", {"runtimes": runtimes}).online
-    assert store.get("edge").runtimes == {"onnxruntime": "1.31"}
+    assert store.get("edge").runtimes == {("onnxruntime", "cpu"): "1.31"}
     assert store.get("edge").session == "session-one"

@@ -1,0 +1,172 @@
+"""What is known about an engine, kept in a JSON file beside it and sealed, so that only our own engines are loaded.
+
+An engine file is executable code: whoever wrote it runs it in the process that loads it. So an engine is loaded only if
+its metadata carries a seal (HMAC-SHA256) made with a key that never leaves this machine and user, and if its own bytes
+are those that the metadata names. What fits is another question, answered by `check_engine`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deploy.engines.place import read_key, write_atomically
+from deploy.engines.settings import Batches
+from deploy.engines.versions import parse_version
+from deploy.errors import EngineMisfitError
+from deploy.gpu import Gpu
+
+SUFFIX = ".json"
+"""Metadata of `x.engine` is in `x.engine.json`."""
+
+_FORMAT = 1
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineMetadata:
+    """What an engine was built from, by what, for what.
+
+    Attributes:
+        tensorrt: Version of TensorRT that built it, and the only one that runs it.
+        cuda: CUDA version that the driver supported.
+        driver: Version of the driver; None where it was not told.
+        gpu: The GPU's name.
+        compute_capability: The GPU's.
+        shares_memory: Whether the GPU uses the processor's memory.
+        batches: Smallest, best and largest batch.
+        workspace_bytes: Scratch memory that kernels were allowed.
+        optimization_level: Of the builder.
+        onnx_sha256: Of the file that it was built from, with its external weights.
+        engine_sha256: Of the engine's bytes. Two builds of one file differ, so this names the one that was measured.
+    """
+
+    tensorrt: str
+    cuda: str
+    driver: str | None
+    gpu: str
+    compute_capability: str
+    shares_memory: bool
+    batches: Batches
+    workspace_bytes: int
+    optimization_level: int
+    onnx_sha256: str
+    engine_sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return {"format": _FORMAT, **asdict(self)}
+
+
+def metadata_path(engine: Path) -> Path:
+    """Returns where an engine's metadata lies."""
+    return engine.with_name(engine.name + SUFFIX)
+
+
+def write_metadata(engine: Path, metadata: EngineMetadata, folder: Path) -> None:
+    """Writes the metadata beside the engine, sealed.
+
+    Args:
+        engine: The engine's file.
+        metadata: What to write.
+        folder: Where the key is, see `deploy.engines.place`.
+    """
+    values = metadata.as_dict()
+    text = json.dumps({"engine": values, "seal": _seal(values, read_key(folder))}, indent=2)
+    write_atomically(metadata_path(engine), text.encode())
+
+
+def read_engine(engine: Path, folder: Path) -> tuple[bytes, EngineMetadata]:
+    """Returns an engine's bytes and metadata, if both are as Shoal wrote them here.
+
+    Args:
+        engine: The engine's file.
+        folder: Where the key is, see `deploy.engines.place`.
+
+    Raises:
+        EngineMisfitError: If there is no metadata, or it was not sealed on this machine, or the bytes are others.
+    """
+    metadata = read_metadata(engine, folder)
+    try:
+        content = engine.read_bytes()
+    except OSError as exc:
+        msg = f"cannot read the engine '{engine.name}': {exc.strerror}"
+        raise EngineMisfitError(msg) from exc
+    found = hashlib.sha256(content).hexdigest()
+    if found != metadata.engine_sha256:
+        msg = (
+            f"'{engine.name}' has SHA-256 {found[:12]}..., and its metadata says {metadata.engine_sha256[:12]}...: "
+            f"it was changed or damaged, and is not loaded; build it anew from the ONNX file"
+        )
+        raise EngineMisfitError(msg)
+    return content, metadata
+
+
+def read_metadata(engine: Path, folder: Path) -> EngineMetadata:
+    """Returns an engine's metadata, if Shoal wrote it here.
+
+    Raises:
+        EngineMisfitError: If there is none, it cannot be read, or it was not sealed on this machine.
+    """
+    path = metadata_path(engine)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES)
+        both = json.loads(text)
+        values, seal = both["engine"], both["seal"]
+        metadata = _parse(values)
+    except OSError as exc:
+        msg = f"'{engine.name}' has no '{path.name}' beside it, so nobody knows who built it; it is not loaded"
+        raise EngineMisfitError(msg) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        msg = f"'{path.name}' is no metadata of an engine, or of another version of Shoal; build the engine anew"
+        raise EngineMisfitError(msg) from exc
+    if not isinstance(seal, str) or not hmac.compare_digest(seal.encode(), _seal(values, read_key(folder)).encode()):
+        msg = (
+            f"'{engine.name}' was not built by Shoal on this machine, and engines are programs: it is not loaded; "
+            f"build it here from the ONNX file"
+        )
+        raise EngineMisfitError(msg)
+    return metadata
+
+
+def check_engine(metadata: EngineMetadata, gpu: Gpu, tensorrt: str) -> None:
+    """Makes sure that an engine runs on a device.
+
+    Args:
+        metadata: The engine's.
+        gpu: What is to run it.
+        tensorrt: The version of TensorRT that is to run it.
+
+    Raises:
+        EngineMisfitError: It does not; every reason is named.
+    """
+    wrong = []
+    if metadata.tensorrt != tensorrt:
+        wrong.append(f"built by TensorRT {metadata.tensorrt}, here is {tensorrt}")
+    if metadata.compute_capability != gpu.compute_capability:
+        wrong.append(f"built for compute capability {metadata.compute_capability}, here is {gpu.compute_capability}")
+    if metadata.gpu != gpu.name:
+        wrong.append(f"built for '{metadata.gpu}', here is '{gpu.name}'")
+    if parse_version(gpu.cuda) < parse_version(metadata.cuda):
+        wrong.append(f"built under CUDA {metadata.cuda}, the driver here supports {gpu.cuda}")
+    if wrong:
+        msg = f"the engine does not fit 'cuda:{gpu.index}': {'; '.join(wrong)}; build it there from the ONNX file"
+        raise EngineMisfitError(msg)
+
+
+def _parse(values: Any) -> EngineMetadata:
+    if values["format"] != _FORMAT:
+        raise ValueError
+    wanted = {field.name for field in fields(EngineMetadata)}
+    given = {name: values[name] for name in wanted}
+    return EngineMetadata(**{**given, "batches": Batches(**values["batches"])})
+
+
+def _seal(values: Any, key: bytes) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
