@@ -40,6 +40,11 @@ class Device:
         """Returns what must be equal for two times to be comparable."""
         return f"{self.model}|{self.architecture}|{self.cores}"
 
+    @property
+    def summary(self) -> str:
+        """Returns the machine in a few words, as reports call it."""
+        return f"{self.model}, {self.cores} cores, {self.system}"
+
 
 @dataclass(frozen=True)
 class ClockState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.errors import RuntimeMissingError
-from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings
+from deploy.runtimes.base import LayerTime, Runtime, RuntimeInfo, Session, SessionSettings
 from deploy.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
 from deploy.runtimes.openvino_cpu import OpenVinoCpu
 
@@ -14,7 +14,16 @@ UNSUPPORTED: dict[str, str] = {
 }
 """Runtimes that users ask for and that cannot be had in this version, with the reason."""
 
-__all__ = ["RUNTIMES", "UNSUPPORTED", "Runtime", "RuntimeInfo", "Session", "SessionSettings", "find_runtime"]
+__all__ = [
+    "RUNTIMES",
+    "UNSUPPORTED",
+    "LayerTime",
+    "Runtime",
+    "RuntimeInfo",
+    "Session",
+    "SessionSettings",
+    "find_runtime",
+]
 
 
 def find_runtime(name: str) -> Runtime:

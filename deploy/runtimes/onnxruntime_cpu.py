@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from deploy.errors import DataError, ModelFileError, RuntimeMissingError
-from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings, check_feed, first_line
+from deploy.runtimes.base import (
+    WARM_UP_RUNS,
+    LayerTime,
+    Runtime,
+    RuntimeInfo,
+    Session,
+    SessionSettings,
+    check_feed,
+    first_line,
+)
 from deploy.tensors import Array, TensorInfo
 
 _DTYPES = {
@@ -55,6 +64,23 @@ class OnnxRuntimeCpu(Runtime):
             options.optimized_model_filepath = str(optimised)
             _start(library, path, options)
             return write_edge_model(optimised, to, batch)
+
+    def profile(
+        self, path: Path, settings: SessionSettings, inputs: Sequence[Array], runs: int
+    ) -> tuple[LayerTime, ...] | None:
+        """Returns what each operator takes, from the trace that ONNX Runtime writes of a session."""
+        from deploy.runtimes.onnxruntime_profile import read_trace
+
+        library = self._library()
+        options = _options(library, settings)
+        with TemporaryDirectory() as folder:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            native = _start(library, path, options)
+            session = _OnnxRuntimeSession(native, settings, str(library.__version__))
+            for _ in range(WARM_UP_RUNS + runs):
+                session.run(inputs)
+            return read_trace(Path(native.end_profiling()), WARM_UP_RUNS)
 
     def _library(self) -> ModuleType:
         try:

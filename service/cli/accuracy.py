@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compressors.graph import TensorSpec
-from deploy.evaluate import evaluate
+from deploy.evaluate import EvaluationSettings, evaluate
 from deploy.modelfile import open_model
 from deploy.runtimes import SessionSettings, find_runtime
 from service.cli.errors import InputError
@@ -60,7 +60,8 @@ def score(question: Question) -> tuple[Accuracy, ...]:
             samples = open_split(question.split, "FORMAT_UNSPECIFIED", recipe, Path(work), columns=question.columns)
             if not samples.labelled:
                 raise InputError(f"--data {question.split} has samples without labels; accuracy needs a label for each")
-            return tuple(evaluate(path, samples.numpy_batches(64)) for path in question.files)
+            settings = EvaluationSettings(question.runtime)
+            return tuple(evaluate(path, samples.numpy_batches(64), settings) for path in question.files)
     except DataError as exc:
         raise InputError(str(exc)) from exc
 

@@ -20,6 +20,7 @@ from service.cli.measure import measure
 from service.cli.optimize import optimize
 from service.cli.serve import serve
 from service.cli.strategies import strategies
+from service.cli.verify import verify
 from service.cli.version import installed_version, version
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def shoal() -> None:
     """
 
 
-for _command in (optimize, analyze, measure, jobs, serve, strategies, latency_table, version):
+for _command in (optimize, analyze, measure, verify, jobs, serve, strategies, latency_table, version):
     shoal.add_command(_command)
 
 
