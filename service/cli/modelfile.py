@@ -36,6 +36,8 @@ _TOKENIZERS: Final = (
     "tokenizer.model",
 )
 """Files that make token ids of texts; they are sent along with a folder."""
+_CARD: Final = "README.md"
+"""The model card, which states the licence; it is sent along with a folder too."""
 _PICKLES: Final = (".bin", ".pth", ".pt")
 
 
@@ -111,6 +113,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
         if (
             file.suffix in _DATA
             or file.name in _TOKENIZERS
+            or file == folder / _CARD
             or (file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors")))
         ):
             yield file

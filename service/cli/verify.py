@@ -164,7 +164,7 @@ def text(checks: Sequence[Check]) -> str:
 
 
 def _line(check: Check) -> str:
-    words = " ".join(filter(None, (check.subject, check.message)))
+    words = " ".join(filter(None, (check.subject if check.subject != check.name else "", check.message)))
     if check.status == "failed" and (check.got or check.wanted):
         words += f": got {check.got or 'nothing'}, wanted {check.wanted or 'nothing'}"
     line = f"{_SIGNS[check.status]:<6}  {check.name:<8}  {words}".rstrip()

@@ -36,7 +36,7 @@ def test_a_met_budget_exits_with_0_and_leaves_the_files(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("It is within the budget.")
     (out,) = (tmp_path / "shoal-out").iterdir()
-    assert {path.name for path in out.iterdir()} == {*FILES, "report.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == {*FILES, "report.json", "report.html", "manifest.json"}
     assert (out / "model.onnx").read_bytes() == FILES["model.onnx"]
     command = done.stdout.rstrip().splitlines()[-1]
     assert command.split()[:3] == ["shoal", "measure", f"shoal-out/{out.name}/model.onnx"]
