@@ -100,7 +100,7 @@ def _latency(folder: Path, found: Verified, report: Report, seconds: float | Non
     from service.delivery.reportchecks import check_latency
 
     assert found.manifest is not None
-    span = {} if seconds is None else {"min_seconds": seconds, "max_seconds": seconds}
+    span: dict[str, Any] = {} if seconds is None else {"min_seconds": seconds, "max_seconds": seconds}
     same = report.baseline.sha256 == report.result.sha256
     tell("timing the model" if same else "timing the model and the original")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from compressors.graph import Graph, TensorSpec
 from compressors.tasks import judged_output
@@ -38,7 +39,7 @@ from service.report.schema import LatencyReport, NetworkReport, Report
 
 _MODEL = "model.onnx"
 _CLASSES = ("classification", "multi_label")
-_COLOURS = {1: "L", 3: "RGB"}
+_COLOURS: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 
 
 def deliver(facts: Facts, report: Report) -> None:
@@ -148,7 +149,7 @@ def describe_preprocessing(recipe: ResolvedPreprocessing | TokenRecipe, graph: G
     return ImagePreprocessing(
         kind="noised_image" if noised else "image",
         input=graph.inputs[0].name,
-        color=_COLOURS.get(recipe.channels),  # type: ignore[arg-type]
+        color=_COLOURS.get(recipe.channels),
         size=recipe.size,
         resize=recipe.resized,
         keep_proportions=not recipe.squash,

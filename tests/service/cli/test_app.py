@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.cli.command import shoal, shoal_here
 
-COMMANDS = ("analyze", "jobs", "latency-table", "measure", "optimize", "serve", "strategies", "version")
+COMMANDS = ("analyze", "jobs", "latency-table", "measure", "optimize", "serve", "strategies", "verify", "version")
 
 
 def test_help_lists_the_commands() -> None:
