@@ -11,7 +11,7 @@ from compressors.tasks import judged_output
 from deploy.modelfile import open_model, weight_files
 from deploy.tensors import TensorInfo
 from service.artifacts import file_digest
-from service.data import Split, TokenRecipe
+from service.data import TokenRecipe
 from service.data.preprocessing import ResolvedPreprocessing
 from service.data.tokens import role_of
 from service.delivery import runners
@@ -109,7 +109,7 @@ def _model(facts: Facts, report: Report, stated: tuple[str, ...] | None) -> Mode
         inputs=tuple(_tensor(info, graph.inputs) for info in artifact.inputs),
         outputs=tuple(_tensor(info, ()) for info in artifact.outputs),
         class_output=None if output is None else output.name,
-        labels=None if output is None else choose_labels(facts.samples.parts.fit, stated, output.shape[0]),
+        labels=None if output is None else choose_labels(facts.samples.parts.fit.classes, stated, output.shape[0]),
     )
 
 
@@ -119,9 +119,11 @@ def class_output(graph: Graph) -> TensorSpec | None:
     return output if len(output.shape) == 1 else None
 
 
-def choose_labels(samples: Split, stated: tuple[str, ...] | None, classes: int) -> tuple[str, ...] | None:
-    """Returns the names of the classes: the data's, which accuracies were counted by, else the model's own."""
-    for names in (samples.classes, stated):
+def choose_labels(
+    named: tuple[str, ...] | None, stated: tuple[str, ...] | None, classes: int
+) -> tuple[str, ...] | None:
+    """Returns the names of so many classes: the data's, which accuracies were counted by, else the model's own."""
+    for names in (named, stated):
         if names is not None and len(names) == classes:
             return tuple(name[:1000] for name in names)
     return None
