@@ -1,7 +1,7 @@
 """Reads the trace that ONNX Runtime's profiler writes: what each operator took, run by run.
 
 Operators are named after the node that they come from. Where ONNX Runtime put several nodes into one, the name is that
-of the last one's output; decorations (`_nchwc` for a blocked layout, `_token_7` where a name was taken) are its own.
+of the last one's output; decorations (`_nchwc` for a blocked layout, `_token_7` where a name was taken, `/MatMulAddFusion/`) are its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from deploy.runtimes.base import LayerTime, layer_times
 
 _ENDING = "_kernel_time"
-_DECORATION = re.compile(r"(_nchwc|_token_[0-9]+)+$")
+_DECORATION = re.compile(r"(_nchwc|_token_[0-9]+|/[A-Za-z]+Fusion/?)+$")
 
 
 def read_trace(path: Path, skipped: int) -> tuple[LayerTime, ...]:

@@ -254,6 +254,8 @@ def measure_command(job: job_pb.OptimizationJob, paths: Mapping[str, str]) -> st
 
     words = ["shoal", "measure", paths["model.onnx"], "--baseline", paths["baseline.onnx"]]
     words += ["--batch", str(_batch(job)), "--threads", str(_threads(job)), "--percentile", f"{_percentile(job):g}"]
+    runtime = job.spec.target.runtime
+    words += ["--runtime", runtime] if runtime not in ("", "onnxruntime") else []
     return shlex.join(words)
 
 
