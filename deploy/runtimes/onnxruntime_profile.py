@@ -1,7 +1,8 @@
 """Reads the trace that ONNX Runtime's profiler writes: what each operator took, run by run.
 
 Operators are named after the node that they come from. Where ONNX Runtime put several nodes into one, the name is that
-of the last one's output; decorations (`_nchwc` for a blocked layout, `_token_7` where a name was taken, `/MatMulAddFusion/`) are its own.
+of the last one's output; decorations (`_nchwc` for a blocked layout, `_token_7` where a name was taken, the name of the
+fusion after a slash) are its own.
 """
 
 from __future__ import annotations

@@ -104,8 +104,10 @@ def check_file(manifest: dict[str, Any], name: str) -> str:
 
 def open_onnxruntime(path: Path, threads: int) -> Model:
     """Returns the model as ONNX Runtime runs it, with the options that it was measured with."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:
+        stop("onnxruntime is not installed: pip install onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -117,8 +119,10 @@ def open_onnxruntime(path: Path, threads: int) -> Model:
 
 def open_openvino(path: Path, threads: int) -> Model:
     """Returns the model as OpenVINO runs it on the processor, with the options that it was measured with."""
-    import openvino
-
+    try:
+        import openvino
+    except ImportError:
+        stop("openvino is not installed: pip install openvino")
     config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)}
     config["INFERENCE_PRECISION_HINT"] = "f32"  # Otherwise bfloat16 where the processor has it.
     compiled = openvino.Core().compile_model(str(path), "CPU", config)
@@ -200,7 +204,7 @@ def take_images(paths: Sequence[str], manifest: dict[str, Any]) -> np.ndarray:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 prepared.append(prepare(image, recipe))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             stop(f"{path} cannot be read as an image: {error}")
     return np.stack(prepared)
 

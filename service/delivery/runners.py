@@ -8,7 +8,7 @@ from typing import Final
 FILENAME: Final = "run.py"
 
 PUBLISHED: Final[dict[str, frozenset[str]]] = {
-    "1.0": frozenset({"02d18cfdf4c65610ced956b17bfb12d84528e0dfac48017a83d53948e783e68a"}),
+    "1.0": frozenset({"0e20454cfd1fd5967e98715e45ac9ac33daac25aa59a8002160c8344482487a9"}),
 }
 """SHA-256 of every program that was ever delivered, by the version of the manifests that it came with."""
 

@@ -83,6 +83,13 @@ def test_arrays_that_do_not_fit_are_refused(delivered: Path, tmp_path: Path, con
     assert re.match(f"run.py: .*{message}", done.stderr)
 
 
+def test_a_runtime_that_is_missing_is_named(delivered: Path) -> None:
+    start = START.replace("sys.argv = sys", "sys.modules['onnxruntime'] = None; sys.argv = sys")
+    command = [sys.executable, "-I", "-c", start, str(delivered / "run.py")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "run.py: onnxruntime is not installed: pip install onnxruntime\n")
+
+
 def test_a_model_that_was_changed_is_not_run(folder: Path) -> None:
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
