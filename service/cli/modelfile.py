@@ -85,7 +85,7 @@ def parts(path: Path) -> list[Path]:
     if path.is_dir() and kind_of(path) == "folder":
         return sorted(_of_folder(path))
     if path.is_dir():
-        tokenizer = [path / name for name in (*_TOKENIZERS, "config.json") if (path / name).is_file()]
+        tokenizer = [path / name for name in (*_TOKENIZERS, "config.json", _CARD) if (path / name).is_file()]
         return [*(parts(_only_onnx(path)) or [_only_onnx(path)]), *tokenizer]
     if path.suffix != ".onnx":
         return []

@@ -77,8 +77,11 @@ def verify(folder: str, as_json: bool, **flags: Any) -> int:
 
 def _checks(folder: Path, again: Again) -> tuple[Check, ...]:
     from service.delivery.checks import skipped
-    from service.delivery.verify import verify as verify_folder
 
+    try:
+        from service.delivery.verify import verify as verify_folder
+    except ModuleNotFoundError as exc:
+        raise CommandError(f"checking needs {exc.name}: pip install numpy onnx onnxruntime") from exc
     found = verify_folder(folder)
     asked = {"latency": again.latency, "accuracy": again.data is not None}
     if found.report is None or not found.passed:

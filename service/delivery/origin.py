@@ -57,22 +57,37 @@ def describe_source(order: WorkOrder, sha256: str | None) -> tuple[SourceEntry, 
     if path is not None and asked.folder_artifact is not None:
         stated = of_folder(path)
     elif path is not None and asked.onnx_artifact is not None:
-        stated = of_onnx(_unpacked(path, order.folder / "imported"))
+        stated = of_onnx(path, order.folder / "imported")
     name = asked.named.architecture if asked.named is not None else path.name if path is not None else ""
     source = SourceEntry(kind=_kind(asked), name=name[:_LONGEST], sha256=sha256, licence=stated.licence)
     return source, stated.labels
 
 
-def of_onnx(path: Path) -> Stated:
-    """Returns what the metadata of an ONNX file say."""
+def of_onnx(path: Path, unpacked: Path | None = None) -> Stated:
+    """Returns what the metadata of an ONNX file say and, where it came in an archive, card and config beside it.
+
+    Args:
+        path: The file, or the archive.
+        unpacked: Where the archive was unpacked, if it is one.
+    """
+    found = next(unpacked.rglob("*.onnx"), None) if unpacked is not None and unpacked.is_dir() else None
+    licence = licence_of_metadata(found or path)
+    if found is None:
+        return Stated(licence)
+    beside = _of_files(found.parent)
+    return Stated(licence or beside.licence, beside.labels)
+
+
+def licence_of_metadata(path: Path) -> LicenceEntry | None:
+    """Returns the licence in the metadata of an ONNX file."""
     try:
         model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError):
-        return Stated()
+        return None
     for entry in model.metadata_props:
         if entry.key.lower() in _KEYS and entry.value.strip():
-            return Stated(LicenceEntry(name=_short(entry.value), stated_in="metadata_props of the ONNX file"))
-    return Stated()
+            return LicenceEntry(name=_short(entry.value), stated_in="metadata_props of the ONNX file")
+    return None
 
 
 def of_folder(path: Path) -> Stated:
@@ -137,10 +152,6 @@ def _artifact(asked: ModelSource) -> str | None:
 def _kind(asked: ModelSource) -> Any:
     kinds = {"pt2": asked.pt2_artifact, "onnx": asked.onnx_artifact, "folder": asked.folder_artifact}
     return next((kind for kind, artifact in kinds.items() if artifact is not None), "named")
-
-
-def _unpacked(path: Path, folder: Path) -> Path:
-    return next(folder.rglob("*.onnx"), path) if folder.is_dir() else path
 
 
 def _is_wanted(name: str) -> bool:

@@ -80,12 +80,24 @@ def test_what_cannot_be_checked_exits_with_2(folder: Path, tmp_path: Path, capsy
         assert message in done.stderr
 
 
-def test_it_needs_neither_torch_nor_a_server(folder: Path) -> None:
-    banned = ("torch", "grpc", "sqlalchemy", "compressors", "jinja2", "PIL")
+def without(folder: Path, *banned: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process that cannot import some modules."""
     program = f"import sys; sys.modules.update(dict.fromkeys({banned!r})); from service.cli.app import run; "
-    program += f"sys.exit(run(['verify', {str(folder)!r}, '--latency', '--seconds', '0.1']))"
-    done = subprocess.run(
+    program += f"sys.exit(run({['verify', str(folder), *flags]!r}))"
+    return subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60, env=environment()
     )
+
+
+def test_it_needs_neither_torch_nor_a_server(folder: Path) -> None:
+    banned = ("torch", "grpc", "sqlalchemy", "compressors", "jinja2", "PIL")
+    done = without(folder, *banned, flags=("--latency", "--seconds", "0.1"))
     assert "ok      run       batch 3" in done.stdout, done.stderr
     assert "latency   speed-up" in done.stdout
+
+
+def test_what_it_does_need_is_named(folder: Path) -> None:
+    done = without(folder, "onnx")
+    assert done.returncode == 1
+    assert "failed  model     model.onnx cannot be opened: onnx is not installed" in done.stdout
+    assert without(folder, "numpy").stderr.startswith("shoal: error: checking needs numpy: pip install numpy")

@@ -8,7 +8,10 @@ import onnx
 import pytest
 
 from service.cli import modelfile
-from service.delivery.origin import labels_of_config, licence_of_card, of_folder, of_onnx
+from service.delivery.origin import describe_source, labels_of_config, licence_of_card, of_folder, of_onnx
+from service.imported import onnx_file
+from service.spec import Budget, JobSpec, ModelSource
+from service.work import WorkOrder
 from tests.service.delivery.made import write_model
 
 
@@ -103,3 +106,34 @@ def test_an_onnx_file_states_its_licence_in_its_metadata(tmp_path: Path) -> None
     assert found.name == "bsd-3-clause"
     path.write_bytes(b"\xff")
     assert of_onnx(path).licence is None
+
+
+def test_card_and_config_beside_an_onnx_file_are_sent_and_read(saved: Path, tmp_path: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    write_model(saved / "net.onnx")
+    modelfile.pack(saved, tmp_path / "sent.tar")
+    onnx_file(tmp_path / "sent.tar", tmp_path / "imported")
+    found = of_onnx(tmp_path / "sent.tar", tmp_path / "imported")
+    assert found.licence is not None
+    assert (found.licence.name, found.labels) == ("mit", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(("field", "kind"), [("onnx_artifact", "onnx"), ("pt2_artifact", "pt2")])
+def test_the_source_is_told_by_kind_and_name(tmp_path: Path, field: str, kind: str) -> None:
+    order = WorkOrder(
+        job="optimizationJobs/test",
+        task="optimize",
+        spec=JobSpec(model=ModelSource.model_validate({field: "artifacts/model"}), budget=Budget(fraction=0.5)),
+        files={"artifacts/model": write_model(tmp_path / "my net.onnx")},
+        folder=tmp_path,
+        cache_folder=tmp_path,
+        deadline_seconds=1,
+    )
+    source, labels = describe_source(order, "0" * 64)
+    assert (source.kind, source.name, source.sha256, source.licence, labels) == (
+        kind,
+        "my net.onnx",
+        "0" * 64,
+        None,
+        None,
+    )
