@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,22 @@ class Artifact:
     outputs: tuple[TensorInfo, ...]
     producers: Mapping[str, str]
     notes: tuple[str, ...]
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copies a model file under another name, in the same folder, with the weights that lie beside it.
+
+    The copy still reads the original's weights, which are the same bytes; its own are there so that it has one hash.
+
+    Raises:
+        OSError: There is no room.
+    """
+    shutil.copyfile(source, target)
+    beside, copied = (path.with_name(path.name + DATA_SUFFIX) for path in (source, target))
+    copied.unlink(missing_ok=True)
+    if beside.exists():
+        # No hard link: the ONNX checker takes one for an attack.
+        shutil.copyfile(beside, copied)
 
 
 def hash_model(path: Path) -> tuple[str, int]:

@@ -53,6 +53,11 @@ class Device:
         """Returns what ran the model, in a few words."""
         return self.model if self.gpu is None else f"{self.gpu.name} in {self.model}"
 
+    @property
+    def summary(self) -> str:
+        """Returns the machine in a few words, as reports call it."""
+        return f"{self.title}, {self.cores} cores, {self.system}"
+
 
 @dataclass(frozen=True)
 class ClockState:

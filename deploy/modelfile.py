@@ -14,6 +14,8 @@ from deploy.errors import ModelFileError
 MAX_BYTES = 2**31
 """Larger files are refused before they are read: protobuf cannot hold them."""
 
+_KEY = "location"
+
 
 def open_model(path: Path) -> onnx.ModelProto:
     """Returns the model without weights that lie in other files, after checking that it is one and keeps to its folder.
@@ -31,6 +33,12 @@ def open_model(path: Path) -> onnx.ModelProto:
         msg = f"'{path.name}' is not a valid ONNX model: {_first_line(exc)}"
         raise ModelFileError(msg) from exc
     return model
+
+
+def weight_files(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Returns the files that a model keeps weights in, by their names in its own folder, each once."""
+    locations = (entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == _KEY)
+    return tuple(dict.fromkeys(locations))
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -63,7 +71,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _check_location(path: Path, tensor: onnx.TensorProto) -> None:
     for entry in tensor.external_data:
-        if entry.key != "location":
+        if entry.key != _KEY:
             continue
         parts = {*PurePosixPath(entry.value).parts, *PureWindowsPath(entry.value).parts}
         absolute = PurePosixPath(entry.value).is_absolute() or PureWindowsPath(entry.value).is_absolute()

@@ -98,6 +98,12 @@ def save(network: nn.Module, path: Path) -> None:
     torch.export.save(program, path)
 
 
+def shoal(command: list[str]) -> int:
+    """Runs a command as a user would; returns its exit status."""
+    print(f"\n$ shoal {' '.join(command)}", flush=True)
+    return subprocess.run([sys.executable, "-m", "service.cli", *command], check=False).returncode  # noqa: S603 - our own command
+
+
 def main() -> int:
     """Runs the demo; returns the exit status of `shoal optimize`, and 0 when a busy machine made it miss the budget."""
     parser = argparse.ArgumentParser(description="Train a small network and halve its latency.")
@@ -112,8 +118,9 @@ def main() -> int:
     save(network, out / "digits.pt2")
     command = ["optimize", str(out / "digits.pt2"), "--data", str(out / "data"), "--budget", "0.5x", "--epochs", "4"]
     command += ["--mean", str(MEAN), "--std", str(STD), "--out", str(out / "result"), "--state-dir", str(out / "state")]
-    print(f"\n$ shoal {' '.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "service.cli", *command], check=False).returncode  # noqa: S603 - our own command
+    status = shoal(command)
+    if status in (0, BUDGET_NOT_MET):
+        status = shoal(["verify", str(out / "result")]) or status
     print(f"\n{time.monotonic() - started:.0f} s in all. Open {out / 'result' / 'report.html'}")
     return 0 if status == BUDGET_NOT_MET else status
 

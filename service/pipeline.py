@@ -5,7 +5,6 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,15 +26,17 @@ from compressors.strategies import find
 from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.regulariser import Regulariser
-from deploy.artifact import Artifact
+from deploy.artifact import Artifact, copy_model
 from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
 from service.benches import Announce, bench_of, nobody
 from service.candidates import candidates
+from service.delivery.describe import deliver
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
+from service.layertimes import profiled, with_times
 from service.phases import Phases
 from service.phases import Report as ReportProgress
 from service.quality import Goal, classes, goal
@@ -267,29 +268,31 @@ class Job:
             candidate = self._ship(found)
         with self.phases.phase("measure", "Timing original and result side by side"):
             ending = self._measure(candidate)
+            files = tuple(dict.fromkeys((self.baseline.artifact.path, ending.result.artifact.path)))
+            times = profiled(files, timing_settings(self.order.spec), self.memory, self.bench)
         with self.phases.phase("report", "Writing the report"):
             if ending.result is self.baseline:
-                shutil.copyfile(self.baseline.artifact.path, out / "model.onnx")
+                copy_model(self.baseline.artifact.path, out / "model.onnx")
             plan = Plan(strategy=self.order.spec.strategy.name, steps=())
             if found.best is not None and ending.result is not self.baseline:
                 plan = found.best.candidate.plan
             (out / "plan.json").write_text(plan.to_json())
-            report = assemble(
-                Facts(
-                    self.order,
-                    self.model,
-                    self.samples,
-                    self.baseline,
-                    problem,
-                    found,
-                    ending,
-                    self.goal,
-                    dict(self.phases.seconds),
-                    self.phases.elapsed,
-                )
+            facts = Facts(
+                self.order,
+                self.model,
+                self.samples,
+                self.baseline,
+                problem,
+                found,
+                ending,
+                self.goal,
+                dict(self.phases.seconds),
+                self.phases.elapsed,
             )
+            report = with_times(assemble(facts), files, times)
             (out / "report.json").write_text(report.model_dump_json(indent=2))
             (out / "report.html").write_text(render(report))
+            deliver(facts, report)
             self.phases(1.0, report.explanation)
         return report
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from deploy.artifact import hash_model
 from service.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
+from service.delivery.manifest import DELIVERED, FILENAME, Manifest
 from service.errors import WorkerProtocolError
 from service.report.schema import Report
 from service.work import AnalysisResult, ResultEvent
-
-SHIPPED = ("model.onnx", "baseline.onnx", "report.json", "report.html", "plan.json")
-"""What may come out of a job."""
 
 _REQUIRED = frozenset({"model.onnx", "report.json"})
 _MAX_JSON = 64 << 20
@@ -38,9 +38,10 @@ def take_report(folder: Path, event: ResultEvent, store: ArtifactStore) -> tuple
         DiskFullError: There is no room to store them.
     """
     report = _read(folder, event, Report)
-    files = {name: path for name in SHIPPED if (path := folder / "out" / name) and _is_plain(path)}
+    files = _plain_files(folder / "out")
     digests = {name: file_digest(path) for name, path in files.items()}
-    _check_claims(report, files, digests)
+    _check_claims(report, files)
+    _check_manifest(files, digests)
     artifacts = [
         new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name]) for name, path in files.items()
     ]
@@ -58,22 +59,45 @@ def take_analysis(folder: Path, event: ResultEvent) -> AnalysisResult:
     return _read(folder, event, AnalysisResult)
 
 
-def _check_claims(report: Report, files: dict[str, Path], digests: dict[str, str]) -> None:
+def _plain_files(folder: Path) -> dict[str, Path]:
+    """Returns what was delivered; refuses what is there and is no plain file, which hashing would follow."""
+    there = [folder / name for name in DELIVERED if os.path.lexists(folder / name)]
+    if odd := [path.name for path in there if not _is_plain(path)]:
+        raise WorkerProtocolError(f"the worker delivered {', '.join(odd)} as something other than a plain file")
+    return {path.name: path for path in there}
+
+
+def _check_claims(report: Report, files: dict[str, Path]) -> None:
     if missing := _REQUIRED - files.keys():
         raise WorkerProtocolError(f"the worker announced a result without {', '.join(sorted(missing))}")
-    claims = [(item.filename, item.sha256, item.size_bytes) for item in report.artifacts]
-    claims += [(item.filename, item.sha256, item.size_bytes) for item in (report.result, report.baseline)]
-    for name, sha256, size in claims:
+    claims = {(item.filename, item.sha256, item.size_bytes) for item in report.artifacts}
+    claims |= {(item.filename, item.sha256, item.size_bytes) for item in (report.result, report.baseline)}
+    for name, sha256, size in sorted(claims):
         if name not in files:
             raise WorkerProtocolError(f"the report names {name}, which is not among the files {sorted(files)}")
-        if (digests[name], files[name].stat().st_size) != (sha256, size):
+        if hash_model(files[name]) != (sha256, size):
             raise WorkerProtocolError(f"{name} is not the file that the report speaks of: size or SHA-256 differ")
+
+
+def _check_manifest(files: dict[str, Path], digests: dict[str, str]) -> None:
+    if FILENAME not in files:
+        return
+    manifest = _parse(files[FILENAME], Manifest)
+    listed = {entry.filename: (entry.sha256, entry.size_bytes) for entry in manifest.files}
+    found = {name: (digests[name], path.stat().st_size) for name, path in files.items() if name != FILENAME}
+    if listed != found:
+        differing = sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+        raise WorkerProtocolError(f"the manifest does not speak of the files that are there: {', '.join(differing)}")
 
 
 def _read(folder: Path, event: ResultEvent, model: type[_Model]) -> _Model:
     path = folder / event.file
     if path.parent != folder / "out" or not _is_plain(path) or path.stat().st_size > _MAX_JSON:
         raise WorkerProtocolError(f"the worker announced a result that is no file of at most {_MAX_JSON} bytes in out/")
+    return _parse(path, model)
+
+
+def _parse(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as exc:

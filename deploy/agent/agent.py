@@ -32,7 +32,7 @@ from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1 import device_pb2
 
 _LOG = logging.getLogger(__name__)
-_MEASURES: Final = frozenset({"time"})
+_MEASURES: Final = frozenset({"time", "profile"})
 """Kinds of work that the device has to be cool for."""
 
 

@@ -68,6 +68,12 @@ class Bench(ABC):
         """
 
     @abstractmethod
+    def profile(
+        self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+    ) -> dict[str, Any]:
+        """Returns the worker's answer on what each operator of each file takes; raises as `time` does."""
+
+    @abstractmethod
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Returns for each file the model of its edges (`Runtime.write_edges`) in `folder`; None without any.
 

@@ -11,7 +11,7 @@ from typing import Any, final
 
 from deploy.bench.base import Bench, BenchFacts, Feed
 from deploy.machine import describe_device, usable_cores
-from deploy.measure.process import time_in_fresh_process
+from deploy.measure.process import profile_in_fresh_process, time_in_fresh_process
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes import Runtime, SessionSettings, find_runtime
 
@@ -32,7 +32,13 @@ class LocalBench(Bench):
         self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
     ) -> dict[str, Any]:
         """Times files here, once nobody else on this machine measures."""
-        return time_in_fresh_process(files, replace(settings, runtime=self.runtime, device=self.device), cancel)
+        return time_in_fresh_process(files, self._here(settings), cancel)
+
+    def profile(
+        self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+    ) -> dict[str, Any]:
+        """Profiles files here, once nobody else on this machine measures."""
+        return profile_in_fresh_process(files, self._here(settings), cancel)
 
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Writes edge models; those that are equal once, under their hash."""
@@ -51,6 +57,9 @@ class LocalBench(Bench):
         session = self._found.load(file, SessionSettings(threads or usable_cores(), device=self.device))
         for feed in feeds:
             yield tuple(session.run(feed))
+
+    def _here(self, settings: TimingSettings) -> TimingSettings:
+        return replace(settings, runtime=self.runtime, device=self.device)
 
     @property
     def _found(self) -> Runtime:

@@ -33,8 +33,8 @@ def perform(question: Question, folder: Path, cancel: threading.Event | None = N
         match question.kind:
             case "describe":
                 return _describe(question.request)
-            case "time":
-                return _time(question, folder, cancel)
+            case "time" | "profile":
+                return _measure(question, folder, cancel)
             case "edges":
                 return _edges(question, folder)
             case "run":
@@ -51,10 +51,12 @@ def _describe(request: Mapping[str, Any]) -> Answer:
     return Answer({"device": asdict(facts.device), "runtime_version": facts.runtime_version})
 
 
-def _time(question: Question, folder: Path, cancel: threading.Event | None) -> Answer:
+def _measure(question: Question, folder: Path, cancel: threading.Event | None) -> Answer:
     settings = TimingSettings(**question.request["settings"])
     models = _models(question, folder)
-    return Answer(LocalBench(settings.runtime, settings.device).time(models, settings, cancel))
+    bench = LocalBench(settings.runtime, settings.device)
+    ask = bench.time if question.kind == "time" else bench.profile
+    return Answer(ask(models, settings, cancel))
 
 
 def _edges(question: Question, folder: Path) -> Answer:

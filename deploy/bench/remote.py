@@ -49,9 +49,21 @@ class RemoteBench(Bench):
         cancel: threading.Event | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Has files timed there. A job that is cancelled ends with its process, and its work with it."""
+        return self._measured("time", files, settings)
+
+    def profile(
+        self,
+        files: Sequence[Path],
+        settings: TimingSettings,
+        cancel: threading.Event | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Has files profiled there."""
+        return self._measured("profile", files, settings)
+
+    def _measured(self, kind: str, files: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
         places, packed = pack_models(files)
         asked = asdict(replace(settings, runtime=self.runtime, device=self.device))
-        return dict(self._ask(Question("time", {"models": places, "settings": asked}, packed)).result)
+        return dict(self._ask(Question(kind, {"models": places, "settings": asked}, packed)).result)
 
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Has edge models written there: how a runtime lays out tensors depends on the processor."""

@@ -1,9 +1,10 @@
 """What is asked of a device far away, and how it travels: JSON and files.
 
-Four kinds of work, one for each question of `deploy.bench.base.Bench`:
+Five kinds of work, one for each question of `deploy.bench.base.Bench`:
 
 * `describe`: the machine and its runtime.
 * `time`: model files, interleaved in a fresh process.
+* `profile`: what each operator of a model file takes.
 * `edges`: the model of each model's edges.
 * `run`: a model file on batches.
 
@@ -25,7 +26,7 @@ from deploy.artifact import DATA_SUFFIX
 from deploy.bench.base import Feed
 from deploy.errors import DeployError, MeasureError, ModelFileError
 
-KINDS: Final = ("describe", "time", "edges", "run")
+KINDS: Final = ("describe", "time", "profile", "edges", "run")
 
 FAILURES: Final[Mapping[str, type[DeployError]]] = {
     kind.__name__: kind

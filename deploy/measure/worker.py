@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from deploy.errors import DeployError
 from deploy.machine import ClockState, describe_device, read_clock_state
+from deploy.measure.profiling import profile_file
 from deploy.measure.protocol import interleave
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes import Session, SessionSettings, find_runtime
@@ -33,7 +34,8 @@ def main() -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _time([Path(path) for path in request["paths"]], TimingSettings(**request["settings"]))
+        do = _profile if request["what"] == "profile" else _time
+        return do([Path(path) for path in request["paths"]], TimingSettings(**request["settings"]))
     except DeployError as exc:
         return {"error": {"kind": type(exc).__name__, "message": str(exc)}}
     except Exception as exc:  # noqa: BLE001  the process boundary: whatever it is, the caller must be told
@@ -59,6 +61,10 @@ def _time(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
         "device": asdict(describe_device(settings.device)),
         "conditions": _conditions(before, after),
     }
+
+
+def _profile(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
+    return {"files": [profile_file(path, settings) for path in paths]}
 
 
 def _bind(session: Session, settings: TimingSettings) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.devices import explain_misfit, parse_device
 from deploy.errors import RuntimeMissingError
-from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings
+from deploy.runtimes.base import LayerTime, Runtime, RuntimeInfo, Session, SessionSettings
 from deploy.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
 from deploy.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from deploy.runtimes.onnxruntime_tensorrt import OnnxRuntimeTensorRt
@@ -24,7 +24,7 @@ RUNTIMES: dict[tuple[str, str], Runtime] = {
 }
 """By name and kind of device: one name may stand for several, as `onnxruntime` does."""
 
-__all__ = ["RUNTIMES", "Runtime", "RuntimeInfo", "Session", "SessionSettings", "find_runtime"]
+__all__ = ["RUNTIMES", "LayerTime", "Runtime", "RuntimeInfo", "Session", "SessionSettings", "find_runtime"]
 
 
 def find_runtime(name: str, device: str = "cpu") -> Runtime:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import final
 
-from deploy.runtimes.base import Runtime, Session, SessionSettings
+from deploy.runtimes.base import WARM_UP_RUNS, LayerTime, Runtime, Session, SessionSettings
 from deploy.runtimes.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, make_options, start_session
+from deploy.tensors import Array
 
 _PROVIDERS = ("CPUExecutionProvider",)
 
@@ -42,6 +44,23 @@ class OnnxRuntimeCpu(Runtime):
             options.optimized_model_filepath = str(optimised)
             start_session(library, path, options, _PROVIDERS)
             return write_edge_model(optimised, to, batch)
+
+    def profile(
+        self, path: Path, settings: SessionSettings, inputs: Sequence[Array], runs: int
+    ) -> tuple[LayerTime, ...] | None:
+        """Returns what each operator takes, from the trace that ONNX Runtime writes of a session."""
+        from deploy.runtimes.onnxruntime_profile import read_trace
+
+        library = self._library()
+        options = make_options(library, settings)
+        with TemporaryDirectory() as folder:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            native = start_session(library, path, options, _PROVIDERS)
+            session = OnnxRuntimeSession(library, native, self.name, settings)
+            for _ in range(WARM_UP_RUNS + runs):
+                session.run(inputs)
+            return read_trace(Path(native.end_profiling()), WARM_UP_RUNS)
 
     def _library(self) -> ModuleType:
         return import_onnxruntime(self.name, self.extra)

@@ -23,6 +23,7 @@ from service.cli.measure import measure
 from service.cli.optimize import optimize
 from service.cli.serve import serve
 from service.cli.strategies import strategies
+from service.cli.verify import verify
 from service.cli.version import installed_version, version
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ for _command in (
     optimize,
     analyze,
     measure,
+    verify,
     jobs,
     devices,
     serve,

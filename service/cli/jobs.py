@@ -6,7 +6,7 @@ import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,8 @@ from service.cli import figures, outcome, table
 from service.cli.connect import ServerFlags, connected, tell
 from service.cli.display import open_display
 from service.cli.errors import CommandError, InputError, Status
-from service.cli.options import json_option, server_option, whole
+from service.cli.options import json_option, pick, server_option, whole
+from service.cli.triton import TritonFlags, check_triton, triton_options, write_triton
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,22 +132,26 @@ def cancel(job: str, as_json: bool, server: str | None, state_dir: str | None) -
 @jobs.command()
 @click.argument("job")
 @click.option("--out", type=click.Path(file_okay=False), metavar="DIR", help="Default ./shoal-out/<job id>.")
+@triton_options
 @json_option
 @server_option
-def download(job: str, out: str | None, as_json: bool, server: str | None, state_dir: str | None) -> int:
+def download(job: str, out: str | None, as_json: bool, **flags: Any) -> int:
     """Download the files that a job made."""
     from service.cli.fetch import fetch_artifacts
 
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
+    triton = pick(TritonFlags, flags)
+    check_triton(triton)
+    with connected(pick(ServerFlags, flags), _quiet) as client:
         found = client.get(resource_name(job))
         if not found.HasField("result"):
             state = outcome.state_name(found).lower()
             raise InputError(f"{found.name} has no files to download; it is {state}, wanted succeeded")
         paths = fetch_artifacts(client, found, Path(out or Path("shoal-out") / outcome.job_id(found)))
+    place = write_triton(triton, paths)
     if as_json:
-        click.echo(json.dumps(outcome.as_json(found, paths), indent=2))
+        click.echo(json.dumps({**outcome.as_json(found, paths), **outcome.triton_json(place)}, indent=2))
     else:
-        for path in paths.values():
+        for path in (*paths.values(), *(() if place is None else (place,))):
             click.echo(path)
     return Status.DONE
 

@@ -80,7 +80,7 @@ def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool
     return Status.DONE
 
 
-def _preprocessing(flags: PreprocessingFlags) -> Preprocessing | None:
+def stated_preprocessing(flags: PreprocessingFlags) -> Preprocessing | None:
     """Returns what the flags say, checked by the rules of the API; None if they say nothing."""
     from google.protobuf.json_format import MessageToDict
     from pydantic import ValidationError
@@ -113,7 +113,7 @@ def _measure(files: tuple[Path, ...], settings: dict[str, Any], split: Path | No
         from deploy.remeasure import remeasure
     except ModuleNotFoundError as exc:
         raise CommandError(f"measuring needs {exc.name}, which is not installed; install shoal[server]") from exc
-    recipe = _preprocessing(samples[0])
+    recipe = stated_preprocessing(samples[0])
     try:
         names = " and ".join(path.name for path in files)
         scores = (

@@ -36,6 +36,8 @@ _TOKENIZERS: Final = (
     "tokenizer.model",
 )
 """Files that make token ids of texts; they are sent along with a folder."""
+_CARD: Final = "README.md"
+"""The model card, which states the licence; it is sent along with a folder too."""
 _PICKLES: Final = (".bin", ".pth", ".pt")
 
 
@@ -83,7 +85,7 @@ def parts(path: Path) -> list[Path]:
     if path.is_dir() and kind_of(path) == "folder":
         return sorted(_of_folder(path))
     if path.is_dir():
-        tokenizer = [path / name for name in (*_TOKENIZERS, "config.json") if (path / name).is_file()]
+        tokenizer = [path / name for name in (*_TOKENIZERS, "config.json", _CARD) if (path / name).is_file()]
         return [*(parts(_only_onnx(path)) or [_only_onnx(path)]), *tokenizer]
     if path.suffix != ".onnx":
         return []
@@ -111,6 +113,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
         if (
             file.suffix in _DATA
             or file.name in _TOKENIZERS
+            or file == folder / _CARD
             or (file.suffix in _PICKLES and not any(file.parent.glob("*.safetensors")))
         ):
             yield file

@@ -38,6 +38,7 @@ from service.cli.request import (
     job_spec,
     preprocessing,
 )
+from service.cli.triton import TritonFlags, check_triton, triton_options, write_triton
 
 if TYPE_CHECKING:
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
@@ -57,6 +58,7 @@ class Request:
         out: Where the files go; None for a folder named after the job.
         as_json: Whether standard output is for a program.
         detach: Whether to leave once the job is accepted.
+        triton: Whether a Triton model repository is written too.
     """
 
     model: ModelFlags
@@ -67,6 +69,7 @@ class Request:
     out: str | None
     as_json: bool
     detach: bool
+    triton: TritonFlags
 
 
 _BUDGET_HELP: Final = "Latency to reach: a fraction of the original's, or a time."
@@ -99,6 +102,7 @@ _DATA_HELP: Final = (
 @click.option(
     "--out", type=click.Path(file_okay=False), metavar="DIR", help="Where the files go. Default ./shoal-out/<job id>."
 )
+@triton_options
 @click.option("--detach", is_flag=True, help="Print the job's name and leave; `shoal jobs watch` follows it.")
 @json_option
 @server_option
@@ -113,7 +117,7 @@ def optimize(**flags: Any) -> int:
     """
     request = Request(
         pick(ModelFlags, flags), pick(TargetFlags, flags), pick(PreprocessingFlags, flags), pick(JobFlags, flags),
-        flags["data"], flags["out"], flags["as_json"], flags["detach"],
+        flags["data"], flags["out"], flags["as_json"], flags["detach"], pick(TritonFlags, flags),
     )  # fmt: skip
     found = _check(request)
     with (
@@ -121,12 +125,18 @@ def optimize(**flags: Any) -> int:
         connected(pick(ServerFlags, flags), display.note) as client,
     ):
         job, paths = _run(client, request, found, display)
-    return _show(job, paths, request)
+    place = write_triton(request.triton, paths) if paths is not None else None
+    return _show(job, paths, request, place)
 
 
 def _check(request: Request) -> splits.Splits:
     """Finds every mistake that can be found before a server is needed."""
     check_model(request.model)
+    check_triton(request.triton)
+    if request.detach and request.triton.triton is not None:
+        raise InputError(
+            "--detach leaves before there are files for --triton; use `shoal jobs download --triton` later"
+        )
     preprocessing(request.samples)
     if len(request.samples.text_column) > 2:
         raise InputError(f"--text-column is given {len(request.samples.text_column)} times; a model reads one or two")
@@ -199,9 +209,11 @@ def _await(client: Client, job: job_pb.OptimizationJob, display: Display) -> job
         raise CommandError(f"left; `shoal jobs watch {outcome.job_id(job)}` follows the job") from None
 
 
-def _show(job: job_pb.OptimizationJob, paths: dict[str, str] | None, request: Request) -> int:
+def _show(
+    job: job_pb.OptimizationJob, paths: dict[str, str] | None, request: Request, triton: Path | None = None
+) -> int:
     if request.as_json:
-        click.echo(json.dumps(outcome.as_json(job, paths), indent=2))
+        click.echo(json.dumps({**outcome.as_json(job, paths), **outcome.triton_json(triton)}, indent=2))
     if request.detach:
         if not request.as_json:
             click.echo(job.name)
@@ -209,5 +221,5 @@ def _show(job: job_pb.OptimizationJob, paths: dict[str, str] | None, request: Re
     if job.HasField("error"):
         tell(f"shoal: error: {job.error.message}")
     elif not request.as_json:
-        click.echo(outcome.text(job, paths))
+        click.echo(outcome.text(job, paths, triton))
     return outcome.exit_status(job)

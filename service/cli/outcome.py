@@ -9,6 +9,7 @@ from service.cli.errors import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
 
@@ -142,17 +143,18 @@ def _threads(job: job_pb.OptimizationJob) -> int:
     return job.spec.target.threads if job.spec.target.HasField("threads") else 1
 
 
-def text(job: job_pb.OptimizationJob, paths: Mapping[str, str] | None = None) -> str:
+def text(job: job_pb.OptimizationJob, paths: Mapping[str, str] | None = None, triton: Path | None = None) -> str:
     """Returns the job as a short text for people.
 
     Args:
         job: The job, finished or not.
         paths: Where each file was stored, by filename; None when they were not downloaded.
+        triton: The model's folder in a Triton model repository; None where none was written.
     """
     blocks = [_headline(job)]
     if job.HasField("result"):
         blocks.append(_comparison(job))
-        blocks.append(_files(job, paths) if paths else _how_to_download(job))
+        blocks.append(_files(job, paths, triton) if paths else _how_to_download(job))
     return "\n\n".join(blocks)
 
 
@@ -225,12 +227,25 @@ def _meaning(quality: job_pb.Quality) -> str:
     return f"{figure.name}{unit}, {way} is better, {quality.count} samples"
 
 
-def _files(job: job_pb.OptimizationJob, paths: Mapping[str, str]) -> str:
+def _files(job: job_pb.OptimizationJob, paths: Mapping[str, str], triton: Path | None) -> str:
+    import shlex
+    from pathlib import Path
+
     width = max(len(name) for name in paths)
     lines = [f"  {name:<{width}}  {path}" for name, path in paths.items()]
+    if triton is not None:
+        lines.append(f"  {'for Triton':<{width}}  {triton}")
+    if "manifest.json" in paths:
+        folder = str(Path(paths["manifest.json"]).parent)
+        lines += ["", "Check the files:", f"  {shlex.join(['shoal', 'verify', folder])}"]
     if "model.onnx" in paths and "baseline.onnx" in paths:
         lines += ["", "Measure again:", f"  {measure_command(job, paths)}"]
     return "\n".join(["Files:", *lines])
+
+
+def triton_json(triton: Path | None) -> dict[str, str]:
+    """Returns what `as_json` is completed by where a Triton model repository was written."""
+    return {} if triton is None else {"triton": str(triton)}
 
 
 def measure_command(job: job_pb.OptimizationJob, paths: Mapping[str, str]) -> str:
@@ -239,6 +254,8 @@ def measure_command(job: job_pb.OptimizationJob, paths: Mapping[str, str]) -> st
 
     words = ["shoal", "measure", paths["model.onnx"], "--baseline", paths["baseline.onnx"]]
     words += ["--batch", str(_batch(job)), "--threads", str(_threads(job)), "--percentile", f"{_percentile(job):g}"]
+    runtime = job.spec.target.runtime
+    words += ["--runtime", runtime] if runtime not in ("", "onnxruntime") else []
     return shlex.join(words)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -97,10 +96,7 @@ def _resized_size(size: tuple[int, int], recipe: ResolvedPreprocessing) -> tuple
     Where the recipe squashes images, both are as wanted.
     """
     width, height = size
-    if recipe.resize is not None:
-        goal = (recipe.resize, recipe.resize)
-    else:
-        goal = tuple(math.floor(side / recipe.crop_fraction) for side in reversed(recipe.size))  # type: ignore[assignment]
+    goal = recipe.resized[::-1]
     if recipe.squash:
         return goal
     if width * goal[1] <= height * goal[0]:  # the width is what needs the larger scale

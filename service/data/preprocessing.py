@@ -71,6 +71,14 @@ class ResolvedPreprocessing:
         return self.sample_shape[1], self.sample_shape[2]
 
     @property
+    def resized(self) -> tuple[int, int]:
+        """Height and width of the resized image; where it keeps its proportions, the least of both."""
+        if self.resize is not None:
+            return self.resize, self.resize
+        height, width = (math.floor(side / self.crop_fraction) for side in self.size)
+        return height, width
+
+    @property
     def shorter_side(self) -> int:
         """What an image's shorter side is resized to, in pixels, where the sample is square."""
         return self.resize if self.resize is not None else math.floor(min(self.size) / self.crop_fraction)

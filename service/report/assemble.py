@@ -168,7 +168,7 @@ def _budget(facts: Facts, before: Measurement) -> BudgetReport:
 def _machine(facts: Facts, timed: Measurement) -> MachineReport:
     return MachineReport(
         device=facts.spec.target.device,
-        description=f"{timed.device.title}, {timed.device.cores} cores, {timed.device.system}",
+        description=timed.device.summary,
         runtime=timed.runtime.name,
         runtime_version=timed.runtime.version,
         threads=facts.spec.target.threads,

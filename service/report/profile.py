@@ -1,8 +1,8 @@
-"""Where the work is: one bar per operator, the original above the line and the result below it."""
+"""Where work and time are: one bar per operator, the original above the line and the result below it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -30,41 +30,68 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What the height of a bar stands for.
+
+    Attributes:
+        what: In words.
+        of: Its value of a layer; 0 where there is none.
+        said: A value with its unit.
+    """
+
+    what: str
+    of: Callable[[LayerReport], float]
+    said: Callable[[float], str]
+
+
+WORK: Final = Measure(
+    "multiply-accumulates", lambda layer: layer.macs, lambda value: f"{formats.amount(round(value))} MACs"
+)
+TIME: Final = Measure("time", lambda layer: layer.milliseconds or 0.0, formats.milliseconds)
+
+
+@dataclass(frozen=True)
 class Profile:
-    """The drawing: bars, and the work that a full half stands for."""
+    """The drawing: bars, and what a full half stands for."""
 
     bars: tuple[Bar, ...]
+    what: str
     peak: str
     styles: frozenset[str]
     width: int = WIDTH
     half: int = HALF
 
 
-def profile(runs: Sequence[Run]) -> Profile | None:
-    """Returns a bar per operator that multiplies; None where there is none."""
-    rows = [row for run in runs for row in run.rows if any(layer and layer.macs for layer in (row.before, row.after))]
-    peak = max((layer.macs for row in rows for layer in (row.before, row.after) if layer), default=0)
+def profile(runs: Sequence[Run], measure: Measure = WORK) -> Profile | None:
+    """Returns a bar per operator that has a value; None where there is none."""
+    rows = [row for run in runs for row in run.rows if any(layer and measure.of(layer) for layer in sides(row))]
+    peak = max((measure.of(layer) for row in rows for layer in sides(row) if layer), default=0)
     if not peak:
         return None
     pitch = WIDTH / max(len(rows), 24)
-    bars = [bar for index, row in enumerate(rows) for bar in _bars(row, index * pitch, pitch, peak)]
-    return Profile(tuple(bars), formats.amount(peak), frozenset(bar.style for bar in bars))
+    bars = [bar for index, row in enumerate(rows) for bar in _bars(row, (index * pitch, pitch), peak, measure)]
+    return Profile(tuple(bars), measure.what, measure.said(peak), frozenset(bar.style for bar in bars))
 
 
-def _bars(row: Row, x: float, pitch: float, peak: int) -> list[Bar]:
-    sides = (
+def sides(row: Row) -> tuple[LayerReport | None, LayerReport | None]:
+    """Returns both layers of a line."""
+    return row.before, row.after
+
+
+def _bars(row: Row, place: tuple[float, float], peak: float, measure: Measure) -> list[Bar]:
+    both = (
         (row.before, "cut" if row.changed else "base", True),
         (row.after, "new" if row.changed else "result", False),
     )
     return [
-        _bar(layer, (x, pitch), HALF * layer.macs / peak, style, up=up)
-        for layer, style, up in sides
-        if layer is not None and layer.macs
+        _bar(f"{layer.name} ({layer.op}): {measure.said(measure.of(layer))}", place, (height, style), up=up)
+        for layer, style, up in both
+        if layer is not None and (height := HALF * measure.of(layer) / peak)
     ]
 
 
-def _bar(layer: LayerReport, place: tuple[float, float], height: float, style: str, *, up: bool) -> Bar:
-    x, pitch = place
+def _bar(title: str, place: tuple[float, float], drawn: tuple[float, str], *, up: bool) -> Bar:
+    (x, pitch), (height, style) = place, drawn
     height = max(1.0, round(height, 1))
     said = {"cut": ", cut", "new": ", new"}.get(style, "")
     return Bar(
@@ -73,5 +100,5 @@ def _bar(layer: LayerReport, place: tuple[float, float], height: float, style: s
         width=round(pitch * (1 - _GAP), 2),
         height=height,
         style=style,
-        title=f"{layer.name} ({layer.op}): {formats.amount(layer.macs)} MACs{said}",
+        title=f"{title}{said}",
     )

@@ -19,7 +19,7 @@ from service.report.alignment import Run, align
 from service.report.charts import at_percentile, curves, distributions
 from service.report.figures import change_text, value_text
 from service.report.front import best_measured, floor_of, front
-from service.report.profile import profile
+from service.report.profile import TIME, profile, sides
 from service.report.tiles import accuracy_tile, latency_tile, quality_tile, speedup_tile
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _view(report: Report) -> dict[str, Any]:
         "distributions": distributions(report),
         "front": front(report),
         "profile": profile(runs),
+        "times": profile(runs, TIME),
         "runs": [_Fold.of(run) for run in runs],
         "curves": curves(report.tuning, report.figure, report.divergence_unit) if report.tuning else [],
         "refusals": _grouped(report.refusals),
@@ -105,11 +106,16 @@ class _Fold:
     run: Run
     folded: bool
     macs: int
+    before_ms: float
+    after_ms: float
 
     @staticmethod
     def of(run: Run) -> _Fold:
-        layers = [row.before for row in run.rows if row.before is not None]
-        return _Fold(run, not run.changed and len(run.rows) > 3, sum(layer.macs for layer in layers))
+        before, after = (
+            [layer for layer in side if layer is not None] for side in zip(*map(sides, run.rows), strict=True)
+        )
+        times = (sum(layer.milliseconds or 0.0 for layer in layers) for layers in (before, after))
+        return _Fold(run, not run.changed and len(run.rows) > 3, sum(layer.macs for layer in before), *times)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
 
@@ -86,6 +86,23 @@ class LayerReport(_Part):
     output_shape: tuple[int | str, ...]
     parameters: int
     macs: int
+    milliseconds: float | None = Field(default=None, description="Told by the runtime's profiler; see `ProfileReport`")
+
+
+class AddedReport(_Part):
+    """What the runtime adds to the file's operators, such as changes of layout, by type."""
+
+    op: str
+    count: int
+    milliseconds: float
+
+
+class ProfileReport(_Part):
+    """Where the time goes, by the runtime's own profiler. It slows a run: the sum is not the latency."""
+
+    milliseconds: float = Field(description="Sum over all operators")
+    runs: int
+    added: tuple[AddedReport, ...] = ()
 
 
 class NetworkReport(_Part):
@@ -103,6 +120,7 @@ class NetworkReport(_Part):
     activations: int
     layers: tuple[LayerReport, ...]
     quality: QualityReport | None = None
+    profile: ProfileReport | None = None
 
 
 class SpeedupReport(_Part):

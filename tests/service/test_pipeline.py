@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressors.errors import OptionError
+from service.delivery.verify import verify
 from service.report.schema import Report
 from service.spec import ModelSource, Preprocessing
 from tests.service.data.made import write_tokenizer, zip_of
@@ -103,7 +104,11 @@ def test_images_are_classified_by_a_faster_file_whose_accuracy_is_its_own(tmp_pa
     assert report.baseline.accuracy.top1 > 0.9
     assert (report.task, report.divergence_unit) == ("classification", "nats")
     assert all(c.selection_quality == c.selection_accuracy for c in report.candidates)
-    assert {path.name for path in (tmp_path / "job" / "out").iterdir()} >= {"report.html", "plan.json", "model.onnx"}
+    out = tmp_path / "job" / "out"
+    assert {path.name for path in out.iterdir()} >= {"report.html", "plan.json", "model.onnx", "run.py"}
+    assert [check for check in verify(out).checks if check.status != "ok"] == []
+    assert report.result.profile is not None
+    assert any(layer.milliseconds for layer in report.result.layers)
 
 
 def test_two_heads_are_cut_together_and_judged_by_the_one_with_labels(tmp_path: Path) -> None:

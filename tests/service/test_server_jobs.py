@@ -56,7 +56,7 @@ async def test_a_job_runs_to_its_result(stub: ModelOptimizerStub) -> None:
     assert job.result.floor_ms == 1.0
     assert job.result.candidates[0].chosen
     assert {link.filename for link in job.result.artifacts} == {
-        "model.onnx", "baseline.onnx", "plan.json", "report.json", "report.html",
+        "model.onnx", "baseline.onnx", "plan.json", "report.json", "report.html", "manifest.json",
     }  # fmt: skip
     assert job.attempts == 1
     assert job.create_time.ToNanoseconds() <= job.start_time.ToNanoseconds() <= job.end_time.ToNanoseconds()

@@ -147,7 +147,7 @@ class Work(_message.Message):
     lease: _builtins.int
     """Counts up each time it is given out; goes into every call about it."""
     kind: _builtins.str
-    """`describe`, `time`, `edges` or `run`."""
+    """`describe`, `time`, `profile`, `edges` or `run`."""
     request: _builtins.str
     """What is wanted, JSON; the fields depend on the kind."""
     @_builtins.property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ COMMANDS = (
     "optimize",
     "serve",
     "strategies",
+    "verify",
     "version",
 )
 
@@ -43,15 +43,6 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_help_answers_within_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert shoal("--help").returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.5  # the best of five: other tests may hold the processor
 
 
 def test_version() -> None:

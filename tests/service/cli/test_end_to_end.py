@@ -47,7 +47,10 @@ def test_a_network_becomes_faster_and_measures_so_in_another_process(tmp_path: P
     document = json.loads(done.stdout)
     assert (done.returncode, document["outcome"]) == (0, "BUDGET_MET"), done.stderr
     assert document["speedup"] > 1.2
-    assert set(document["artifacts"]) == {"model.onnx", "baseline.onnx", "report.json", "report.html", "plan.json"}
+    files = {"model.onnx", "baseline.onnx", "report.json", "report.html", "plan.json", "manifest.json", "run.py"}
+    assert set(document["artifacts"]) == files
+    checked = shoal("verify", "out", "--data", "data/validation.npz", folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout
 
     flags = ["--baseline", "out/baseline.onnx", "--data", "data/validation.npz", "--seconds", "3", "--json"]
     again = json.loads(shoal("measure", "out/model.onnx", *flags, folder=tmp_path).stdout)

@@ -110,3 +110,22 @@ def test_strategies_as_json(ask: Ask) -> None:
     names = [each["name"] for each in json.loads(ask("strategies", "--json").stdout)]
     assert names == sorted(names)
     assert "layerfit" in names
+
+
+def test_files_are_written_for_triton_too(job: str, tmp_path: Path, ask: Ask) -> None:
+    flags = ("--out", tmp_path / "out", "--triton", tmp_path / "models", "--triton-name", "net", "--json")
+    done = ask("jobs", "download", job, *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["triton"] == str(tmp_path / "models/net")
+    assert (tmp_path / "models/net/1/model.onnx").read_bytes() == (tmp_path / "out/model.onnx").read_bytes()
+    assert 'name: "net"' in (tmp_path / "models/net/config.pbtxt").read_text()
+
+
+def test_flags_of_triton_that_do_not_go_together_are_refused(job: str, ask: Ask) -> None:
+    for flags, message in (
+        (("--triton-name", "x"), "belong to --triton DIR"),
+        (("--triton", "x", "--triton-name", "../x"), "is no name of a model"),
+    ):
+        done = ask("jobs", "download", job, *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr

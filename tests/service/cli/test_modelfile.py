@@ -58,12 +58,20 @@ def test_a_missing_part_is_named(external: Path) -> None:
 def test_a_folder_of_a_library_is_packed_without_pickles_where_safetensors_are(tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     (folder / "sub").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "pytorch_model.bin", "sub/old.bin", ".git", "readme.md"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "sub/old.bin",
+        ".git",
+        "README.md",
+        "sub/README.md",
+    ):
         (folder / name).write_text("{}")
     assert modelfile.kind_of(folder) == "folder"
     modelfile.pack(folder, tmp_path / "bert.tar")
     with tarfile.open(tmp_path / "bert.tar") as tar:
-        assert tar.getnames() == ["config.json", "model.safetensors", "sub/old.bin"]
+        assert tar.getnames() == ["README.md", "config.json", "model.safetensors", "sub/old.bin"]
     assert modelfile.kind_of(tmp_path / "bert.tar") == "folder"
 
 

@@ -36,10 +36,22 @@ def test_a_met_budget_exits_with_0_and_leaves_the_files(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("It is within the budget.")
     (out,) = (tmp_path / "shoal-out").iterdir()
-    assert {path.name for path in out.iterdir()} == {*FILES, "report.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == {*FILES, "report.json", "report.html", "manifest.json"}
     assert (out / "model.onnx").read_bytes() == FILES["model.onnx"]
     command = done.stdout.rstrip().splitlines()[-1]
     assert command.split()[:3] == ["shoal", "measure", f"shoal-out/{out.name}/model.onnx"]
+
+
+def test_the_model_is_written_for_triton_too(server: ServerProcess, model: Path, tmp_path: Path) -> None:
+    flags = ("--budget", "0.5x", "--server", server.address, "--triton", "models")
+    done = shoal("optimize", model, *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "  for Triton     models/net\n" in done.stdout
+    assert "Check the files:\n  shoal verify shoal-out/" in done.stdout
+    assert (tmp_path / "models/net/1/model.onnx").read_bytes() == FILES["model.onnx"]
+    refused = shoal("optimize", model, *flags, "--detach", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--detach leaves before there are files for --triton" in refused.stderr
 
 
 def test_json_is_all_there_is_on_standard_output(server: ServerProcess, model: Path, tmp_path: Path) -> None:

@@ -100,6 +100,14 @@ def test_text_shows_before_and_after_and_how_to_measure_again() -> None:
     )
 
 
+def test_the_command_that_measures_again_names_another_runtime() -> None:
+    paths = {"model.onnx": "out/model.onnx", "baseline.onnx": "out/baseline.onnx"}
+    other = job_pb.OptimizationJob()
+    other.spec.target.runtime = "openvino"
+    assert outcome.measure_command(other, paths).endswith(" --runtime openvino")
+    assert "--runtime" not in outcome.measure_command(job_pb.OptimizationJob(), paths)
+
+
 def test_text_says_the_outcome_where_the_server_explains_nothing() -> None:
     job = finished(Result.OUTCOME_NO_IMPROVEMENT)
     job.result.explanation = ""

@@ -8,6 +8,7 @@ import numpy as np
 
 from service.report.schema import (
     AccuracyReport,
+    AddedReport,
     AgreementReport,
     ArtifactReport,
     BudgetReport,
@@ -18,6 +19,7 @@ from service.report.schema import (
     LayerReport,
     MachineReport,
     NetworkReport,
+    ProfileReport,
     RefusalReport,
     Report,
     SpeedupReport,
@@ -44,6 +46,24 @@ def latency(median: float, seed: int, count: int = 400) -> LatencyReport:
         count=12 * count,
         samples_ms=tuple(float(value) for value in times.round(5)),
     )
+
+
+def timed(network: NetworkReport) -> NetworkReport:
+    """Returns the network with a profile: convolutions and additions take time, activations are part of others."""
+    layers = tuple(
+        layer.model_copy(update={"milliseconds": None if layer.op == "Relu" else 0.01 + layer.macs / 1e8})
+        for layer in network.layers
+    )
+    added = (AddedReport(op="ReorderInput", count=3, milliseconds=0.021),)
+    total = 0.021 + sum(layer.milliseconds or 0.0 for layer in layers)
+    profile = ProfileReport(milliseconds=total, runs=30, added=added)
+    return network.model_copy(update={"layers": layers, "profile": profile})
+
+
+def profiled() -> Report:
+    """Returns a report of a large network that says where the time goes."""
+    plain = large()
+    return plain.model_copy(update={"baseline": timed(plain.baseline), "result": timed(plain.result)})
 
 
 def resnet_layers(cut: tuple[str, ...] = (), blocks: int = 3) -> tuple[LayerReport, ...]:

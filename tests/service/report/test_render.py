@@ -17,7 +17,7 @@ from service.report.render import render
 from service.report.schema import Report
 from tests.service.report import made
 
-EVERY = [made.report, made.unimproved, made.unlabelled, made.bare, made.large]
+EVERY = [made.report, made.unimproved, made.unlabelled, made.bare, made.large, made.profiled]
 VOID = {"meta", "link", "br", "img", "input", "hr", "col", "wbr"}
 HOSTILE = "</title></style></svg>\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}"
 
@@ -242,3 +242,21 @@ def test_the_same_report_gives_the_same_page():
 def test_a_report_that_was_stored_gives_the_same_page():
     report = made.report()
     assert render(Report.model_validate_json(report.model_dump_json())) == render(report)
+
+
+def test_times_of_layers_stand_beside_them():
+    report = made.profiled()
+    page = Page(render(report))
+    assert "Where the time goes" in page.words
+    assert "ReorderInput (3) 0.0210\N{NARROW NO-BREAK SPACE}ms" in page.words
+    assert "Where the time goes" not in Page(render(made.large())).words
+
+
+def test_a_report_without_times_is_still_read():
+    """Reports of schema 1.2 have none."""
+    document = made.report().model_dump(mode="json")
+    for side in ("baseline", "result"):
+        del document[side]["profile"]
+        for layer in document[side]["layers"]:
+            del layer["milliseconds"]
+    assert Report.model_validate(document) == made.report()

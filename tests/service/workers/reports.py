@@ -1,4 +1,4 @@
-"""A small but complete report, with the files that it speaks of."""
+"""A small but complete report, with the files that it speaks of and their manifest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from service.delivery.manifest import Manifest
 from service.report.schema import Report
 
 FILES = {"model.onnx": b"shallow" * 1000, "baseline.onnx": b"deep" * 5000, "plan.json": b"{}"}
@@ -18,7 +19,55 @@ def write_result(out: Path, job: str, *, forged: bool = False) -> None:
     if forged:
         (out / "model.onnx").write_bytes(b"something else")
     (out / "report.html").write_text("<p>done</p>")
-    (out / "report.json").write_text(make_report(job).model_dump_json())
+    report = make_report(job)
+    (out / "report.json").write_text(report.model_dump_json())
+    (out / "manifest.json").write_text(make_manifest(out, report).model_dump_json())
+
+
+def make_manifest(out: Path, report: Report) -> Manifest:
+    """Returns the manifest of what lies in `out`."""
+    entries = [
+        {
+            "filename": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size_bytes": path.stat().st_size,
+        }
+        for path in out.iterdir()
+    ]
+    edges = {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 8, 8]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
+    }
+    times = dict.fromkeys(("p50", "p90", "p95", "p99"), 1.9)
+    return Manifest.model_validate(
+        {
+            "shoal_version": "0",
+            "job": report.job,
+            "created": report.created,
+            "files": entries,
+            "model": {
+                "filename": "model.onnx",
+                "sha256": report.result.sha256,
+                "opset": 20,
+                "precision": "float32",
+                "class_output": "y",
+                "labels": ["cat", "dog"],
+                **edges,
+            },
+            "preprocessing": None,
+            "task": report.task,
+            "outcome": report.outcome,
+            "budget": {"asked": "0.5x", "milliseconds": 2.0, "percentile": 50, "batch": 1},
+            "runtime": {"name": "onnxruntime", "version": "1", "threads": 1},
+            "device": {"name": "local/cpu", "description": "cpu"},
+            "latency": {"baseline_ms": times, "result_ms": times, "speedup": 2.1, "speedup_interval": [2.0, 2.2]},
+            "figure": None,
+            "source": {"kind": "pt2", "name": "net.pt2", "sha256": None},
+            "strategy": report.strategy,
+            "seed": 0,
+            "versions": {},
+        }
+    )
 
 
 def make_report(job: str) -> Report:

@@ -1,0 +1,18 @@
+"""The `run.py` of delivered folders: always the same program, so that it can be known by its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+FILENAME: Final = "run.py"
+
+PUBLISHED: Final[dict[str, frozenset[str]]] = {
+    "1.0": frozenset({"0e20454cfd1fd5967e98715e45ac9ac33daac25aa59a8002160c8344482487a9"}),
+}
+"""SHA-256 of every program that was ever delivered, by the version of the manifests that it came with."""
+
+
+def runner_bytes() -> bytes:
+    """Returns the program as it is delivered now."""
+    return Path(__file__).with_name("runner.py").read_bytes()

@@ -1,0 +1,77 @@
+"""What a worker delivers is believed only as far as it was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from service.artifacts import ArtifactStore
+from service.database import Database
+from service.errors import WorkerProtocolError
+from service.results import take_report
+from service.work import ResultEvent
+from tests.service.workers.reports import FILES, write_result
+
+EVENT = ResultEvent(file="out/report.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    write_result(tmp_path / "out", "optimizationJobs/test")
+    return tmp_path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(Database(f"sqlite:///{tmp_path / 'jobs.db'}"), str(tmp_path / "store"))
+
+
+def test_every_file_is_taken_over(folder: Path, store: ArtifactStore) -> None:
+    _, artifacts = take_report(folder, EVENT, store)
+    assert {artifact.filename for artifact in artifacts} == {*FILES, "report.json", "report.html", "manifest.json"}
+
+
+@pytest.mark.parametrize("spoil", ["hash", "missing", "extra"])
+def test_a_manifest_of_other_files_is_not_taken(folder: Path, store: ArtifactStore, spoil: str) -> None:
+    place = folder / "out/manifest.json"
+    document = json.loads(place.read_bytes())
+    if spoil == "hash":
+        document["files"][0]["sha256"] = "0" * 64
+    elif spoil == "missing":
+        document["files"] = [entry for entry in document["files"] if entry["filename"] != "plan.json"]
+    else:
+        document["files"].append({"filename": "more", "sha256": "0" * 64, "size_bytes": 1})
+    place.write_text(json.dumps(document))
+    with pytest.raises(WorkerProtocolError, match="the manifest does not speak of the files that are there"):
+        take_report(folder, EVENT, store)
+
+
+def test_a_manifest_that_is_none_is_not_taken(folder: Path, store: ArtifactStore) -> None:
+    (folder / "out/manifest.json").write_text("{}")
+    with pytest.raises(WorkerProtocolError, match=r"the worker's manifest\.json is no Manifest"):
+        take_report(folder, EVENT, store)
+
+
+def test_weights_that_are_a_link_are_not_followed(folder: Path, store: ArtifactStore) -> None:
+    (folder / "out/model.onnx.data").symlink_to("/dev/zero")
+    with pytest.raises(WorkerProtocolError, match=r"model\.onnx\.data as something other than a plain file"):
+        take_report(folder, EVENT, store)
+
+
+def test_weights_beside_a_model_are_part_of_it(folder: Path, store: ArtifactStore) -> None:
+    out = folder / "out"
+    (out / "manifest.json").unlink()
+    for name in ("model.onnx.data", "baseline.onnx.data"):
+        (out / name).write_bytes(b"weights")
+    report = json.loads((out / "report.json").read_bytes())
+    claims = {"model.onnx": report["result"], "baseline.onnx": report["baseline"]}
+    for entry in (*claims.values(), *(each for each in report["artifacts"] if each["filename"] in claims)):
+        content = FILES[entry["filename"]] + b"weights"
+        entry.update(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    (out / "report.json").write_text(json.dumps(report))
+    _, artifacts = take_report(folder, EVENT, store)
+    assert {"model.onnx.data", "baseline.onnx.data"} <= {artifact.filename for artifact in artifacts}
