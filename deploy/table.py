@@ -20,6 +20,7 @@ from deploy.measure.distribution import Rounds, describe_times
 from deploy.measure.process import time_in_fresh_process
 from deploy.measure.settings import TimingSettings
 from deploy.operators import Piece, write_pieces
+from deploy.precision.pieces import write_in, write_pair_edges
 from deploy.references import write_anchor, write_dispatch
 from deploy.runtimes import find_runtime
 
@@ -66,7 +67,7 @@ class TableSettings:
         percentile: Percentile of whole networks; operators are compared by their medians.
         threads: Threads inside one operator.
         runtime: Registry name.
-        precision: What the operators are stored as.
+        precision: What the operators are written in, one of `deploy.precision.PRECISIONS`.
         seed: For random inputs and the order of turns.
     """
 
@@ -184,7 +185,7 @@ class LatencyTable:
                 Piece(module, tuple(inputs), folder / f"network{index}.onnx")
                 for index, (module, inputs) in enumerate(networks)
             ]
-            write_pieces(pieces, self._settings.batch)
+            self._write(pieces)
             anchor = write_anchor(folder / "anchor.onnx")
             settings = replace(_NETWORKS, min_seconds=_SECONDS_PER_NETWORK * len(networks))
             anchors, *times = self._time([anchor, *(piece.path for piece in pieces)], settings)
@@ -196,8 +197,7 @@ class LatencyTable:
             Piece(operator.module, tuple(operator.inputs), folder / f"operator{index}.onnx")
             for index, operator in enumerate(operators)
         ]
-        write_pieces(pieces, self._settings.batch)
-        edges = [self._write_edges(piece.path, folder) for piece in pieces]
+        edges = self._write(pieces, folder)
         references = [
             write_anchor(folder / "anchor.onnx"),
             write_dispatch(folder / "dispatch1.onnx", 1, self._settings.batch),
@@ -213,9 +213,23 @@ class LatencyTable:
         self._remember(relative, describe_times(rounds[0]).p50)
         return relative
 
-    def _write_edges(self, path: Path, folder: Path) -> Path | None:
+    def _write(self, pieces: Sequence[Piece], edges: Path | None = None) -> list[Path | None]:
+        """Writes modules in the settings' precision, and into the folder `edges`, where given, what their edges cost."""
+        chosen, paths = self._settings, [piece.path for piece in pieces]
+        write_pieces(pieces, chosen.batch)
+        # What a runtime does at the edges it does to float32 files and, behind casts, to half-precision ones alike.
+        found = [None if edges is None else self._write_edges(path, edges) for path in paths]
+        write_in(paths, chosen.precision, chosen.runtime)
+        if edges is None or chosen.precision != "int8":
+            return found
+        pairs = [self._write_edges(path, edges, pairs=True) for path in paths]
+        return [pair or own for pair, own in zip(pairs, found, strict=True)]
+
+    def _write_edges(self, path: Path, folder: Path, *, pairs: bool = False) -> Path | None:
         partial = folder / "edges.onnx"
-        if not self._runtime.write_edges(path, partial, self._settings.batch):
+        if pairs and not write_pair_edges(path, partial, self._settings.runtime):
+            return None
+        if not pairs and not self._runtime.write_edges(path, partial, self._settings.batch):
             return None
         # Many operators have the same edges, and those are timed once.
         final = folder / f"edges-{hashlib.sha256(partial.read_bytes()).hexdigest()}.onnx"

@@ -32,10 +32,12 @@ from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
 from service.candidates import candidates
+from service.conversion import Material
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
 from service.phases import Phases
 from service.phases import Report as ReportProgress
+from service.precisions import Precisions, Settled, check_precision, explained
 from service.quality import Goal, classes, goal
 from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.report.assemble import Ending, Facts, assemble
@@ -80,6 +82,7 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
         DataError: The samples cannot be used.
         DeployError: Exporting or measuring failed.
     """
+    check_precision(order.spec)
     order.out.mkdir(parents=True, exist_ok=True)
     writer = writer_of(order)
     journal = Journal(order.folder, writer)
@@ -94,11 +97,28 @@ def optimize(order: WorkOrder, progress: ReportProgress) -> Report:
     with phases.phase("baseline", "Exporting and timing the original"):
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, order.spec.target.runtime)
         timer = _timer(order, memory)
-        job = Job(order, phases, model, samples, baseline, wanted, memory)
+        original = _original_seconds(baseline, timer, memory)
+        material = _material(samples, wanted, memory, phases, order.spec.target.runtime)
+        precisions = Precisions(order.spec, baseline, material, order.folder)
+        job = Job(order, phases, model, samples, baseline, wanted, memory, precisions, original)
         problem = job.problem(analysis, timer)
-        phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
+        phases.note(baseline_ms=original * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
     return job.conclude(problem, found)
+
+
+def _original_seconds(baseline: Shipped, table: LatencyTable, memory: Memory) -> float:
+    """Returns the original's seconds in float32, and notes the scale that they are on."""
+    seconds = RememberedTimer(table, memory).networks([(baseline.graph.module, baseline.graph.inputs)])[0]
+    if table.anchor is not None and memory.recall(_ANCHOR) is None:
+        memory.keep(_ANCHOR, table.anchor)
+    return seconds
+
+
+def _material(samples: Samples, wanted: Goal, memory: Memory, phases: Phases, runtime: str) -> Material:
+    """Returns what the job's networks are converted to other precisions with."""
+    feeds, left = samples.feeds, Readings(memory, "precision", partial(phases.seconds_left, WIND_UP_SECONDS))
+    return Material(feeds.calibration, feeds.selection, wanted, runtime, memory, left, phases)
 
 
 def _targets(samples: Samples) -> torch.Tensor:
@@ -117,20 +137,23 @@ class Job:
     baseline: Shipped
     goal: Goal
     memory: Memory
+    precisions: Precisions
+    original_seconds: float
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
-        """Returns the job as a strategy sees it."""
-        folded, timer = self.baseline.graph, RememberedTimer(table, self.memory)
+        """Returns the job as a strategy sees it: all latencies are of networks in the precision that is planned in."""
+        folded, planning = self.baseline.graph, self.precisions.planning
+        if planning != "float32":
+            table = _timer(self.order, self.memory, planning, table.anchor)
+        timer = RememberedTimer(table, self.memory, planning)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
-        if table.anchor is not None and self.memory.recall(_ANCHOR) is None:
-            self.memory.keep(_ANCHOR, table.anchor)
         limit = engine_budget(self.order.spec)
         left = self._clock("training", WIND_UP_SECONDS)()
         for_training = (1 - PLANNING_SHARE) * left if self._trains else 0.0
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
-            budget_seconds=limit.of(seconds),
+            budget_seconds=limit.of(self.original_seconds),
             baseline_seconds=seconds,
             calibration=self.samples.feeds.calibration,
             selection=self.samples.feeds.selection,
@@ -163,11 +186,14 @@ class Job:
 
     def find(self, problem: Problem) -> Found:
         """Looks for the network to ship; none is needed when the original is within the budget already."""
-        if problem.baseline_seconds <= problem.budget_seconds:
+        if self.original_seconds <= problem.budget_seconds:
             return Found()
         asked = self.order.spec.strategy
+        uncut = self.precisions.uncut(self.original_seconds, engine_budget(self.order.spec), asked.name)
+        if uncut is not None:
+            return Found([uncut], uncut)
         strategy = find(asked.name)
-        tools = Tools(partial(self.time, problem), self.tune, self._clock("search", WIND_UP_SECONDS))
+        tools = Tools(self.time, self.tune, self._clock("search", WIND_UP_SECONDS))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
@@ -176,16 +202,16 @@ class Job:
         found.floor_seconds = floor.predicted_seconds
         return found
 
-    def time(self, problem: Problem, graph: Graph) -> float:
+    def time(self, graph: Graph) -> float:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
-        shipped = self._shipped(graph, self.order.folder / "candidate.onnx")
+        shipped = self.precisions.for_timing(self._shipped(graph, self.order.folder / "candidate.onnx"))
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
 
         def timed() -> dict[str, float]:
             quick = contest(self.baseline, shipped, self.order.spec, settings)
-            return {"seconds": problem.baseline_seconds / quick.ratio.speedup}
+            return {"seconds": self.original_seconds / quick.ratio.speedup}
 
-        key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256)
+        key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256, shipped.artifact.precision)
         return remembered(self.memory, key, ["seconds"], timed)["seconds"]
 
     def tune(self, candidate: Candidate) -> Tuned | None:
@@ -233,26 +259,28 @@ class Job:
     def _shipped(self, graph: Graph, path: Path) -> Shipped:
         return ship(graph, path, self._selection, self.order.spec.target.runtime)
 
-    def _ship(self, found: Found) -> Shipped | None:
+    def _ship(self, found: Found) -> Settled | None:
         """Exports the network to ship; the one before fine-tuning where the tuned one's file would differ from it."""
         if found.best is None:
             return None
-        path = self.order.out / "model.onnx"
+        out = self.order.out / "model.onnx"
+        path = self.order.folder / "plain.onnx" if self.precisions.active else out
         try:
-            return self._shipped(found.best.graph, path)
+            plain = self._shipped(found.best.graph, path)
         except SurgeryError as exc:
             before = found.fall_back(str(exc))
             if before is None:
                 raise
-            return self._shipped(before.graph, path)
+            plain = self._shipped(before.graph, path)
+        return self.precisions.settle(plain, out)
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
         out = self.order.out
         with self.phases.phase("export", "Exporting the result"):
-            candidate = self._ship(found)
+            settled = self._ship(found)
         with self.phases.phase("measure", "Timing original and result side by side"):
-            ending = self._measure(candidate)
+            ending = self._measure(settled)
         with self.phases.phase("report", "Writing the report"):
             if ending.result is self.baseline:
                 shutil.copyfile(self.baseline.artifact.path, out / "model.onnx")
@@ -272,6 +300,8 @@ class Job:
                     self.goal,
                     dict(self.phases.seconds),
                     self.phases.elapsed,
+                    self.original_seconds,
+                    settled or (self.precisions.planned if self.precisions.active else None),
                 )
             )
             (out / "report.json").write_text(report.model_dump_json(indent=2))
@@ -283,10 +313,11 @@ class Job:
     def _selection(self) -> EngineSamples:
         return self.samples.feeds.selection
 
-    def _measure(self, candidate: Shipped | None) -> Ending:
+    def _measure(self, settled: Settled | None) -> Ending:
         """Times and scores what may ship, and decides what does."""
         spec, original = self.order.spec, self.baseline.artifact
         reference = self._scored(original)
+        candidate = None if settled is None else settled.chosen.shipped
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec))[0]
             verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
@@ -296,7 +327,7 @@ class Job:
             self.memory, key, Contest, lambda: contest(self.baseline, candidate, spec, timing_settings(spec))
         )
         scored = self._scored(candidate.artifact)
-        verdict = judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal))
+        verdict = explained(judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal)), settled)
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
@@ -363,10 +394,11 @@ def _floor(order: WorkOrder, phases: Phases, model: Model, analysis: Analysis) -
     )
 
 
-def _timer(order: WorkOrder, memory: Memory) -> LatencyTable:
-    """Returns the device, on the scale of an earlier attempt where there was one."""
+def _timer(order: WorkOrder, memory: Memory, precision: str = "float32", anchor: float | None = None) -> LatencyTable:
+    """Returns the device, on a scale that is given or that of an earlier attempt where there was one."""
     scratch = order.folder / "timing"
     scratch.mkdir(exist_ok=True)
     known = memory.recall(_ANCHOR)
-    anchor = known if isinstance(known, float) else None
-    return LatencyTable(table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch, anchor=anchor)
+    scale = known if anchor is None and isinstance(known, float) else anchor
+    settings = table_settings(order.spec, precision)
+    return LatencyTable(settings, order.cache_folder / "latency.sqlite", scratch, anchor=scale)

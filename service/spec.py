@@ -22,6 +22,10 @@ MAX_TIME_LIMIT = timedelta(days=7)
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
+PrecisionName = Literal["PRECISION_FP32", "PRECISION_FP16", "PRECISION_BF16", "PRECISION_INT8", "PRECISION_AUTO"]
+"""What the network that ships may be written in."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -102,7 +106,7 @@ class Target(_Frozen):
 
     device: Literal["local/cpu"] = "local/cpu"
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    precision: Literal["PRECISION_FP32"] = "PRECISION_FP32"
+    precision: PrecisionName = "PRECISION_FP32"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
     @field_validator("device", "runtime", mode="before")

@@ -66,7 +66,9 @@ def _in_opset(model: onnx.ModelProto, chosen: HalfFormat) -> onnx.ModelProto:
 class _Rewrite:
     """One conversion under way: which values there are in which format, and the nodes so far."""
 
-    def __init__(self, model: onnx.ModelProto, types: Mapping[str, int], decision: Decision, chosen: HalfFormat) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, types: Mapping[str, int], decision: Decision, chosen: HalfFormat
+    ) -> None:
         self._model, self._types, self._decision, self._chosen = model, types, decision, chosen
         self._weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in model.graph.output}

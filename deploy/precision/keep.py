@@ -151,9 +151,7 @@ def _sensitive(node: onnx.NodeProto) -> str | None:
     return "sums or exponentials lose digits" if node.op_type in SENSITIVE else None
 
 
-def _constant_out_of_range(
-    node: onnx.NodeProto, constants: Mapping[str, np.ndarray], chosen: HalfFormat
-) -> str | None:
+def _constant_out_of_range(node: onnx.NodeProto, constants: Mapping[str, np.ndarray], chosen: HalfFormat) -> str | None:
     for name in node.input:
         largest = _largest_finite(constants[name]) if name in constants else 0.0
         if largest > chosen.largest:

@@ -48,7 +48,9 @@ def operator_errors(path: Path, quantised: Path, feeds: Feeds) -> dict[str, floa
     partners = _partners(plain, rounded)
     errors = _value_errors(plain, rounded, partners, feeds)
     return {
-        node.name: max(0.0, _after(node, plain, errors) - max((errors.get(name, 0.0) for name in node.input), default=0.0))
+        node.name: max(
+            0.0, _after(node, plain, errors) - max((errors.get(name, 0.0) for name in node.input), default=0.0)
+        )
         for node in plain.graph.node
         if node.op_type in WEIGHTED and _is_quantised(node, rounded)
     }

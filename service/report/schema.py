@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
 
@@ -88,6 +88,55 @@ class LayerReport(_Part):
     macs: int
 
 
+class KeptReport(_Part):
+    """An operator of the float32 file that computes in float32 in the converted one too."""
+
+    node: str
+    op: str
+    reason: str
+
+
+class DifferenceReport(_Part):
+    """A converted file against the float32 file of the same network, measured on selection samples."""
+
+    agreement: float = Field(description="Share of equal decisions; of outputs that decide nothing, of their variation")
+    divergence: float = Field(description="In the report's `divergence_unit`")
+    samples: int
+
+
+class PrecisionReport(_Part):
+    """What a file's numbers are written in.
+
+    `computes` is what the runtime computes in on the machine that it was measured on: `float32` where it has no units for a
+    half-precision format and only stores numbers in it.
+    """
+
+    precision: str
+    computes: str
+    kept: tuple[KeptReport, ...] = ()
+    operators: int = Field(default=0, description="How many could have been converted, those kept included")
+    calibrator: str | None = None
+    calibration_samples: int = 0
+    difference: DifferenceReport | None = None
+
+
+class PrecisionTrialReport(_Part):
+    """One precision that was tried for the network to ship; its latency was timed beside the original's."""
+
+    precision: str
+    computes: str
+    latency_ms: float | None
+    speedup: float | None = Field(description="Over the original in float32")
+    selection_quality: float | None
+    agreement: float | None = Field(description="With the float32 file of the same network, on selection samples")
+    divergence: float | None
+    calibrator: str | None
+    kept: int
+    operators: int
+    refusal: str | None = Field(description="Why it could not ship; none where it could")
+    chosen: bool
+
+
 class NetworkReport(_Part):
     """One exported network as measured."""
 
@@ -101,8 +150,9 @@ class NetworkReport(_Part):
     macs: int
     depth: int
     activations: int
-    layers: tuple[LayerReport, ...]
+    layers: tuple[LayerReport, ...] = Field(description="Of a converted file, those of its float32 file")
     quality: QualityReport | None = None
+    precision: PrecisionReport | None = None
 
 
 class SpeedupReport(_Part):
@@ -249,6 +299,7 @@ class Report(_Part):
     task: str = "classification"
     figure: FigureReport = FigureReport()
     divergence_unit: str = "nats"
+    precisions: tuple[PrecisionTrialReport, ...] = ()
     seed: int
     seconds: float
     phase_seconds: dict[str, float]
