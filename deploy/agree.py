@@ -18,8 +18,8 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1, "int8": 1e-1}
 """Largest error allowed, relative to the largest output of the batch, by precision.
 
 float32: sums of a few thousand products in another order differ by some 1e-6 per layer. float16 has 11 bits, so 5e-4
-per operation, and bfloat16 8; `deploy.precision.bound` derives a bound for a file of these. int8 is a different function, and
-only gross faults can be seen this way.
+per operation, and bfloat16 8; `deploy.precision.bound` derives a bound for a file of these. int8 is a different
+function, and only gross faults can be seen this way.
 """
 
 

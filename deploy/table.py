@@ -214,7 +214,7 @@ class LatencyTable:
         return relative
 
     def _write(self, pieces: Sequence[Piece], edges: Path | None = None) -> list[Path | None]:
-        """Writes modules in the settings' precision, and into the folder `edges`, where given, what their edges cost."""
+        """Writes modules in the settings' precision; into the folder `edges`, where given, what their edges cost."""
         chosen, paths = self._settings, [piece.path for piece in pieces]
         write_pieces(pieces, chosen.batch)
         # What a runtime does at the edges it does to float32 files and, behind casts, to half-precision ones alike.

@@ -42,7 +42,7 @@ COMPARED_ON: Final = 64
 """Of these, what operators' own errors are measured on."""
 
 LEFT_OUT: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Shares of the quantised operators that stay in float32, the most sensitive first, one after another until it holds."""
+"""Shares of the quantised operators that stay in float32, the most sensitive first, until the rest is good enough."""
 
 _BATCH: Final = 8
 _FIRST: Final = "mse"

@@ -2,8 +2,8 @@
 
 Without a floor that is
 
-* where samples have targets: the task's figure at most half a point (0.005) worse than that of the float32 file of the same
-  network, or, where the figure is no fraction, at most 1 % worse;
+* where samples have targets: the task's figure at most half a point (0.005) worse than that of the float32 file of
+  the same network, or, where the figure is no fraction, at most 1 % worse;
 * without targets, for networks that decide: 99 % of the decisions as those of the float32 file;
 * for any other: a squared error of at most 1 % of the variance of the float32 file's outputs.
 

@@ -2,11 +2,11 @@
 
 The original is measured in float32, whatever was asked for, and speed-ups are over that. Then
 
-1. the original is converted, judged and timed in each precision that may ship; the plan is made in the fastest that is good
-   enough, so that what is timed while planning is what ships. If that alone keeps the budget, nothing is cut;
-2. the network to ship is converted, judged and timed again, beside the original and its own float32 file, and one is chosen:
-   the precision that was asked for, or, with `auto`, the fastest of all. One that is slower than float32 or not good enough is
-   passed over with its reason, and float32 ships.
+1. the original is converted, judged and timed in each precision that may ship; the plan is made in the fastest that
+   is good enough, so that what is timed while planning is what ships. If that alone keeps the budget, nothing is cut;
+2. the network to ship is converted, judged and timed again, beside the original and its own float32 file, and one is
+   chosen: the precision that was asked for, or, with `auto`, the fastest of all. One that is slower than float32 or
+   not good enough is passed over with its reason, and float32 ships.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ FORMATS: Final[dict[PrecisionName, tuple[str, ...]]] = {
 """What may ship, by what was asked for; float32 always may."""
 
 SLACK: Final = 1.02
-"""How many times slower than float32 a precision that was asked for may be, and how many times faster another must be."""
+"""How many times slower than float32 a precision that was asked for may be; with `auto`, how much faster it must be."""
 
-CHOICE_SECONDS: Final = 2.0
+CHOICE_SECONDS: Final = 1.0
 """How long each file is timed, so that a precision can be chosen; what ships is timed for longer."""
 
 

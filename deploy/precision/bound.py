@@ -1,14 +1,15 @@
 """How far a half-precision file may be from the network that it was made of.
 
-Every number that is rounded to a format is off by at most its unit roundoff u, relatively: u = 2^-11 for float16 and 2^-8
-for bfloat16. A layer's sum of products has terms of either sign, so an error of relative size e in its inputs is
+Every number that is rounded to a format is off by at most its unit roundoff u, relatively: u = 2^-11 for float16 and
+2^-8 for bfloat16. A layer's sum of products has terms of either sign, so an error of relative size e in its inputs is
 passed on with relative size e, measured against the largest output, and roundings are taken as independent with mean
-zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SISC 2019, model 2.1). With n roundings
-one after the other, the error of an output has a standard deviation of at most u sqrt(n), and by their theorem stays
-below lambda u sqrt(n) with probability 1 - 2 exp(-lambda^2 / 2). Here lambda = 5, which fails once in 130,000 outputs.
+zero (Higham and Mary, "A new approach to probabilistic rounding error analysis", SISC 2019, model 2.1). With n
+roundings one after the other, the error of an output has a standard deviation of at most u sqrt(n), and by their
+theorem stays below lambda u sqrt(n) with probability 1 - 2 exp(-lambda^2 / 2). Here lambda = 5, which fails once in
+130,000 outputs.
 
-n is counted in the file: over the path with the most of them, one for the weights of each half-precision operator, one for its
-result unless it only moves numbers, one for each cast to half precision.
+n is counted in the file: over the path with the most of them, one for the weights of each half-precision operator,
+one for its result unless it only moves numbers, one for each cast to half precision.
 
 The assumption that a network passes errors on without making them larger is the weak place: one that amplifies them
 exceeds the bound, and is then rightly not shipped.

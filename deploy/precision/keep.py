@@ -7,8 +7,8 @@ An operator stays when, in this order,
 3. a constant of it is too large for the format, or so small that all of it would vanish,
 4. what it takes or gives left the format's range on samples (`ranges`; found by running the float32 file).
 
-Numbers that are made of integers (indices cast to float, ranges) stay too and are no operators that count: half precision
-counts exactly only to 2048 or 256.
+Numbers that are made of integers (indices cast to float, ranges) stay too and are no operators that count: half
+precision counts exactly only to 2048 or 256.
 """
 
 from __future__ import annotations

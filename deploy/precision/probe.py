@@ -1,8 +1,8 @@
 """Whether a runtime runs a precision here, and what it computes in when it does: found by running a tiny network.
 
-The network adds 1 to a number that is so large that a half-precision format cannot hold the sum, and then takes the large
-number away again. What is left is 0 where intermediate results are rounded to that format, and 1 where the runtime computes
-in float32 and only stores weights in half precision, as processors without half-precision units do.
+The network adds 1 to a number that is so large that a half-precision format cannot hold the sum, and then takes the
+large number away again. What is left is 0 where intermediate results are rounded to that format, and 1 where the
+runtime computes in float32 and only stores weights in half precision, as processors without half-precision units do.
 """
 
 from __future__ import annotations

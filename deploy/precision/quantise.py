@@ -1,11 +1,13 @@
 """Writes a float32 network in int8, as Q/DQ, by ONNX Runtime's quantisation library.
 
 Weights are symmetric and have a scale per output channel; biases stay in float32 (a runtime that runs files as they
-are typed takes no int32 bias, and the others make their own). There are two forms, because runtimes want different things:
+are typed takes no int32 bias, and the others make their own). There are two forms, because runtimes want different
+things:
 
-* `unsigned`, for processors: uint8 with a zero point, a pair behind every operator that can pass 8 bits on, so that whole
-  stretches stay in 8 bits; a ReLU disappears into the zero point of what follows it. Measured on ResNet-20 with ONNX Runtime
-  on a processor with VNNI: 1.5 times the speed of float32, where the symmetric form has 0.55 to 0.6 times.
+* `unsigned`, for processors: uint8 with a zero point, a pair behind every operator that can pass 8 bits on, so that
+  whole stretches stay in 8 bits; a ReLU disappears into the zero point of what follows it. Measured on ResNet-20
+  with ONNX Runtime on a processor with VNNI: 1.5 times the speed of float32, where the symmetric form has 0.55 to
+  0.6 times.
 * `symmetric`, for TensorRT: int8 around 0, which is all that it takes, and pairs only before convolutions and matrix
   products, so that what follows them can be fused with them.
 """
@@ -123,7 +125,7 @@ def _quantised(
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     save_tensors_data(TensorsData(method, data), calibrated)
     unsigned = form == "unsigned"
-    options = {"WeightSymmetric": True, "ActivationSymmetric": not unsigned, "QuantizeBias": False}
+    options: dict[str, object] = {"WeightSymmetric": True, "ActivationSymmetric": not unsigned, "QuantizeBias": False}
     if not unsigned:
         options["OpTypesToExcludeOutputQuantization"] = list(WEIGHTED)
     with _quietly():

@@ -57,7 +57,7 @@ def operator_errors(path: Path, quantised: Path, feeds: Feeds) -> dict[str, floa
 
 
 def _partners(plain: onnx.ModelProto, rounded: onnx.ModelProto) -> dict[str, str]:
-    """Returns what each float value of the one is called in the other, where it is there: behind its pair if it has one."""
+    """Returns what each float value of the one is called in the other, where it is there; behind its pair, if any."""
     there = {name for node in rounded.graph.node for name in node.output}
     types = element_types(plain)
     names = [name for node in plain.graph.node for name in node.output if types.get(name) == onnx.TensorProto.FLOAT]
@@ -81,7 +81,7 @@ def _value_errors(
             given = {spec.name: value for spec, value in zip(first.inputs, batch, strict=True)}
             for name, partner in partners.items():
                 wanted = (given[name] if name in inputs else mine[name]).astype(np.float64)
-                off[name] += float(np.square(theirs[partner] - wanted).sum())
+                off[name] += float(np.square(theirs[partner].astype(np.float64) - wanted).sum())
                 size[name] += float(np.square(wanted).sum())
     return {name: off[name] / size[name] if size[name] else 0.0 for name in partners}
 

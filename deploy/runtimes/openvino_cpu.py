@@ -131,7 +131,7 @@ class _OpenVinoSession(Session):
 
 
 def _hint(core: Any, model: Any) -> str:
-    """Returns what to compute in: the half-precision format that a file is in where the processor has it, else float32."""
+    """Returns what to compute in: a file's own half-precision format where the processor has it, else float32."""
     formats = {constant.get_element_type().get_type_name() for constant in _constants(model)}
     able = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return next((hint for hint, name in _HALF.items() if hint in formats and name in able), "f32")

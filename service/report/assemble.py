@@ -211,7 +211,7 @@ def _network(shipped: Shipped, filename: str, timed: Measurement, score: FileSco
                 passed=entry.passed,
             )
             for entry in shipped.agreement.batches
-            # What rounding may do is known of half precision; int8 is a different function, whose difference is measured.
+            # Of half precision it is known what rounding may do; int8's difference can only be measured.
             if math.isfinite(entry.tolerance)
         ),
         parameters=summary.parameters,

@@ -107,8 +107,8 @@ class DifferenceReport(_Part):
 class PrecisionReport(_Part):
     """What a file's numbers are written in.
 
-    `computes` is what the runtime computes in on the machine that it was measured on: `float32` where it has no units for a
-    half-precision format and only stores numbers in it.
+    `computes` is what the runtime computes in on the machine that it was measured on: `float32` where it has no
+    units for a half-precision format and only stores numbers in it.
     """
 
     precision: str
