@@ -23,7 +23,7 @@ from deploy.precision.half import convert_half
 from deploy.precision.keep import Ranges
 from deploy.precision.observe import Feeds, count_values, find_ranges
 from deploy.precision.probe import probe
-from deploy.precision.quantise import form_for, quantise
+from deploy.precision.quantise import form_for, quantisable, quantise
 from deploy.precision.sensitivity import operator_errors
 from deploy.precision.written import describe_converted
 from service.fidelity import comparer, shortfall
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 CALIBRATED_ON: Final = 256
 """At most so many calibration samples."""
+
+CALIBRATED_NUMBERS: Final = 1 << 24
+"""At most so many numbers in their inputs: 111 images of 3 x 224 x 224."""
 
 COMPARED_ON: Final = 64
 """Of these, what operators' own errors are measured on."""
@@ -143,7 +146,7 @@ class Converter:
 
         Args:
             precision: One of `deploy.precision.PRECISIONS`.
-            to: Where to write.
+            to: Where to write; what is tried on the way goes beside it.
         """
         ability = probe(self._use.runtime, precision)
         if ability.refusal is not None:
@@ -177,16 +180,14 @@ class Converter:
             self._use.tell(0.1 + 0.1 * at, f"calibrating int8 by {name}")
             tries.append(self._with(bare, to, name, {}))
         best = min(tries, key=_divergence)
-        calibrator = best.conversion.calibrator or _FIRST
-        if best.refusal is not None:
-            return self._relieved(best, bare, to, calibrator)
-        # The file there is that of the last try.
-        return self._with(bare, to, calibrator, {})
+        return best if best.refusal is None else self._relieved(best, bare, to)
 
-    def _relieved(self, best: Attempt, bare: Conversion, to: Path, calibrator: str) -> Attempt:
+    def _relieved(self, best: Attempt, bare: Conversion, to: Path) -> Attempt:
         """Leaves out more and more; returns the first attempt that is good enough, or the last with its refusal."""
-        self._with(bare, to, calibrator, {})
-        errors = recalled(self._use.memory, self._key("errors", calibrator), _ERRORS, lambda: self._errors(to))
+        calibrator, shipped = best.conversion.calibrator or _FIRST, best.shipped
+        assert shipped is not None
+        key = self._key("errors", calibrator)
+        errors = recalled(self._use.memory, key, _ERRORS, lambda: self._errors(shipped.artifact.path))
         order = sorted(errors, key=lambda name: -errors[name])
         for at, share in enumerate(LEFT_OUT):
             if self._use.seconds_left() <= 0:
@@ -201,11 +202,11 @@ class Converter:
         return best
 
     def _with(self, bare: Conversion, to: Path, calibrator: str, left_out: Mapping[str, str]) -> Attempt:
-        """Returns the network in int8 with ranges of one calibrator, judged."""
-        ranges = self._calibrated[calibrator]
-        converted = quantise(self._path, to, ranges, form_for(self._use.runtime), left_out)
+        """Returns the network in int8 with ranges of one calibrator, judged, in a file of its own."""
+        path, ranges = to.with_name(f"{to.stem}-{calibrator}-{len(left_out)}.onnx"), self._calibrated[calibrator]
+        converted = quantise(self._path, path, ranges, form_for(self._use.runtime), left_out)
         told = self._told(bare, converted, calibrator)
-        return self._judged(told, self._checked(to, converted, math.inf))
+        return self._judged(told, self._checked(path, converted, math.inf))
 
     def _told(self, bare: Conversion, converted: Converted, calibrator: str | None) -> Conversion:
         samples = sum(len(batch[0]) for batch in self._feeds)
@@ -251,12 +252,15 @@ class Converter:
         return recalled(self._use.memory, self._key("calibrated", form), _ALL_RANGES, found)
 
     def _errors(self, quantised: Path) -> dict[str, float]:
-        return operator_errors(self._path, quantised, self._feeds[: max(1, COMPARED_ON // _BATCH)])
+        names = quantisable(self._path, self._ranges, form_for(self._use.runtime))
+        return operator_errors(self._path, quantised, names, self._feeds[: max(1, COMPARED_ON // _BATCH)])
 
     @cached_property
     def _feeds(self) -> Feeds:
         """Calibration samples as batches."""
-        batches = in_order(self._use.calibration, _BATCH, CALIBRATED_ON)
+        numbers = sum(math.prod(spec.shape) for spec in self._plain.graph.inputs)
+        most = max(_BATCH, min(CALIBRATED_ON, CALIBRATED_NUMBERS // max(1, numbers)))
+        batches = in_order(self._use.calibration, _BATCH, most)
         return [tuple(values.numpy() for values in batch.inputs) for batch in batches]
 
     def _key(self, kind: str, *parts: object) -> str:

@@ -23,7 +23,7 @@ _OUTERMOST: Final = 1e-4
 _TRIED: Final = np.linspace(0.15, 1.0, 60)
 _LEVELS: Final = 255
 _ENTROPY_LEVELS: Final = 128
-_ENTROPY_STEP: Final = 16
+_ENTROPY_STEP: Final = 32
 
 Range = tuple[float, float]
 

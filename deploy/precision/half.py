@@ -42,8 +42,9 @@ def convert_half(path: Path, to: Path, precision: str, ranges: Ranges | None = N
     model = _in_opset(read_float_model(path), chosen)
     types = element_types(model)
     decision = decide(model, types, chosen, ranges)
+    names = tuple(node.name for place, node in enumerate(model.graph.node) if place in decision.half)
     write_model(_Rewrite(model, types, decision, chosen).result(), to)
-    return Converted(precision, decision.kept, len(decision.half) + len(decision.kept))
+    return Converted(precision, decision.kept, names)
 
 
 def _in_opset(model: onnx.ModelProto, chosen: HalfFormat) -> onnx.ModelProto:

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from deploy.cleaning import serialise
 from deploy.errors import DataError
+from deploy.machine import usable_cores
 from deploy.precision.keep import Ranges
 from deploy.precision.model import element_types, read_float_model
 from deploy.runtimes import SessionSettings, find_runtime
@@ -112,8 +113,9 @@ def count_values(path: Path, feeds: Feeds, ranges: Ranges, tell: Told = _silent)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Returns a range that is not empty, for a value that is always the same."""
-    return (low, high) if high > low else (low - 0.5 * abs(low) - 1e-6, high + 0.5 * abs(high) + 1e-6)
+    """Returns a range that can be divided into parts, for a value that is always the same or nearly so."""
+    least = 1e-3 * max(abs(low), abs(high), 1e-6)
+    return (low, high) if high - low >= least else (low - least, high + least)
 
 
 def expose(model: onnx.ModelProto, types: Mapping[str, int], names: Sequence[str] | None = None) -> list[str]:
@@ -139,7 +141,7 @@ def _run(path: Path, feeds: Feeds) -> Iterator[tuple[float, tuple[str, Array]]]:
     with TemporaryDirectory() as folder:
         exposed = Path(folder) / "exposed.onnx"
         exposed.write_bytes(serialise(model))
-        session = find_runtime(_RUNTIME).load(exposed, SessionSettings())
+        session = find_runtime(_RUNTIME).load(exposed, SessionSettings(usable_cores()))
         for done, batch in enumerate(feeds, start=1):
             share = done / len(feeds)
             yield from ((share, (name, batch[at])) for name, at in zip(inputs, places, strict=True))

@@ -15,7 +15,7 @@ things:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,7 +69,7 @@ def quantise(path: Path, to: Path, ranges: Ranges, form: Form, left_out: Mapping
         to: Where to write.
         ranges: What 8 bits have to cover, for every float value (`deploy.precision.calibrate`).
         form: How activations are written.
-        left_out: Weighted operators that stay in float32, by node name, each with the reason.
+        left_out: Operators that stay in float32, by node name, each with the reason.
 
     Raises:
         ModelFileError: The file is missing or damaged.
@@ -77,16 +77,37 @@ def quantise(path: Path, to: Path, ranges: Ranges, form: Form, left_out: Mapping
     """
     left_out = left_out or {}
     model = read_float_model(path)
-    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
-    if not weighted:
+    never = {*_biases(model), *_without_range(model, ranges)}
+    operators = _operators(model, never, form)
+    if not any(node.op_type in WEIGHTED for node in operators):
         msg = f"'{path.name}' holds no convolution or matrix product, so there is nothing to quantise"
         raise PrecisionError(msg)
-    excluded = [*left_out, *_biases(model), *_without_range(model, ranges)]
+    excluded = [*left_out, *sorted(never)]
     with TemporaryDirectory() as folder:
         quantised = _quantised(model, ranges, form, excluded, Path(folder))
     write_model(quantised, to)
-    kept = tuple(Kept(node.name, node.op_type, left_out[node.name]) for node in weighted if node.name in left_out)
-    return Converted("int8", kept, len(weighted))
+    kept = tuple(Kept(node.name, node.op_type, left_out[node.name]) for node in operators if node.name in left_out)
+    return Converted("int8", kept, tuple(node.name for node in operators if node.name not in left_out))
+
+
+def quantisable(path: Path, ranges: Ranges, form: Form) -> tuple[str, ...]:
+    """Returns the names of the operators that take 8 bits in a form where none is left out.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+        PrecisionError: It is not in float32.
+    """
+    model = read_float_model(path)
+    never = {*_biases(model), *_without_range(model, ranges)}
+    return tuple(node.name for node in _operators(model, never, form))
+
+
+def _types(form: Form) -> tuple[str, ...]:
+    return (*WEIGHTED, *_PASSING) if form == "unsigned" else WEIGHTED
+
+
+def _operators(model: onnx.ModelProto, never: Collection[str], form: Form) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type in _types(form) and node.name not in never]
 
 
 def nominal_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
@@ -134,7 +155,7 @@ def _quantised(
             result,
             None,
             quant_format=library.QuantFormat.QDQ,
-            op_types_to_quantize=[*WEIGHTED, *(_PASSING if unsigned else ())],
+            op_types_to_quantize=list(_types(form)),
             per_channel=True,
             activation_type=library.QuantType.QUInt8 if unsigned else library.QuantType.QInt8,
             weight_type=library.QuantType.QInt8,

@@ -27,9 +27,14 @@ class Converted:
     Attributes:
         precision: One of `deploy.precision.PRECISIONS`.
         kept: What stayed in float32, in the order it runs.
-        operators: How many operators work on numbers that could have been converted, `kept` included.
+        names: Of the operators that were converted, in the float32 file.
     """
 
     precision: str
     kept: tuple[Kept, ...]
-    operators: int
+    names: tuple[str, ...]
+
+    @property
+    def operators(self) -> int:
+        """How many could have been converted, those kept included."""
+        return len(self.kept) + len(self.names)

@@ -6,7 +6,7 @@ samples. What an operator adds is the error of its result less the largest error
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -19,7 +19,6 @@ from deploy.errors import DataError
 from deploy.modelfile import open_model
 from deploy.precision.model import element_types, read_float_model
 from deploy.precision.observe import Feeds, expose
-from deploy.precision.quantise import WEIGHTED
 from deploy.runtimes import Session, SessionSettings, find_runtime
 from deploy.tensors import Array
 
@@ -29,12 +28,13 @@ _SUFFIX: Final = "_DequantizeLinear_Output"
 _RUNTIME: Final = "onnxruntime"
 
 
-def operator_errors(path: Path, quantised: Path, feeds: Feeds) -> dict[str, float]:
-    """Returns the relative squared error that each quantised operator adds, by its name in the float32 file.
+def operator_errors(path: Path, quantised: Path, names: Collection[str], feeds: Feeds) -> dict[str, float]:
+    """Returns the relative squared error that each operator adds, by its name in the float32 file.
 
     Args:
         path: The float32 file.
         quantised: What `deploy.precision.quantise` made of it.
+        names: Of the quantised operators (`Converted.names`).
         feeds: Samples.
 
     Raises:
@@ -52,7 +52,7 @@ def operator_errors(path: Path, quantised: Path, feeds: Feeds) -> dict[str, floa
             0.0, _after(node, plain, errors) - max((errors.get(name, 0.0) for name in node.input), default=0.0)
         )
         for node in plain.graph.node
-        if node.op_type in WEIGHTED and _is_quantised(node, rounded)
+        if node.name in names
     }
 
 
@@ -110,10 +110,3 @@ def _downstream(node: onnx.NodeProto, plain: onnx.ModelProto) -> Iterator[str]:
         if len(users) != 1:
             return
         name = users[0].output[0]
-
-
-def _is_quantised(node: onnx.NodeProto, rounded: onnx.ModelProto) -> bool:
-    """Returns whether a weighted node's weight, or what it multiplies, comes out of a pair in the quantised file."""
-    made = {name: user for user in rounded.graph.node for name in user.output}
-    weight = made.get(f"{node.input[1]}{_SUFFIX}")
-    return weight is not None and weight.op_type == "DequantizeLinear"
