@@ -188,8 +188,8 @@ class Converter:
         assert shipped is not None
         key = self._key("errors", calibrator)
         errors = recalled(self._use.memory, key, _ERRORS, lambda: self._errors(shipped.artifact.path))
-        order = sorted(errors, key=lambda name: -errors[name])
-        for at, share in enumerate(LEFT_OUT):
+        order = sorted((name for name in errors if errors[name] > 0), key=lambda name: -errors[name])
+        for at, share in enumerate(LEFT_OUT if order else ()):
             if self._use.seconds_left() <= 0:
                 why = f"{best.refusal}, and the time was over"
                 return replace(best, refusal=why)

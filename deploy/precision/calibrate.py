@@ -4,7 +4,7 @@ A narrower range has finer steps inside and larger errors outside. Four ways to 
 
 * `minmax`: all that was seen.
 * `percentile`: all but the outermost 0.01 %.
-* `mse`: the range with the least mean squared error of the numbers that were counted, by trying 60 of them.
+* `mse`: the limit of magnitudes with the least mean squared error of the numbers that were counted, of 60 tried.
 * `entropy`: the range whose 8-bit distribution has the least Kullback-Leibler divergence from the one that was counted
   (S. Migacz, "8-bit inference with TensorRT", GTC 2017), on magnitudes, with 128 levels.
 """
@@ -58,13 +58,12 @@ def _percentile(values: Values, symmetric: bool) -> Range:  # noqa: ARG001
 
 def _mse(values: Values, symmetric: bool) -> Range:
     low, high = min(values.low, 0.0), max(values.high, 0.0)
-    if symmetric:
-        high = max(-low, high)
-        low = -high
-    errors = [_squared_error(values, low * share, high * share) for share in _TRIED]
+    limits = _TRIED * max(-low, high)
+    ends = [(-limit, limit) if symmetric else (max(low, -limit), min(high, limit)) for limit in limits]
+    errors = [_squared_error(values, *each) for each in ends]
     # Of equal ones the widest: it is the one that later samples fit into.
-    share = _TRIED[len(errors) - 1 - int(np.argmin(errors[::-1]))]
-    return max(values.low, low * share), min(values.high, high * share)
+    limit = float(limits[len(errors) - 1 - int(np.argmin(errors[::-1]))])
+    return max(values.low, -limit), min(values.high, limit)
 
 
 def _squared_error(values: Values, low: float, high: float) -> float:

@@ -45,31 +45,33 @@ def operator_errors(path: Path, quantised: Path, names: Collection[str], feeds: 
         msg = "there are no samples to compare the two files on"
         raise DataError(msg)
     plain, rounded = read_float_model(path), open_model(quantised)
-    partners = _partners(plain, rounded)
+    partners = _partners(plain, rounded, names)
     errors = _value_errors(plain, rounded, partners, feeds)
     return {
-        node.name: max(
-            0.0, _after(node, plain, errors) - max((errors.get(name, 0.0) for name in node.input), default=0.0)
-        )
+        node.name: max(0.0, _at(node.output[0], plain, errors) - _largest(node.input, plain, errors))
         for node in plain.graph.node
         if node.name in names
     }
 
 
-def _partners(plain: onnx.ModelProto, rounded: onnx.ModelProto) -> dict[str, str]:
-    """Returns what each float value of the one is called in the other, where it is there; behind its pair, if any."""
+def _partners(plain: onnx.ModelProto, rounded: onnx.ModelProto, names: Collection[str]) -> dict[str, str]:
+    """Returns what each float value of the one is called in the other, where it is there.
+
+    Behind its pair where a quantised operator makes it, for then the pair is that operator's; else before it.
+    """
     there = {name for node in rounded.graph.node for name in node.output}
-    types = element_types(plain)
-    names = [name for node in plain.graph.node for name in node.output if types.get(name) == onnx.TensorProto.FLOAT]
-    names += [value.name for value in plain.graph.input]
-    pairs = {name: name + _SUFFIX if name + _SUFFIX in there else name for name in names}
-    return {name: partner for name, partner in pairs.items() if partner in there}
+    types, partners = element_types(plain), dict[str, str]()
+    for node in plain.graph.node:
+        for name in node.output:
+            paired = node.name in names and name + _SUFFIX in there
+            if types.get(name) == onnx.TensorProto.FLOAT and (paired or name in there):
+                partners[name] = name + _SUFFIX if paired else name
+    return partners
 
 
 def _value_errors(
     plain: onnx.ModelProto, rounded: onnx.ModelProto, partners: Mapping[str, str], feeds: Feeds
 ) -> dict[str, float]:
-    inputs = {value.name for value in plain.graph.input}
     with TemporaryDirectory() as folder:
         first, second = (
             _exposed(model, wanted, Path(folder) / f"{index}.onnx")
@@ -78,9 +80,8 @@ def _value_errors(
         off, size = dict.fromkeys(partners, 0.0), dict.fromkeys(partners, 0.0)
         for batch in feeds:
             mine, theirs = _outputs(first, batch), _outputs(second, batch)
-            given = {spec.name: value for spec, value in zip(first.inputs, batch, strict=True)}
             for name, partner in partners.items():
-                wanted = (given[name] if name in inputs else mine[name]).astype(np.float64)
+                wanted = mine[name].astype(np.float64)
                 off[name] += float(np.square(theirs[partner].astype(np.float64) - wanted).sum())
                 size[name] += float(np.square(wanted).sum())
     return {name: off[name] / size[name] if size[name] else 0.0 for name in partners}
@@ -96,14 +97,18 @@ def _outputs(session: Session, batch: Sequence[Array]) -> dict[str, Array]:
     return dict(zip((spec.name for spec in session.outputs), session.run(batch), strict=True))
 
 
-def _after(node: onnx.NodeProto, plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
-    """Returns the error of a node's result: of the first value after it that both files have."""
-    return next((errors[name] for name in _downstream(node, plain) if name in errors), 0.0)
+def _largest(names: Collection[str], plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
+    weights = {weight.name for weight in plain.graph.initializer}
+    return max((_at(name, plain, errors) for name in names if name and name not in weights), default=0.0)
 
 
-def _downstream(node: onnx.NodeProto, plain: onnx.ModelProto) -> Iterator[str]:
-    """Yields a node's result, and those of the nodes after it as long as there is one: a ReLU may be folded away."""
-    name = node.output[0]
+def _at(name: str, plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
+    """Returns the error of a value: of the first one after it that both files have."""
+    return next((errors[each] for each in _downstream(name, plain) if each in errors), 0.0)
+
+
+def _downstream(name: str, plain: onnx.ModelProto) -> Iterator[str]:
+    """Yields a value, and those made of it as long as there is one: a ReLU may have been folded into what is before."""
     while True:
         yield name
         users = [user for user in plain.graph.node if name in user.input]
