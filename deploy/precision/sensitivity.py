@@ -98,8 +98,8 @@ def _outputs(session: Session, batch: Sequence[Array]) -> dict[str, Array]:
 
 
 def _largest(names: Collection[str], plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
-    weights = {weight.name for weight in plain.graph.initializer}
-    return max((_at(name, plain, errors) for name in names if name and name not in weights), default=0.0)
+    exact = {"", *(each.name for each in (*plain.graph.initializer, *plain.graph.input))}
+    return max((_at(name, plain, errors) for name in names if name not in exact), default=0.0)
 
 
 def _at(name: str, plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
