@@ -104,8 +104,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runtimes", nargs="*", default=["onnxruntime", "openvino"])
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long the files of a runtime are timed, at
-    least") parser.add_argument("--test", type=int, default=10_000, help="how many test images")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at least, for a runtime's files together") parser.add_argument("--test", type=int, default=10_000, help="how many test images")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = [row for runtime in options.runtimes for row in rows_of(runtime, options)]
@@ -173,10 +172,9 @@ def _decisions(path: Path, runtime: str, test: Images) -> np.ndarray:
 
 def table(rows: list[Row]) -> str:
     """Returns the rows as Markdown."""
-    lines = [
-        "| runtime | precision | computed in | p50 ms | speed-up (95 %) | top-1 | same decisions | error | bound |
-        int8 by | in float32 | kB |", "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["runtime", "precision", "computed in", "p50 ms", "speed-up (95 %)", "top-1", "same decisions", "error"]
+    heads += ["bound", "int8 by", "in float32", "kB"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     return "\n".join([*lines, *(_line(row) for row in rows)])
 
 
