@@ -104,7 +104,8 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runtimes", nargs="*", default=["onnxruntime", "openvino"])
-    parser.add_argument("--seconds", type=float, default=20.0, help="at least, for a runtime's files together") parser.add_argument("--test", type=int, default=10_000, help="how many test images")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at least, for a runtime's files together")
+    parser.add_argument("--test", type=int, default=10_000, help="how many test images")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = [row for runtime in options.runtimes for row in rows_of(runtime, options)]
