@@ -148,7 +148,7 @@ class Job:
         timer = RememberedTimer(table, self.memory, planning)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
         limit = engine_budget(self.order.spec)
-        left = self._clock("training", WIND_UP_SECONDS)()
+        left = self._clock("training", self._wind_up)()
         for_training = (1 - PLANNING_SHARE) * left if self._trains else 0.0
         return Problem(
             graph=self.model.graph,
@@ -160,11 +160,16 @@ class Job:
             timer=timer,
             progress=self.phases,
             seed=self.order.spec.seed,
-            seconds_left=self._clock("planning", WIND_UP_SECONDS + for_training),
+            seconds_left=self._clock("planning", self._wind_up + for_training),
             train=self._train_part if self._trains else None,
             task=self.goal.task.name,
             memory=self.memory,
         )
+
+    @property
+    def _wind_up(self) -> float:
+        """Seconds kept back from the time limit."""
+        return WIND_UP_SECONDS + self.precisions.seconds
 
     def _clock(self, name: str, reserve: float) -> Readings:
         """Returns the time that is left as decisions see it, `reserve` seconds kept back."""
@@ -193,7 +198,7 @@ class Job:
         if uncut is not None:
             return Found([uncut], uncut)
         strategy = find(asked.name)
-        tools = Tools(self.time, self.tune, self._clock("search", WIND_UP_SECONDS))
+        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
@@ -249,7 +254,7 @@ class Job:
 
         def grant() -> dict[str, float]:
             most = TUNING_SHARE if self.goal.floor is None else TUNING_SHARE_WITH_FLOOR
-            seconds = share * most * self.phases.seconds_left(WIND_UP_SECONDS)
+            seconds = share * most * self.phases.seconds_left(self._wind_up)
             return {"seconds": seconds, "begun": self.phases.elapsed}
 
         got = remembered(self.memory, key_of("training", network, share), ["seconds", "begun"], grant)

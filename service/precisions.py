@@ -12,6 +12,7 @@ The original is measured in float32, whatever was asked for, and speed-ups are o
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,7 @@ class Precisions:
     def __init__(self, spec: JobSpec, baseline: Shipped, material: Material, folder: Path) -> None:
         self._spec, self._baseline, self._use, self._folder = spec, baseline, material, folder
         self._planned: Settled | None = None
+        self._took = 0.0
 
     @property
     def active(self) -> bool:
@@ -110,8 +112,18 @@ class Precisions:
     def planned(self) -> Settled:
         """What the original comes to in each precision; the plan is made in the chosen one's."""
         if self._planned is None:
+            started = time.monotonic()
             self._planned = self._settled(self._baseline, "original")
+            took = time.monotonic() - started
+            self._took = remembered(self._use.memory, "precision took", ["seconds"], lambda: {"seconds": took})[
+                "seconds"
+            ]
         return self._planned
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to choose for the original, and so about how long it will take to choose for the result."""
+        return self._took
 
     @property
     def planning(self) -> str:

@@ -98,7 +98,7 @@ def _outputs(session: Session, batch: Sequence[Array]) -> dict[str, Array]:
 
 
 def _largest(names: Collection[str], plain: onnx.ModelProto, errors: Mapping[str, float]) -> float:
-    exact = {"", *(each.name for each in (*plain.graph.initializer, *plain.graph.input))}
+    exact = {"", *(weight.name for weight in plain.graph.initializer), *(value.name for value in plain.graph.input)}
     return max((_at(name, plain, errors) for name in names if name not in exact), default=0.0)
 
 
