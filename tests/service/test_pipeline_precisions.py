@@ -43,7 +43,8 @@ def check(report: Report, folder: Path) -> None:
         (scores,) = outputs(folder, "model.onnx", images)
         assert report.result.accuracy is not None
         assert report.result.accuracy.top1 == pytest.approx((scores.argmax(1) == labels).mean(), abs=0.05)
-    assert Report.model_validate_json((folder / "job" / "out" / "report.json").read_text()) == report
+    read = Report.model_validate_json((folder / "job" / "out" / "report.json").read_text())
+    assert (read.precisions, read.result.precision) == (report.precisions, report.result.precision)
     assert 'id="precision"' in render(report)
 
 
