@@ -16,11 +16,12 @@ from deploy.tensors import Array
 
 _HERE = LocalBench()
 
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-1}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1, "int8": 1e-1}
 """Largest error allowed, relative to the largest output of the batch, by precision.
 
 float32: sums of a few thousand products in another order differ by some 1e-6 per layer. float16 has 11 bits, so 5e-4
-per operation. int8 is a different function, and only gross faults can be seen this way.
+per operation, and bfloat16 8; `deploy.precision.bound` derives a bound for a file of these. int8 is a different
+function, and only gross faults can be seen this way.
 """
 
 
@@ -67,6 +68,7 @@ def agree(
     batches: Sequence[int] = (1, 3, 8),
     samples: Sequence[Array] | None = None,
     bench: Bench = _HERE,
+    tolerance: float | None = None,
 ) -> Agreement:
     """Returns how far the file's outputs are from the module's, at each batch size.
 
@@ -77,17 +79,18 @@ def agree(
         samples: Real inputs, one array per input, shape (n, *shape); repeated where n is below the batch size. None
             draws random normal values.
         bench: Where the file is run.
+        tolerance: Largest error allowed, relative to the largest output; None takes that of the precision.
 
     Raises:
         ModelFileError: If the file cannot be loaded.
         DataError: If the samples do not fit the model.
     """
-    tolerance = TOLERANCES[artifact.precision]
+    allowed = TOLERANCES[artifact.precision] if tolerance is None else tolerance
     feeds = [tuple(_feeds(artifact, batch, samples)) for batch in batches]
     entries = []
     for batch, feed, outputs in zip(batches, feeds, bench.run(artifact.path, feeds, threads=1), strict=True):
         errors = _errors(_expected(module, feed), outputs)
-        entries.append(BatchAgreement(batch, *errors, tolerance, errors[1] <= tolerance))
+        entries.append(BatchAgreement(batch, *errors, allowed, errors[1] <= allowed))
     return Agreement(tuple(entries), samples is not None)
 
 

@@ -24,7 +24,7 @@ class Artifact:
         sha256: Of the bytes of the file, and of the data file after it if there is one.
         size_bytes: Of both.
         opset: Version of the standard operator set.
-        precision: What the weights are stored as: `float32`, `float16` or `int8`.
+        precision: What the weights are stored as: one of `deploy.precision.PRECISIONS`.
         inputs: What it takes.
         outputs: What it returns.
         producers: Library name to version, of everything that had a hand in the bytes.

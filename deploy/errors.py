@@ -19,6 +19,10 @@ class ModelFileError(DeployError):
     """The caller's fault: the model file is missing, damaged, or asks for something that is not allowed."""
 
 
+class PrecisionError(DeployError):
+    """Nobody's fault: the network cannot be written in the precision that was asked for; the message says why."""
+
+
 class DataError(DeployError):
     """The caller's fault: samples or labels do not fit the model."""
 

@@ -23,6 +23,7 @@ from deploy.artifact import DATA_SUFFIX, Artifact, hash_model
 from deploy.cleaning import clean, serialise
 from deploy.errors import ExportError
 from deploy.padding import keep_padding
+from deploy.precision.model import stored_precision
 from deploy.simplify import simplify
 from deploy.tensors import TensorInfo
 
@@ -130,7 +131,7 @@ def describe_artifact(path: Path, inputs: Sequence[InputSpec], notes: tuple[str,
         sha256=sha256,
         size_bytes=size,
         opset=next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}),
-        precision=_precision(model),
+        precision=stored_precision(model),
         inputs=tuple(map(describe_input, inputs)),
         outputs=tuple(_describe(value) for value in model.graph.output),
         producers={name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxsim")},
@@ -242,13 +243,6 @@ def _example(spec: InputSpec, batch: int) -> torch.Tensor:
 def _weight_bytes(module: nn.Module) -> int:
     tensors = [*module.parameters(), *module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _precision(model: onnx.ModelProto) -> str:
-    if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph.node):
-        return "int8"
-    kinds = {weight.data_type for weight in model.graph.initializer}
-    return "float16" if onnx.TensorProto.FLOAT16 in kinds else "float32"
 
 
 def _describe(value: onnx.ValueInfoProto) -> TensorInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from deploy.export import InputSpec
 from deploy.measure.distribution import Rounds, describe_times
 from deploy.measure.settings import TimingSettings
 from deploy.operators import Piece, write_pieces
+from deploy.precision.pieces import write_in, write_pair_edges
 from deploy.references import write_anchor, write_dispatch
 
 _OPERATORS = TimingSettings(
@@ -63,7 +65,7 @@ class TableSettings:
         percentile: Percentile of whole networks; operators are compared by their medians.
         threads: Threads inside one operator.
         runtime: Registry name.
-        precision: What the operators are stored as.
+        precision: What the operators are written in, one of `deploy.precision.PRECISIONS`.
         seed: For random inputs and the order of turns.
     """
 
@@ -184,7 +186,7 @@ class LatencyTable:
                 Piece(module, tuple(inputs), folder / f"network{index}.onnx")
                 for index, (module, inputs) in enumerate(networks)
             ]
-            write_pieces(pieces, self._settings.batch)
+            self._write(pieces)
             anchor = write_anchor(folder / "anchor.onnx")
             settings = replace(_NETWORKS, min_seconds=_SECONDS_PER_NETWORK * len(networks))
             anchors, *times = self._time([anchor, *(piece.path for piece in pieces)], settings)
@@ -196,8 +198,7 @@ class LatencyTable:
             Piece(operator.module, tuple(operator.inputs), folder / f"operator{index}.onnx")
             for index, operator in enumerate(operators)
         ]
-        write_pieces(pieces, self._settings.batch)
-        edges = self._bench.edges([piece.path for piece in pieces], self._settings.batch, folder)
+        edges = self._write(pieces, folder)
         references = [
             write_anchor(folder / "anchor.onnx"),
             write_dispatch(folder / "dispatch1.onnx", 1, self._settings.batch),
@@ -212,6 +213,28 @@ class LatencyTable:
         }
         self._remember(relative, describe_times(rounds[0]).p50)
         return relative
+
+    def _write(self, pieces: Sequence[Piece], edges: Path | None = None) -> list[Path | None]:
+        """Writes modules in the settings' precision; into the folder `edges`, where given, what their edges cost."""
+        chosen, paths = self._settings, [piece.path for piece in pieces]
+        write_pieces(pieces, chosen.batch)
+        # What a runtime does at the edges it does to float32 files and, behind casts, to half-precision ones alike.
+        found: list[Path | None] = [None] * len(paths)
+        if edges is not None:
+            found = self._bench.edges(paths, chosen.batch, edges)
+        write_in(paths, chosen.precision, self._bench.runtime)
+        if edges is None or chosen.precision != "int8":
+            return found
+        pairs = [self._write_pair_edges(path, edges) for path in paths]
+        return [pair or own for pair, own in zip(pairs, found, strict=True)]
+
+    def _write_pair_edges(self, path: Path, folder: Path) -> Path | None:
+        partial = folder / "pairs.onnx"
+        if not write_pair_edges(path, partial, self._bench.runtime):
+            return None
+        # Many operators have the same edges, and those are timed once.
+        final = folder / f"pairs-{hashlib.sha256(partial.read_bytes()).hexdigest()}.onnx"
+        return partial.replace(final)
 
     def _time(self, paths: Sequence[Path], settings: TimingSettings) -> list[Rounds]:
         chosen = self._settings

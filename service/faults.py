@@ -54,6 +54,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         deploy.DeployError: Fault("DEPLOY_ERROR", "shoal", "INTERNAL"),
         deploy.ExportError: Fault("EXPORT_FAILED", "shoal", "FAILED_PRECONDITION"),
         deploy.ModelFileError: Fault("BAD_MODEL_FILE", "caller", "FAILED_PRECONDITION"),
+        deploy.PrecisionError: Fault("PRECISION_FAILED", "shoal", "FAILED_PRECONDITION"),
         deploy.DataError: Fault("BAD_DATA", "caller", "FAILED_PRECONDITION"),
         deploy.TimingSettingsError: Fault("BAD_TIMING_SETTING", "caller", "INVALID_ARGUMENT"),
         deploy.RuntimeMissingError: Fault("RUNTIME_MISSING", "machine", "FAILED_PRECONDITION"),

@@ -33,12 +33,14 @@ from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
 from service.benches import Announce, bench_of, nobody
 from service.candidates import candidates
+from service.conversion import Material
 from service.delivery.describe import deliver
 from service.inputs import Model, Samples, load_model, load_samples
 from service.journal import TRAININGS, Journal
 from service.layertimes import profiled, with_times
 from service.phases import Phases
 from service.phases import Report as ReportProgress
+from service.precisions import Precisions, Settled, check_precision, explained
 from service.quality import Goal, classes, goal
 from service.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.report.assemble import Ending, Facts, assemble
@@ -88,6 +90,8 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
     journal = Journal(order.folder, writer)
     memory = JobMemory(journal, order.folder, writer)
     phases = Phases(progress, order.deadline_seconds, journal.before.seconds, journal.clock)
+    bench = bench_of(order, announce, phases)
+    check_precision(order.spec, bench)
     with phases.phase("load", opening(journal.before)):
         model = load_model(order)
         samples = load_samples(order, model, outputs=classes(model.graph, order.spec.task))
@@ -95,14 +99,30 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
     with phases.phase("analyze", "Looking for what can be cut"):
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
-        bench = bench_of(order, announce, phases)
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, bench)
         timer = _timer(order, memory, bench)
-        job = Job(order, phases, model, samples, baseline, wanted, memory, bench)
+        original = _original_seconds(baseline, timer, memory)
+        material = _material(samples, wanted, memory, phases, bench)
+        precisions = Precisions(order.spec, baseline, material, order.folder)
+        job = Job(order, phases, model, samples, baseline, wanted, memory, bench, precisions, original)
         problem = job.problem(analysis, timer)
-        phases.note(baseline_ms=problem.baseline_seconds * 1e3, budget_ms=problem.budget_seconds * 1e3)
+        phases.note(baseline_ms=original * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
     return job.conclude(problem, found)
+
+
+def _original_seconds(baseline: Shipped, table: LatencyTable, memory: Memory) -> float:
+    """Returns the original's seconds in float32, and notes the scale that they are on."""
+    seconds = RememberedTimer(table, memory).networks([(baseline.graph.module, baseline.graph.inputs)])[0]
+    if table.anchor is not None and memory.recall(_ANCHOR) is None:
+        memory.keep(_ANCHOR, table.anchor)
+    return seconds
+
+
+def _material(samples: Samples, wanted: Goal, memory: Memory, phases: Phases, bench: Bench) -> Material:
+    """Returns what the job's networks are converted to other precisions with."""
+    feeds, left = samples.feeds, Readings(memory, "precision", partial(phases.seconds_left, WIND_UP_SECONDS))
+    return Material(feeds.calibration, feeds.selection, wanted, bench, memory, left, phases)
 
 
 def _targets(samples: Samples) -> torch.Tensor:
@@ -129,20 +149,23 @@ class Job:
     goal: Goal
     memory: Memory
     bench: Bench
+    precisions: Precisions
+    original_seconds: float
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
-        """Returns the job as a strategy sees it."""
-        folded, timer = self.baseline.graph, RememberedTimer(table, self.memory)
+        """Returns the job as a strategy sees it: all latencies are of networks in the precision that is planned in."""
+        folded, planning = self.baseline.graph, self.precisions.planning
+        if planning != "float32":
+            table = _timer(self.order, self.memory, self.bench, planning, table.anchor)
+        timer = RememberedTimer(table, self.memory, planning)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
-        if table.anchor is not None and self.memory.recall(_ANCHOR) is None:
-            self.memory.keep(_ANCHOR, table.anchor)
         limit = engine_budget(self.order.spec)
-        left = self._clock("training", WIND_UP_SECONDS)()
-        reserve = WIND_UP_SECONDS + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
+        left = self._clock("training", self._wind_up)()
+        reserve = self._wind_up + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
-            budget_seconds=limit.of(seconds),
+            budget_seconds=limit.of(self.original_seconds),
             baseline_seconds=seconds,
             calibration=self.samples.feeds.calibration,
             selection=self.samples.feeds.selection,
@@ -155,6 +178,11 @@ class Job:
             task=self.goal.task.name,
             memory=self.memory,
         )
+
+    @property
+    def _wind_up(self) -> float:
+        """Seconds kept back from the time limit."""
+        return WIND_UP_SECONDS + self.precisions.seconds
 
     def _clock(self, name: str, reserve: float) -> Readings:
         """Returns the time that is left as decisions see it, `reserve` seconds kept back."""
@@ -176,11 +204,14 @@ class Job:
 
     def find(self, problem: Problem) -> Found:
         """Looks for the network to ship; none is needed when the original is within the budget already."""
-        if problem.baseline_seconds <= problem.budget_seconds:
+        if self.original_seconds <= problem.budget_seconds:
             return Found()
         asked = self.order.spec.strategy
+        uncut = self.precisions.uncut(self.original_seconds, engine_budget(self.order.spec), asked.name)
+        if uncut is not None:
+            return Found([uncut], uncut)
         strategy = find(asked.name)
-        tools = Tools(partial(self.time, problem), self.tune, self._clock("search", WIND_UP_SECONDS))
+        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()
@@ -191,16 +222,16 @@ class Job:
         found.floor_seconds = floor.predicted_seconds
         return found
 
-    def time(self, problem: Problem, graph: Graph) -> float:
+    def time(self, graph: Graph) -> float:
         """Exports a candidate, times it beside the original, and returns its seconds without the machine's drift."""
-        shipped = self._shipped(graph, self.order.folder / "candidate.onnx")
+        shipped = self.precisions.for_timing(self._shipped(graph, self.order.folder / "candidate.onnx"))
         settings = timing_settings(self.order.spec, QUICK_SECONDS)
 
         def timed() -> dict[str, float]:
             quick = contest(self.baseline, shipped, self.order.spec, settings, self.bench)
-            return {"seconds": problem.baseline_seconds / quick.ratio.speedup}
+            return {"seconds": self.original_seconds / quick.ratio.speedup}
 
-        key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256)
+        key = key_of("file", self.baseline.artifact.sha256, shipped.artifact.sha256, shipped.artifact.precision)
         return remembered(self.memory, key, ["seconds"], timed)["seconds"]
 
     def tune(self, candidate: Candidate) -> Tuned | None:
@@ -238,7 +269,7 @@ class Job:
 
         def grant() -> dict[str, float]:
             most = TUNING_SHARE if self.goal.floor is None else TUNING_SHARE_WITH_FLOOR
-            seconds = share * most * self.phases.seconds_left(WIND_UP_SECONDS)
+            seconds = share * most * self.phases.seconds_left(self._wind_up)
             return {"seconds": seconds, "begun": self.phases.elapsed}
 
         got = remembered(self.memory, key_of("training", network, share), ["seconds", "begun"], grant)
@@ -248,26 +279,28 @@ class Job:
     def _shipped(self, graph: Graph, path: Path) -> Shipped:
         return ship(graph, path, self._selection, self.bench)
 
-    def _ship(self, found: Found) -> Shipped | None:
+    def _ship(self, found: Found) -> Settled | None:
         """Exports the network to ship; the one before fine-tuning where the tuned one's file would differ from it."""
         if found.best is None:
             return None
-        path = self.order.out / "model.onnx"
+        out = self.order.out / "model.onnx"
+        path = self.order.folder / "plain.onnx" if self.precisions.active else out
         try:
-            return self._shipped(found.best.graph, path)
+            plain = self._shipped(found.best.graph, path)
         except SurgeryError as exc:
             before = found.fall_back(str(exc))
             if before is None:
                 raise
-            return self._shipped(before.graph, path)
+            plain = self._shipped(before.graph, path)
+        return self.precisions.settle(plain, out)
 
     def conclude(self, problem: Problem, found: Found) -> Report:
         """Ships the best network, measures it, and writes down everything that is known."""
         out = self.order.out
         with self.phases.phase("export", "Exporting the result"):
-            candidate = self._ship(found)
+            settled = self._ship(found)
         with self.phases.phase("measure", "Timing original and result side by side"):
-            ending = self._measure(candidate)
+            ending = self._measure(settled)
             files = tuple(dict.fromkeys((self.baseline.artifact.path, ending.result.artifact.path)))
             times = profiled(files, timing_settings(self.order.spec), self.memory, self.bench)
         with self.phases.phase("report", "Writing the report"):
@@ -288,8 +321,11 @@ class Job:
                 self.goal,
                 dict(self.phases.seconds),
                 self.phases.elapsed,
+                self.original_seconds,
+                settled or (self.precisions.planned if self.precisions.active else None),
             )
-            report = with_times(assemble(facts), files, times)
+            named = (self.baseline.artifact, ending.result.plain or ending.result.artifact)
+            report = with_times(assemble(facts), [artifact.path for artifact in named], times)
             (out / "report.json").write_text(report.model_dump_json(indent=2))
             (out / "report.html").write_text(render(report))
             deliver(facts, report)
@@ -300,10 +336,11 @@ class Job:
     def _selection(self) -> EngineSamples:
         return self.samples.feeds.selection
 
-    def _measure(self, candidate: Shipped | None) -> Ending:
+    def _measure(self, settled: Settled | None) -> Ending:
         """Times and scores what may ship, and decides what does."""
         spec, original = self.order.spec, self.baseline.artifact
         reference = self._scored(original)
+        candidate = None if settled is None else settled.chosen.shipped
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec), bench=self.bench)[0]
             verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
@@ -316,7 +353,7 @@ class Job:
             lambda: contest(self.baseline, candidate, spec, timing_settings(spec), self.bench),
         )
         scored = self._scored(candidate.artifact)
-        verdict = judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal))
+        verdict = explained(judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal)), settled)
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
@@ -381,12 +418,13 @@ def _floor(order: WorkOrder, phases: Phases, bench: Bench, model: Model, analysi
     )
 
 
-def _timer(order: WorkOrder, memory: Memory, bench: Bench) -> LatencyTable:
-    """Returns the device, on the scale of an earlier attempt where there was one."""
+def _timer(
+    order: WorkOrder, memory: Memory, bench: Bench, precision: str = "float32", anchor: float | None = None
+) -> LatencyTable:
+    """Returns the device, on a scale that is given or that of an earlier attempt where there was one."""
     scratch = order.folder / "timing"
     scratch.mkdir(exist_ok=True)
     known = memory.recall(_ANCHOR)
-    anchor = known if isinstance(known, float) else None
-    return LatencyTable(
-        table_settings(order.spec), order.cache_folder / "latency.sqlite", scratch, anchor=anchor, bench=bench
-    )
+    scale = known if anchor is None and isinstance(known, float) else anchor
+    settings = table_settings(order.spec, precision)
+    return LatencyTable(settings, order.cache_folder / "latency.sqlite", scratch, anchor=scale, bench=bench)

@@ -101,13 +101,13 @@ class JobMemory:
 class RememberedTimer:
     """A device that is asked the same question once (`compressors.problem.Timer`)."""
 
-    def __init__(self, timer: Timer, memory: Memory) -> None:
-        """Asks the timer what the memory does not know."""
-        self._timer, self._memory = timer, memory
+    def __init__(self, timer: Timer, memory: Memory, precision: str = "float32") -> None:
+        """Asks the timer, which times networks in the precision, what the memory does not know."""
+        self._timer, self._memory, self._precision = timer, memory, precision
 
     def operators(self, operators: Sequence[TimedOperator]) -> list[float]:
         """Returns seconds per operator."""
-        key = key_of("operators", [one.key for one in operators])
+        key = key_of("operators", self._precision, [one.key for one in operators])
         return self._known(key, len(operators), lambda: self._timer.operators(operators))
 
     def networks(self, networks: Sequence[tuple[nn.Module, tuple[TensorSpec, ...]]]) -> list[float]:
@@ -115,7 +115,7 @@ class RememberedTimer:
         structures = [signature(module, specs) for module, specs in networks if isinstance(module, fx.GraphModule)]
         if len(structures) < len(networks):
             return self._timer.networks(networks)
-        key = key_of("networks", structures)
+        key = key_of("networks", self._precision, structures)
         return self._known(key, len(networks), lambda: self._timer.networks(networks))
 
     def _known(self, key: str, count: int, measure: Callable[[], list[float]]) -> list[float]:

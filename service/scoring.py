@@ -60,6 +60,17 @@ class Scorer:
         self._bench = bench
         self._samples = samples if samples is not None and count(samples) else None
 
+    def compare(self, path: Path) -> Score:
+        """Returns how a file compares with the original's file; there must be samples.
+
+        Raises:
+            DeployError: It cannot be run.
+        """
+        assert self._samples is not None
+        reference = self._reference
+        same = path == self._original
+        return reference.compare(reference.outputs if same else self._outputs(path, self._samples))
+
     def score(self, path: Path) -> FileScore:
         """Returns how good a file is.
 
@@ -73,10 +84,7 @@ class Scorer:
             found = evaluate(path, _batches(samples), self._bench, output=judged_output(self._graph))
             figure = self._goal.figure
             return FileScore(Quality(figure, found.top1, found.n, found.ci_low, found.ci_high), found)
-        reference = self._reference
-        same = path == self._original
-        outputs = reference.outputs if same else self._outputs(path, samples)
-        return FileScore(self._quality(reference.compare(outputs)))
+        return FileScore(self._quality(self.compare(path)))
 
     def _quality(self, score: Score) -> Quality:
         value, figure = self._goal.of(score), self._goal.figure

@@ -32,11 +32,13 @@ class Shipped:
         graph: What was exported, norms folded.
         artifact: The file.
         agreement: The file against the graph.
+        plain: The float32 file that it was converted from; None where it is in float32 itself.
     """
 
     graph: Graph
     artifact: Artifact
     agreement: Agreement
+    plain: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None, bench: Bench 
     """
     folded = fold_norms(graph)
     artifact = export_onnx(folded.module, folded.inputs, [spec.name for spec in folded.outputs], path)
-    feeds = None if samples is None else _first(samples, max(AGREEMENT_BATCHES))
+    feeds = None if samples is None else first_samples(samples, max(AGREEMENT_BATCHES))
     agreement = agree(artifact, graph.module, batches=AGREEMENT_BATCHES, samples=feeds, bench=bench or LocalBench())
     if not agreement.passed:
         worst = max(entry.max_relative_error for entry in agreement.batches)
@@ -82,7 +84,8 @@ def ship(graph: Graph, path: Path, samples: Samples | None = None, bench: Bench 
     return Shipped(folded, artifact, agreement)
 
 
-def _first(samples: Samples, most: int) -> list[Array]:
+def first_samples(samples: Samples, most: int) -> list[Array]:
+    """Returns the inputs of the first so many samples, one array each."""
     return [values.numpy() for values in fetch(samples, range(min(most, count(samples)))).inputs]
 
 
@@ -118,13 +121,14 @@ def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettin
     return settings if seconds is None else replace(settings, min_seconds=seconds)
 
 
-def table_settings(spec: JobSpec) -> TableSettings:
-    """Returns how the job's operators are timed."""
+def table_settings(spec: JobSpec, precision: str = "float32") -> TableSettings:
+    """Returns how the job's operators are timed, written in a precision."""
     settings = timing_settings(spec)
     return TableSettings(
         batch=settings.batch,
         percentile=settings.percentile,
         threads=settings.threads,
         runtime=settings.runtime,
+        precision=precision,
         seed=spec.seed,
     )

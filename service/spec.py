@@ -32,6 +32,10 @@ MAX_TIME_LIMIT = timedelta(days=7)
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
+PrecisionName = Literal["PRECISION_FP32", "PRECISION_FP16", "PRECISION_BF16", "PRECISION_INT8", "PRECISION_AUTO"]
+"""What the network that ships may be written in."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -112,7 +116,7 @@ class Target(_Frozen):
 
     device: Annotated[str, StringConstraints(pattern=TARGET_DEVICE, max_length=80)] = f"{LOCAL}cpu"
     runtime: Literal["onnxruntime", "onnxruntime-tensorrt", "openvino", "tensorrt"] = "onnxruntime"
-    precision: Literal["PRECISION_FP32"] = "PRECISION_FP32"
+    precision: PrecisionName = "PRECISION_FP32"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
     @field_validator("device", "runtime", mode="before")

@@ -26,6 +26,8 @@ from deploy.tensors import Array, TensorInfo
 _DEVICE = "CPU"
 _SPLIT = "/WithoutBiases"
 """What OpenVINO appends to a convolution whose bias it handles apart."""
+_HALF = {"f16": "FP16", "bf16": "BF16"}
+"""Half-precision formats, and what OpenVINO calls the processor's ability to compute in them."""
 
 _DTYPES = {
     "f32": "float32",
@@ -105,7 +107,7 @@ class _OpenVinoSession(Session):
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(settings.threads),
             # Otherwise bfloat16 is used where the processor has it, whatever the file says.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": _hint(core, model),
         }
         self._info = RuntimeInfo(OpenVinoCpu.name, version, (_DEVICE,), settings.threads)
         self._inputs = tuple(_describe(port) for port in model.inputs)
@@ -173,6 +175,17 @@ class _OpenVinoSession(Session):
             msg = f"OpenVINO failed on inputs {shapes}: {first_line(exc)}"
             raise DataError(msg) from exc
         return [found[index] for index in range(len(self._outputs))]
+
+
+def _hint(core: Any, model: Any) -> str:
+    """Returns what to compute in: a file's own half-precision format where the processor has it, else float32."""
+    formats = {constant.get_element_type().get_type_name() for constant in _constants(model)}
+    able = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return next((hint for hint, name in _HALF.items() if hint in formats and name in able), "f32")
+
+
+def _constants(model: Any) -> list[Any]:
+    return [operator for operator in model.get_ops() if operator.get_type_name() == "Constant"]
 
 
 def _describe(port: Any) -> TensorInfo:

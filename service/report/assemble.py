@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ from deploy.evaluate import Accuracy
 from deploy.layers import Layer, summarise_network
 from deploy.measure.report import Measurement, Ratio
 from service.inputs import Model, Samples
+from service.precisions import Settled
 from service.programs import version_of
 from service.quality import Goal, divergence_unit
 from service.report.figures import describe_figure, describe_inputs, describe_quality, describe_tuning
+from service.report.precisions import PLAIN, describe_precision, describe_trials
 from service.report.schema import (
     AccuracyReport,
     AgreementReport,
@@ -87,6 +90,8 @@ class Facts:
     goal: Goal
     phase_seconds: dict[str, float]
     seconds: float
+    original_seconds: float
+    settled: Settled | None
 
     @property
     def spec(self) -> JobSpec:
@@ -98,7 +103,7 @@ class Facts:
 
         Both times the original ran beside what was timed, so the ratio of its two latencies is the machine's drift.
         """
-        return None if seconds is None else seconds * self.ending.times[0].seconds / self.problem.baseline_seconds
+        return None if seconds is None else seconds * self.ending.times[0].seconds / self.original_seconds
 
     @property
     def chosen(self) -> Trial | None:
@@ -124,7 +129,7 @@ def assemble(facts: Facts) -> Report:
         budget=_budget(facts, before),
         machine=_machine(facts, after),
         baseline=_network(facts.baseline, "baseline.onnx", before, ending.scores[0]),
-        result=_network(ending.result, "model.onnx", after, ending.scores[1]),
+        result=_result(facts),
         speedup=_speedup(ending.ratio, before),
         strategy=spec.strategy.name,
         strategy_options=spec.strategy.options,
@@ -140,6 +145,7 @@ def assemble(facts: Facts) -> Report:
         task=facts.goal.task.name,
         figure=describe_figure(facts.goal.figure),
         divergence_unit=divergence_unit(facts.goal, facts.model.graph),
+        precisions=describe_trials(facts.settled, facts.goal, before.seconds * 1e3),
         seed=spec.seed,
         seconds=facts.seconds,
         phase_seconds=facts.phase_seconds,
@@ -179,8 +185,17 @@ def _machine(facts: Facts, timed: Measurement) -> MachineReport:
     )
 
 
+def _result(facts: Facts) -> NetworkReport:
+    ending = facts.ending
+    described = _network(ending.result, "model.onnx", ending.times[1], ending.scores[1])
+    if facts.settled is None or ending.result is facts.baseline:
+        return described
+    return described.model_copy(update={"precision": describe_precision(facts.settled.chosen.conversion)})
+
+
 def _network(shipped: Shipped, filename: str, timed: Measurement, score: FileScore) -> NetworkReport:
-    summary = summarise_network(shipped.artifact.path)
+    # Layers are told apart by their weights; casts and Q/DQ pairs would only stand between them.
+    summary = summarise_network((shipped.plain or shipped.artifact).path)
     return NetworkReport(
         filename=filename,
         sha256=shipped.artifact.sha256,
@@ -197,12 +212,15 @@ def _network(shipped: Shipped, filename: str, timed: Measurement, score: FileSco
                 passed=entry.passed,
             )
             for entry in shipped.agreement.batches
+            # Of half precision it is known what rounding may do; int8's difference can only be measured.
+            if math.isfinite(entry.tolerance)
         ),
         parameters=summary.parameters,
         macs=summary.macs,
         depth=summary.depth,
         activations=summary.activations,
         layers=tuple(_layer(layer) for layer in summary.layers),
+        precision=PLAIN,
     )
 
 

@@ -6,6 +6,7 @@ layer names come from strangers.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -96,6 +97,7 @@ def _view(report: Report) -> dict[str, Any]:
         "candidates": _shown_candidates(report),
         "all_candidates": list(enumerate(report.candidates, start=1)),
         "percentiles": _percentiles(report),
+        "kept": _kept(report),
     }
 
 
@@ -141,6 +143,13 @@ def _grouped(refusals: tuple[RefusalReport, ...]) -> list[_RefusalGroup]:
         reasons = {refusal.reason for refusal in items}
         groups.append(_RefusalGroup(code, reasons.pop() if len(reasons) == 1 else None, items))
     return sorted(groups, key=lambda group: -len(group.items))
+
+
+def _kept(report: Report) -> list[tuple[str, str, int]]:
+    """Returns how many operators of the result stayed in float32, by type and reason, the most first."""
+    precision = report.result.precision
+    counts = Counter((one.op, one.reason) for one in (precision.kept if precision else ()))
+    return [(op, reason, count) for (op, reason), count in counts.most_common()]
 
 
 def _agreement(report: Report) -> list[tuple[int, list[Any]]]:

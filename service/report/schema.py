@@ -105,6 +105,55 @@ class ProfileReport(_Part):
     added: tuple[AddedReport, ...] = ()
 
 
+class KeptReport(_Part):
+    """An operator of the float32 file that computes in float32 in the converted one too."""
+
+    node: str
+    op: str
+    reason: str
+
+
+class DifferenceReport(_Part):
+    """A converted file against the float32 file of the same network, measured on selection samples."""
+
+    agreement: float = Field(description="Share of equal decisions; of outputs that decide nothing, of their variation")
+    divergence: float = Field(description="In the report's `divergence_unit`")
+    samples: int
+
+
+class PrecisionReport(_Part):
+    """What a file's numbers are written in.
+
+    `computes` is what the runtime computes in on the machine that it was measured on: `float32` where it has no
+    units for a half-precision format and only stores numbers in it.
+    """
+
+    precision: str
+    computes: str
+    kept: tuple[KeptReport, ...] = ()
+    operators: int = Field(default=0, description="How many could have been converted, those kept included")
+    calibrator: str | None = None
+    calibration_samples: int = 0
+    difference: DifferenceReport | None = None
+
+
+class PrecisionTrialReport(_Part):
+    """One precision that was tried for the network to ship; its latency was timed beside the original's."""
+
+    precision: str
+    computes: str
+    latency_ms: float | None
+    speedup: float | None = Field(description="Over the original in float32")
+    selection_quality: float | None
+    agreement: float | None = Field(description="With the float32 file of the same network, on selection samples")
+    divergence: float | None
+    calibrator: str | None
+    kept: int
+    operators: int
+    refusal: str | None = Field(description="Why it could not ship; none where it could")
+    chosen: bool
+
+
 class NetworkReport(_Part):
     """One exported network as measured."""
 
@@ -118,9 +167,10 @@ class NetworkReport(_Part):
     macs: int
     depth: int
     activations: int
-    layers: tuple[LayerReport, ...]
+    layers: tuple[LayerReport, ...] = Field(description="Of a converted file, those of its float32 file")
     quality: QualityReport | None = None
     profile: ProfileReport | None = None
+    precision: PrecisionReport | None = None
 
 
 class SpeedupReport(_Part):
@@ -267,6 +317,7 @@ class Report(_Part):
     task: str = "classification"
     figure: FigureReport = FigureReport()
     divergence_unit: str = "nats"
+    precisions: tuple[PrecisionTrialReport, ...] = ()
     seed: int
     seconds: float
     phase_seconds: dict[str, float]

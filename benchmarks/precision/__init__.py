@@ -1,0 +1,1 @@
+"""Every precision of one network on every runtime: latency, accuracy, agreement."""
