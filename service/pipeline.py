@@ -85,13 +85,14 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
         DataError: The samples cannot be used.
         DeployError: Exporting or measuring failed.
     """
-    order.out.mkdir(parents=True, exist_ok=True)
+    order.folder.mkdir(parents=True, exist_ok=True)
     writer = writer_of(order)
     journal = Journal(order.folder, writer)
     memory = JobMemory(journal, order.folder, writer)
     phases = Phases(progress, order.deadline_seconds, journal.before.seconds, journal.clock)
     bench = bench_of(order, announce, phases)
     check_precision(order.spec, bench)
+    order.out.mkdir(exist_ok=True)
     with phases.phase("load", opening(journal.before)):
         model = load_model(order)
         samples = load_samples(order, model, outputs=classes(model.graph, order.spec.task))

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.admission import artifact_references
 from service.artifacts import ArtifactKind
 from service.inputs import load_model
+from service.precisions import FORMATS
 from service.spec import Budget, JobSpec, ModelSource, NamedModel
 from service.work import WorkOrder
 from tests.service.test_imported import write
@@ -59,3 +61,17 @@ def test_a_worker_loads_an_onnx_file_and_says_so(tmp_path: Path) -> None:
     assert model.source == "an ONNX file"
     assert [spec.name for spec in model.graph.inputs] == ["x"]
     assert len(model.sha256 or "") == 64
+
+
+@pytest.mark.parametrize("name", ["FP32", "FP16", "BF16", "INT8", "AUTO"])
+def test_every_precision_of_the_contract_may_be_asked_for(name: str) -> None:
+    target = {"precision": f"PRECISION_{name}"}
+    spec = JobSpec.model_validate({"model": {"onnx_artifact": ID}, "budget": {"fraction": 0.5}, "target": target})
+    assert spec.target.precision == f"PRECISION_{name}"
+
+
+def test_precisions_are_those_of_the_contract() -> None:
+    assert {"PRECISION_UNSPECIFIED", *FORMATS} == set(job_pb.Precision.keys())
+    assert (
+        JobSpec(model=ModelSource(onnx_artifact=ID), budget=Budget(fraction=0.5)).target.precision == "PRECISION_FP32"
+    )

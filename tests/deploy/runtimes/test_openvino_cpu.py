@@ -12,7 +12,9 @@ from deploy.artifact import Artifact
 from deploy.errors import DataError, ModelFileError
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
+from deploy.precision.half import convert_half
 from deploy.runtimes import SessionSettings, find_runtime
+from deploy.runtimes.openvino_cpu import _hint
 
 
 def test_a_missing_library_names_the_extra() -> None:
@@ -86,3 +88,14 @@ def test_it_is_timed_in_a_process_of_its_own(artifact: Artifact) -> None:
     (timed,) = measure([artifact.path], TimingSettings(runtime="openvino", min_seconds=0.2))
     assert timed.runtime.name == "openvino"
     assert 0 < timed.distribution.p50 <= timed.distribution.p99
+
+
+@pytest.mark.parametrize(("precision", "hint", "ability"), [("float16", "f16", "FP16"), ("bfloat16", "bf16", "BF16")])
+def test_a_half_precision_file_is_computed_in_its_format_where_the_processor_has_it(
+    artifact: Artifact, tmp_path: Path, precision: str, hint: str, ability: str
+) -> None:
+    core, path = openvino.Core(), tmp_path / "half.onnx"
+    convert_half(artifact.path, path, precision)
+    able = ability in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert _hint(core, core.read_model(str(path))) == (hint if able else "f32")
+    assert _hint(core, core.read_model(str(artifact.path))) == "f32"
