@@ -22,6 +22,7 @@ from service.cli.measure import measure
 from service.cli.optimize import optimize
 from service.cli.serve import serve
 from service.cli.strategies import strategies
+from service.cli.tokens import tokens
 from service.cli.version import installed_version, version
 
 if TYPE_CHECKING:
@@ -50,7 +51,20 @@ def shoal() -> None:
     """
 
 
-for _command in (optimize, analyze, measure, jobs, devices, serve, agent, agents, strategies, latency_table, version):
+for _command in (
+    optimize,
+    analyze,
+    measure,
+    jobs,
+    devices,
+    serve,
+    tokens,
+    agent,
+    agents,
+    strategies,
+    latency_table,
+    version,
+):
     shoal.add_command(_command)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from service.settings import ServerSettings
 
+_FILE: Final = click.Path(dir_okay=False)
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
 
@@ -38,7 +39,16 @@ _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -
               help="Folder that jobs may read data from; repeatable.")  # fmt: skip
 @click.option("--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder.")
 @click.option("--storage-url", metavar="URL", envvar="SHOAL_STORAGE_URL", help="Default: a folder in the state folder.")
-@click.option("--allow-remote", is_flag=True, help="Listen on more than this machine; there is no authentication yet.")
+@click.option("--tls-cert", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_CERT",
+              help="Certificate chain, PEM; read again when it changes.")  # fmt: skip
+@click.option("--tls-key", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_KEY", help="Its private key, PEM.")
+@click.option("--tls-client-ca", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_CLIENT_CA",
+              help="Ask clients for certificates that one of these authorities signed, PEM.")  # fmt: skip
+@click.option("--tls-client-names", is_flag=True, help="Take who calls from the common name of their certificate.")
+@click.option("--insecure-remote", is_flag=True, help="Listen on more than this machine without TLS; tokens can be "
+              "read on their way, so the network has to be trusted.")  # fmt: skip
+@click.option("--allow-remote", is_flag=True, hidden=True, help="The former name of --insecure-remote.")
+@click.option("--reflection/--no-reflection", default=True, help="Tell callers which services there are. Default: do.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Stop when no command uses the server any more.")
 @click.option("--address-fd", type=int, hidden=True, help="Write the address to this file descriptor.")
 def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags: Any) -> int:
@@ -48,6 +58,8 @@ def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags
     """
     state = ServerFlags(state_dir=state_dir).state
     settings = _settings(state, flags)
+    if settings.allow_remote and settings.tls_cert is None:
+        tell("--allow-remote is called --insecure-remote now: without TLS, tokens can be read on their way")
 
     def ready(listening: str) -> None:
         from service.cli import embedded as machine_wide
