@@ -17,6 +17,7 @@ from service.errors import AlreadyExistsError, InvalidRequestError, NotFoundErro
 PREFIX: Final = "shoal-token-"
 _AGENT_PREFIX: Final = "shoal-agent-"
 _TOKEN_BYTES: Final = 32
+_LONGEST: Final = timedelta(days=36_500)
 _UNKNOWN: Final = "nobody has this token; `shoal tokens add NAME` on the server's machine makes one"
 
 
@@ -70,8 +71,8 @@ class TokenStore:
         principal = new.principal or new.name
         check_name(new.name, "name")
         check_name(principal, "principal")
-        if new.lifetime is not None and new.lifetime <= timedelta(0):
-            raise InvalidRequestError([Violation("expires", "must lie in the future")])
+        if new.lifetime is not None and not timedelta(0) < new.lifetime <= _LONGEST:
+            raise InvalidRequestError([Violation("expires", f"must be more than nothing and at most {_LONGEST.days}d")])
         token = PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
         with self._database.write() as session:
             if session.get(TokenRow, new.name) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,19 +11,28 @@ from service.cli.connect import ServerFlags
 from service.cli.errors import CommandError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from service.database import Database
 
-state_option: Final[Any] = click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False),
-    envvar="SHOAL_STATE_DIR",
-    help="State folder of the server of this machine. Default: in the user's data folder.",
-)
-database_option: Final[Any] = click.option(
-    "--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder."
-)
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def state_option(command: F) -> F:
+    """Adds `--state-dir`."""
+    return click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False),
+        envvar="SHOAL_STATE_DIR",
+        help="State folder of the server of this machine. Default: in the user's data folder.",
+    )(command)
+
+
+def database_option(command: F) -> F:
+    """Adds `--database-url`."""
+    return click.option(
+        "--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder."
+    )(command)
 
 
 @contextmanager

@@ -131,10 +131,10 @@ def from_rpc(error: grpc.RpcError, address: str) -> ShoalError:
 _UNREACHABLE: dict[str, str] = {
     "is not in peer certificate": "the certificate of the server at {} is for another host name; use a name that it is "
     "for, or give the server a certificate for this one",
-    "CERTIFICATE_VERIFY_FAILED": "the certificate of the server at {} was not signed by an authority that you trust, or "
-    "has expired; name the right one with --tls-ca FILE or tls_credentials(ca=...)",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of the server at {} was not signed by an authority that you trust, "
+    "or has expired; name the right one with --tls-ca FILE or tls_credentials(ca=...)",
     "WRONG_VERSION_NUMBER": "the server at {} does not speak TLS; call it without, if the network is trusted",
-    "Socket closed": "the server at {} breaks off the connection; if it speaks TLS, so must you (--tls, --tls-ca FILE), "
+    "Socket closed": "the server at {} breaks off the connection; if it speaks TLS, so must you (--tls, --tls-ca), "
     "and it may ask for a certificate (--tls-cert, --tls-key)",
 }
 

@@ -82,7 +82,7 @@ class _Details(grpc.ClientCallDetails):
 
     method: str
     timeout: float | None
-    metadata: list[tuple[str, str | bytes]]
+    metadata: tuple[tuple[str, str | bytes], ...]
     credentials: grpc.CallCredentials | None
     wait_for_ready: bool | None
     compression: grpc.Compression | None
@@ -116,7 +116,7 @@ class TokenInterceptor(
         return _Details(
             details.method,
             details.timeout,
-            [*(details.metadata or ()), self._entry],
+            (*(details.metadata or ()), self._entry),
             details.credentials,
             details.wait_for_ready,
             details.compression,

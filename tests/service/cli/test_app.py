@@ -22,6 +22,7 @@ COMMANDS = (
     "optimize",
     "serve",
     "strategies",
+    "tokens",
     "version",
 )
 
