@@ -14,7 +14,7 @@ UPGRADABLE: Final = frozenset({1})
 """Schema versions that `upgrade` starts from."""
 
 # Of version 1: one artifact for each content, whoever sent it.
-_GONE: Final = (("artifacts", "ix_artifacts_content"),)
+_GONE: Final = frozenset({("artifacts", "ix_artifacts_content")})
 
 
 def upgrade(connection: Connection, tables: MetaData) -> None:
@@ -25,10 +25,9 @@ def upgrade(connection: Connection, tables: MetaData) -> None:
         tables: The tables of today.
     """
     found = inspect(connection)
-    indexes = {(table, index["name"]) for table in found.get_table_names() for index in found.get_indexes(table)}
-    for table, index in _GONE:
-        if (table, index) in indexes:
-            connection.exec_driver_sql(f"DROP INDEX {index}")
+    indexes = {(name, index["name"]) for name in found.get_table_names() for index in found.get_indexes(name)}
+    for gone in indexes.intersection(_GONE):
+        connection.exec_driver_sql(f"DROP INDEX {gone[1]}")
     for table in tables.sorted_tables:
         there = {column["name"] for column in found.get_columns(table.name)}
         for column in table.columns:

@@ -222,6 +222,13 @@ async def test_anothers_file_is_refused_in_the_words_for_none(known: Callers) ->
     missing = await refusal(known.bob.CreateOptimizationJob(request))
     assert same(there, missing, own, absent)
 
+    analysis = [
+        service_pb.AnalyzeModelRequest(model={"pt2_artifact": f"artifacts/{name}"}, skip_floor=True)
+        for name in (own, absent)
+    ]
+    there, missing = [await refusal(known.bob.AnalyzeModel(request)) for request in analysis]
+    assert same(there, missing, own, absent)
+
 
 def same(there: Refusal, missing: Refusal, own: str, absent: str) -> bool:
     """Whether two refusals differ in nothing but the names that were asked for, which are of the same length."""

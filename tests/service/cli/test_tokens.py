@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.embedded import operator_token
+from service.cli import embedded
 from tests.service.certificates import Authority
 from tests.service.cli.command import Ask, Done, environment, shoal_here
 from tests.service.server_process import ServerProcess
@@ -83,7 +83,7 @@ def test_commands_show_a_token_from_a_file_or_the_environment(
         monkeypatch.setenv("SHOAL_TOKEN", token)
         monkeypatch.setenv("SHOAL_TLS_CA", str(authority.pem))
         assert shoal_here(capsys, *ask).stdout == "[]\n"
-        assert operator_token(tmp_path / "state")
+        assert embedded.operator_token(tmp_path / "state")
 
 
 def test_a_token_is_not_sent_elsewhere_in_plain_text(
@@ -127,3 +127,13 @@ def test_commands_on_the_servers_machine_need_no_token(tokens: Ask, tmp_path: Pa
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
     assert token not in (state / "server.log").read_text()
+
+
+def test_a_server_that_a_command_starts_does_not_learn_who_the_user_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SHOAL_TOKEN", "SHOAL_TOKEN_FILE", "SHOAL_TLS_KEY", "SHOAL_SERVE_TLS_CERT", "SHOAL_DEBUG"):
+        monkeypatch.setenv(name, "x")
+    passed = {name for name in embedded._environment() if name.startswith("SHOAL_")}
+    assert passed & {"SHOAL_TOKEN", "SHOAL_TOKEN_FILE", "SHOAL_TLS_KEY", "SHOAL_SERVE_TLS_CERT"} == set()
+    assert "SHOAL_DEBUG" in passed
