@@ -1,4 +1,4 @@
-"""Lets in who may call, at one place for all calls of `shoal.v1.ModelOptimizer`, and tells the servicer who it is."""
+"""Lets in who may call, at one place for all calls, and tells the servicer who it is."""
 
 from __future__ import annotations
 
@@ -16,22 +16,41 @@ from service.access.rates import RateLimit
 from service.errors import ForbiddenError
 from service.server.interceptor import rewrap
 
-SCOPES: Final[Mapping[str, Scope]] = MappingProxyType(
+SCOPES: Final[Mapping[str, Mapping[str, Scope]]] = MappingProxyType(
     {
-        "CreateOptimizationJob": Scope.JOBS_WRITE,
-        "GetOptimizationJob": Scope.JOBS_READ,
-        "ListOptimizationJobs": Scope.JOBS_READ,
-        "CancelOptimizationJob": Scope.JOBS_WRITE,
-        "WatchOptimizationJob": Scope.JOBS_READ,
-        "UploadArtifact": Scope.ARTIFACTS_WRITE,
-        "GetUploadStatus": Scope.ARTIFACTS_WRITE,
-        "DownloadArtifact": Scope.JOBS_READ,
-        "ListDevices": Scope.JOBS_READ,
-        "ListStrategies": Scope.JOBS_READ,
-        "AnalyzeModel": Scope.JOBS_WRITE,
+        "shoal.v1.ModelOptimizer": {
+            "CreateOptimizationJob": Scope.JOBS_WRITE,
+            "GetOptimizationJob": Scope.JOBS_READ,
+            "ListOptimizationJobs": Scope.JOBS_READ,
+            "CancelOptimizationJob": Scope.JOBS_WRITE,
+            "WatchOptimizationJob": Scope.JOBS_READ,
+            "UploadArtifact": Scope.ARTIFACTS_WRITE,
+            "GetUploadStatus": Scope.ARTIFACTS_WRITE,
+            "DownloadArtifact": Scope.JOBS_READ,
+            "ListDevices": Scope.JOBS_READ,
+            "ListStrategies": Scope.JOBS_READ,
+            "AnalyzeModel": Scope.JOBS_WRITE,
+        },
+        # The same jobs under other names.
+        "google.longrunning.Operations": {
+            "ListOperations": Scope.JOBS_READ,
+            "GetOperation": Scope.JOBS_READ,
+            "WaitOperation": Scope.JOBS_READ,
+            "CancelOperation": Scope.JOBS_WRITE,
+            "DeleteOperation": Scope.JOBS_WRITE,
+        },
     }
 )
-"""What each method needs. A method that is missing here is refused to everybody but admins."""
+"""What each method needs, by service. A method that is missing here is for admins only, as a whole service is."""
+
+UNGUARDED: Final = frozenset(
+    {
+        "shoal.v1.DeviceAgents",  # asks for tokens of its own
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+)
+"""Services that answer for themselves."""
 
 _CALLER: ContextVar[Principal] = ContextVar("caller")
 
@@ -48,17 +67,16 @@ def caller() -> Principal:
 
 @final
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Stands before the methods of one service."""
+    """Stands before the methods of all services but those in `UNGUARDED`."""
 
-    def __init__(self, service: str, gate: Gate, rates: RateLimit) -> None:
-        """Guards a service.
+    def __init__(self, gate: Gate, rates: RateLimit) -> None:
+        """Guards a server.
 
         Args:
-            service: Its full name; other services answer for themselves.
             gate: Knows who calls.
             rates: Counts calls.
         """
-        self._prefix, self._gate, self._rates = f"/{service}/", gate, rates
+        self._gate, self._rates = gate, rates
 
     async def intercept_service(
         self,
@@ -67,10 +85,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Returns the handler, guarded."""
         handler = await continuation(handler_call_details)
-        method: str = handler_call_details.method
-        if handler is None or not method.startswith(self._prefix):
+        service, _, method = handler_call_details.method.removeprefix("/").partition("/")
+        if handler is None or service in UNGUARDED:
             return handler
-        scope = SCOPES.get(method.removeprefix(self._prefix), Scope.ADMIN)
+        scope = SCOPES.get(service, {}).get(method, Scope.ADMIN)
         return rewrap(handler, lambda then: self._unary(then, scope), lambda then: self._streaming(then, scope))
 
     def _unary(self, then: Callable[[Any, Context], Awaitable[Any]], scope: Scope) -> Any:

@@ -135,9 +135,7 @@ class Server:
         rates = RateLimit(settings.principal_calls_per_second, settings.principal_burst)
         errors = ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME)
         # The first is the outermost: it turns what the second one raises into statuses.
-        server = grpc.aio.server(
-            interceptors=(errors, AccessInterceptor(SERVICE_NAME, parts.gate, rates)), options=_OPTIONS
-        )
+        server = grpc.aio.server(interceptors=(errors, AccessInterceptor(parts.gate, rates)), options=_OPTIONS)
         add_ModelOptimizerServicer_to_server(Servicer(parts), server)
         incoming = settings.state_dir / "device-answers"
         most = settings.max_device_answer_bytes

@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2
+from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -21,8 +23,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.access.principal import OPERATOR_FILE, Scope
-from service.server import create
-from service.server.access import SCOPES
+from service.server import access, create
 from service.settings import ServerSettings
 from tests.service.callers import make_admin, make_tokens, speaking
 from tests.service.server_harness import (
@@ -41,6 +42,7 @@ from tests.service.server_harness import (
 )
 
 State = job_pb.OptimizationJob.State
+SCOPES = access.SCOPES["shoal.v1.ModelOptimizer"]
 SERVICE = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"]
 
 
@@ -68,8 +70,20 @@ async def known(tmp_path: Path) -> AsyncIterator[Callers]:
         yield found
 
 
-def test_every_method_has_a_scope() -> None:
-    assert set(SCOPES) == {method.name for method in SERVICE.methods}
+@pytest.mark.parametrize("service", [SERVICE, operations_pb2.DESCRIPTOR.services_by_name["Operations"]])
+def test_every_method_has_a_scope(service: ServiceDescriptor) -> None:
+    assert set(access.SCOPES[service.full_name]) == {method.name for method in service.methods}
+
+
+async def test_every_service_is_guarded_or_said_not_to_be(tmp_path: Path) -> None:
+    async with served(settings_for(tmp_path)) as channel:
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        )
+        answer = await anext(aiter(call))
+    there = {one.name for one in answer.list_services_response.service}
+    assert there - access.UNGUARDED <= access.SCOPES.keys()
+    assert there >= access.UNGUARDED
 
 
 def get(stub: ModelOptimizerStub, name: str) -> Awaitable[job_pb.OptimizationJob]:

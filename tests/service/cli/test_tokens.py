@@ -116,6 +116,22 @@ def test_a_server_says_what_is_wrong_with_its_certificates(tmp_path: Path, capsy
     assert (open_.returncode, "set insecure_remote if the network is trusted" in open_.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("principal_uploads=0", "--set principal_uploads: Input should be greater than or equal to 1"),
+        ("typo=1", "--set typo: Extra inputs are not permitted"),
+        ("address=127.0.0.1:1", "--set address: has an option of its own"),
+        ("principal_uploads", "is no option; write KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(
+    said: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = shoal_here(capsys, "serve", "--state-dir", tmp_path / "state", "--set", said)
+    assert (done.returncode, told in done.stderr) == (2, True)
+
+
 def test_commands_on_the_servers_machine_need_no_token(tokens: Ask, tmp_path: Path) -> None:
     """They are the operator's: whoever reads the state folder could make a token anyway."""
     token = tokens("add", "alice").stdout.strip()
