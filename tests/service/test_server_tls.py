@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from deploy.agent.link import Link
+from deploy.agent.settings import AgentSettings
+from protos.shoal.v1 import device_pb2
 from service.client import Client, PermissionDeniedError, UnavailableError, tls_credentials
 from service.errors import TlsError
 from service.server import create
@@ -21,6 +25,7 @@ from service.settings import ServerSettings
 from tests.service.callers import make_tokens
 from tests.service.certificates import Authority, Files
 from tests.service.server_harness import settings_for
+from tests.service.test_server_agents import known
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,18 @@ async def test_beyond_this_machine_tls_is_enough(tmp_path: Path, keys: Keys, cap
     async with serving(settings) as address:
         assert await asked(address, credentials=tls_credentials(keys.authority.pem), token=token) == []
     assert "without TLS" not in caplog.text
+
+
+async def test_a_devices_agent_calls_over_tls_with_its_own_token(tmp_path: Path, keys: Keys) -> None:
+    settings = tls_settings(tmp_path, keys)
+    make_tokens(settings, "alice")
+    token, stop = known(settings), threading.Event()
+    async with serving(settings) as address:
+        agent = AgentSettings(address, token, tmp_path / "agent", tls=True, roots=keys.authority.pem)
+        link = Link(agent, "session-of-a-test", stop)
+        answer = await asyncio.to_thread(link.register, device_pb2.Device())
+        stop.set()
+    assert answer.name == "agent/edge"
 
 
 async def test_a_server_does_not_start_with_certificates_that_do_not_fit(tmp_path: Path, keys: Keys) -> None:
