@@ -54,7 +54,7 @@ CMD ["agent", "--help"]
 FROM user AS server
 EXPOSE 50051
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["shoal", "health"]
-CMD ["serve", "--address", "0.0.0.0:50051", "--allow-remote", "--state-dir", "/var/lib/shoal"]
+CMD ["serve", "--address", "0.0.0.0:50051", "--insecure-remote", "--state-dir", "/var/lib/shoal"]
 
 FROM server AS gpu
 # What the NVIDIA container toolkit puts into the container.

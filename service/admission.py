@@ -43,20 +43,34 @@ def server_paths(spec: JobSpec) -> Iterator[tuple[str, str]]:
             yield f"data.{split}.server_path", part.server_path
 
 
-def check_references(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...], prefix: str) -> None:
+@dataclass(frozen=True)
+class Reach:
+    """What a spec may name.
+
+    Attributes:
+        artifacts: Where artifacts are kept.
+        roots: Folders that server paths must lie under.
+        principal: Whose artifacts may be named; None for everybody's.
+    """
+
+    artifacts: ArtifactStore
+    roots: tuple[Path, ...]
+    principal: str | None = None
+
+
+def check_references(spec: JobSpec, reach: Reach, prefix: str) -> None:
     """Makes sure that everything a spec names is there and is what it should be.
 
     Args:
         spec: The spec.
-        artifacts: Where artifacts are kept.
-        roots: Folders that server paths must lie under.
+        reach: What it may name.
         prefix: What goes before field paths, e.g. `spec.`.
 
     Raises:
         InvalidRequestError: Something is not; all violations at once.
     """
-    found = [_artifact_violation(item, artifacts, prefix) for item in artifact_references(spec)]
-    found += [_path_violation(field, path, roots, prefix) for field, path in server_paths(spec)]
+    found = [_artifact_violation(item, reach, prefix) for item in artifact_references(spec)]
+    found += [_path_violation(field, path, reach.roots, prefix) for field, path in server_paths(spec)]
     if broken := [item for item in found if item is not None]:
         raise InvalidRequestError(broken)
 
@@ -137,7 +151,8 @@ def local_files(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...]
         DiskFullError: There is no room for a copy.
     """
     files = {
-        item.name: artifacts.local_path(_artifact(item.name, artifacts), folder) for item in artifact_references(spec)
+        item.name: artifacts.local_path(_artifact(item.name, Reach(artifacts, roots)), folder)
+        for item in artifact_references(spec)
     }
     for field, path in server_paths(spec):
         if violation := _path_violation(field, path, roots, "spec."):
@@ -146,14 +161,14 @@ def local_files(spec: JobSpec, artifacts: ArtifactStore, roots: tuple[Path, ...]
     return files
 
 
-def _artifact(name: str, artifacts: ArtifactStore) -> Artifact:
-    return artifacts.get(name.removeprefix(ARTIFACT_PREFIX))
+def _artifact(name: str, reach: Reach) -> Artifact:
+    return reach.artifacts.get(name.removeprefix(ARTIFACT_PREFIX), reach.principal)
 
 
-def _artifact_violation(reference: Reference, artifacts: ArtifactStore, prefix: str) -> Violation | None:
+def _artifact_violation(reference: Reference, reach: Reach, prefix: str) -> Violation | None:
     field = prefix + reference.field
     try:
-        artifact = _artifact(reference.name, artifacts)
+        artifact = _artifact(reference.name, reach)
     except NotFoundError:
         return Violation(field, f"there is no {reference.name}; upload the file first")
     if artifact.kind != reference.kind:

@@ -18,9 +18,10 @@ from typing import IO, final
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.access.principal import LOCAL_NAME
 from service.database import ArtifactRow, Database, now
 from service.disk import disk_errors
 from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
@@ -47,6 +48,7 @@ class Artifact:
         id: Last part of its resource name.
         filename: As the caller named it, without folders.
         sha256: Hexadecimal, lower case.
+        principal: Whose it is.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Artifact:
     size_bytes: int
     sha256: str
     create_time: datetime
+    principal: str = LOCAL_NAME
 
     @property
     def name(self) -> str:
@@ -81,22 +84,17 @@ class ArtifactStore:
         with disk_errors("the artifact folder"):
             self._files.makedirs(self._root, exist_ok=True)
 
-    def get(self, artifact_id: str) -> Artifact:
+    def get(self, artifact_id: str, principal: str | None = None) -> Artifact:
         """Returns the facts.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: There is none, or it is another principal's.
         """
         with self._database.read() as session:
             row = session.scalar(select(ArtifactRow).where(ArtifactRow.id == artifact_id))
-        if row is None:
+        if row is None or principal not in {None, row.principal}:
             raise NotFoundError("artifact", ARTIFACT_PREFIX + artifact_id)
         return to_artifact(row)
-
-    def find(self, sha256: str, kind: ArtifactKind) -> Artifact | None:
-        """Returns an uploaded file with this content, if there is one."""
-        with self._database.read() as session:
-            return find_upload(session, sha256, kind)
 
     def holds(self, sha256: str, size_bytes: int) -> bool:
         """Returns whether bytes with this SHA-256 are in the store, whatever they were called."""
@@ -170,9 +168,11 @@ class ArtifactStore:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
 
-def new_artifact(kind: ArtifactKind, filename: str, size_bytes: int, sha256: str) -> Artifact:
+def new_artifact(
+    kind: ArtifactKind, filename: str, size_bytes: int, sha256: str, principal: str = LOCAL_NAME
+) -> Artifact:
     """Returns the facts of a file that is about to be recorded, with a fresh id."""
-    return Artifact(secrets.token_hex(10), kind, filename, size_bytes, sha256, now())
+    return Artifact(secrets.token_hex(10), kind, filename, size_bytes, sha256, now(), principal)
 
 
 def add_artifact(session: Session, artifact: Artifact) -> None:
@@ -184,24 +184,42 @@ def add_artifact(session: Session, artifact: Artifact) -> None:
             filename=artifact.filename,
             size_bytes=artifact.size_bytes,
             sha256=artifact.sha256,
+            principal=artifact.principal,
             create_time=artifact.create_time,
         )
     )
     session.flush()
 
 
-def find_upload(session: Session, sha256: str, kind: ArtifactKind) -> Artifact | None:
-    """Returns the uploaded (not made) file with this content."""
+def find_upload(session: Session, sha256: str, kind: ArtifactKind, principal: str) -> Artifact | None:
+    """Returns the uploaded (not made) file of a principal with this content."""
     query = select(ArtifactRow).where(
-        ArtifactRow.sha256 == sha256, ArtifactRow.kind == kind, ArtifactRow.kind != ArtifactKind.RESULT
+        ArtifactRow.principal == principal,
+        ArtifactRow.sha256 == sha256,
+        ArtifactRow.kind == kind,
+        ArtifactRow.kind != ArtifactKind.RESULT,
     )
     row = session.scalar(query)
     return None if row is None else to_artifact(row)
 
 
+def has_content(session: Session, sha256: str, principal: str) -> bool:
+    """Returns whether a principal has a file with these bytes, of any kind."""
+    query = select(ArtifactRow.row).where(ArtifactRow.principal == principal, ArtifactRow.sha256 == sha256).limit(1)
+    return session.scalar(query) is not None
+
+
+def stored_bytes(session: Session, principal: str) -> int:
+    """Returns the size of all files of a principal; what others have too counts in full."""
+    query = select(func.coalesce(func.sum(ArtifactRow.size_bytes), 0)).where(ArtifactRow.principal == principal)
+    return int(session.scalar(query) or 0)
+
+
 def to_artifact(row: ArtifactRow) -> Artifact:
     """Returns a row's facts."""
-    return Artifact(row.id, ArtifactKind(row.kind), row.filename, row.size_bytes, row.sha256, row.create_time)
+    return Artifact(
+        row.id, ArtifactKind(row.kind), row.filename, row.size_bytes, row.sha256, row.create_time, row.principal
+    )
 
 
 def file_digest(path: Path) -> str:

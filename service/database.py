@@ -21,15 +21,18 @@ from sqlalchemy import (
     String,
     create_engine,
     event,
+    select,
     text,
+    update,
 )
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from service.errors import DatabaseBusyError, DiskFullError, StateVersionError
+from service.schema import UPGRADABLE, upgrade
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 15.0
 
 # SQLite numbers rows with a plain INTEGER key only.
@@ -73,6 +76,7 @@ class JobRow(Base):
     __tablename__ = "jobs"
     row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(63), unique=True)
+    principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
     request_id: Mapped[str | None] = mapped_column(String(36), unique=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     spec: Mapped[dict[str, Any]]
@@ -113,11 +117,13 @@ class ArtifactRow(Base):
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
     create_time: Mapped[datetime]
     __table_args__ = (
-        # The same upload is stored once. Results are not merged: every job has its own.
+        # The same upload of a principal is one artifact. Results are not merged: every job has its own.
         Index(
-            "ix_artifacts_content",
+            "ix_artifacts_owned_content",
+            "principal",
             "sha256",
             "kind",
             unique=True,
@@ -130,10 +136,11 @@ class ArtifactRow(Base):
 
 @final
 class UploadRow(Base):
-    """One upload: what was announced, and how much of it is durable."""
+    """One upload: what was announced, and how much of it is durable. `id` is a key made of principal and upload id."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
     kind: Mapped[str] = mapped_column(String(16))
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -141,6 +148,28 @@ class UploadRow(Base):
     committed_size: Mapped[int] = mapped_column(BigInteger, default=0)
     artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"))
     update_time: Mapped[datetime]
+
+
+@final
+class TokenRow(Base):
+    """One token of a caller. `scopes` are separated by spaces."""
+
+    __tablename__ = "tokens"
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    principal: Mapped[str] = mapped_column(String(63))
+    scopes: Mapped[str] = mapped_column(String(200))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    create_time: Mapped[datetime]
+    expire_time: Mapped[datetime | None]
+
+
+@final
+class TurnRow(Base):
+    """When a principal's turn was, counted in jobs taken from the queue."""
+
+    __tablename__ = "turns"
+    principal: Mapped[str] = mapped_column(String(63), primary_key=True)
+    turn: Mapped[int] = mapped_column(BigInteger)
 
 
 @final
@@ -200,12 +229,15 @@ class Database:
     def _prepare(self) -> None:
         with self.write() as session:
             Base.metadata.create_all(session.connection())
-            versions = session.query(SchemaRow).all()
-            if not versions:
+            row = session.scalar(select(SchemaRow))
+            if row is None:
                 session.add(SchemaRow(version=SCHEMA_VERSION))
-            elif versions[0].version != SCHEMA_VERSION:
+            elif row.version in UPGRADABLE:
+                upgrade(session.connection(), Base.metadata)
+                session.execute(update(SchemaRow).values(version=SCHEMA_VERSION))
+            elif row.version != SCHEMA_VERSION:
                 raise StateVersionError(
-                    f"the database has schema version {versions[0].version} and this Shoal needs {SCHEMA_VERSION}; "
+                    f"the database has schema version {row.version} and this Shoal needs {SCHEMA_VERSION}; "
                     "use the Shoal that wrote it, or another state folder"
                 )
 

@@ -48,6 +48,18 @@ class AlreadyExistsError(ServiceError):
         self.name = name
 
 
+class UnauthenticatedError(ServiceError):
+    """Nobody knows who calls, and this server has to."""
+
+
+class ForbiddenError(ServiceError):
+    """It is known who calls, and they may not do this."""
+
+
+class TlsError(ServiceError):
+    """The operator's fault: certificates or keys cannot be used."""
+
+
 class AgentRefusedError(ServiceError):
     """Who calls as a device's agent is none, or no longer the one that speaks for the device."""
 

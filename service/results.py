@@ -22,13 +22,16 @@ _MAX_JSON = 64 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def take_report(folder: Path, event: ResultEvent, store: ArtifactStore) -> tuple[Report, list[Artifact]]:
+def take_report(
+    folder: Path, event: ResultEvent, store: ArtifactStore, principal: str
+) -> tuple[Report, list[Artifact]]:
     """Checks a job's result and puts its files into the store.
 
     Args:
         folder: The job's folder. Nothing may write to it any more.
         event: What the worker announced.
         store: Where the files go; they are moved.
+        principal: Whose they are.
 
     Returns:
         The report, and the facts of the files, not recorded in the database yet.
@@ -43,7 +46,8 @@ def take_report(folder: Path, event: ResultEvent, store: ArtifactStore) -> tuple
     _check_claims(report, files)
     _check_manifest(files, digests)
     artifacts = [
-        new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name]) for name, path in files.items()
+        new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name], principal)
+        for name, path in files.items()
     ]
     for artifact in artifacts:
         store.keep(files[artifact.filename], artifact.sha256)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from service.loopback import is_loopback
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -21,7 +22,13 @@ class ServerSettings(BaseModel):
 
     Attributes:
         address: Where to listen, `host:port` or `unix:PATH`; port 0 takes a free one.
-        allow_remote: Listen on more than this machine. There is no authentication yet, so this has to be said.
+        tls_cert: Certificate chain, PEM; with it, the server speaks TLS. Read again when it changes.
+        tls_key: Its private key, PEM, without a passphrase.
+        tls_client_ca: Authorities, PEM, one of which must have signed every client's certificate.
+        tls_client_names: The subject's common name of a client's certificate is a principal, and needs no token.
+        insecure_remote: Listen on more than this machine without TLS. For networks that are trusted.
+        allow_remote: The same, under its former name.
+        reflection: Tell callers which services and messages there are.
         state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
         database_url: SQLAlchemy URL. Default: SQLite in `state_dir`.
         storage_url: fsspec URL of the artifact store. Default: a folder in `state_dir`.
@@ -30,6 +37,11 @@ class ServerSettings(BaseModel):
         analyses: Dry runs that run at the same time.
         analysis_queue_limit: Dry runs that may wait.
         queue_limit: Jobs that may wait.
+        principal_queue_limit: Jobs of one principal that may wait.
+        principal_stored_bytes: Size of one principal's files, those on their way included.
+        principal_uploads: Unfinished uploads of one principal.
+        principal_calls_per_second: Calls of one principal, in the long run.
+        principal_burst: Calls of one principal at once, after a pause.
         max_attempts: How often a job may lose its worker to a dead server before it is given up.
         worker_retries: How often a job whose worker died goes on in another, if it got further than before.
         worker_command: The worker program; reads a WorkOrder on stdin.
@@ -55,7 +67,13 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = "127.0.0.1:50051"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tls_client_names: bool = False
+    insecure_remote: bool = False
     allow_remote: bool = False
+    reflection: bool = True
     state_dir: Path
     database_url: str | None = None
     storage_url: str | None = None
@@ -64,6 +82,11 @@ class ServerSettings(BaseModel):
     analyses: Annotated[int, Field(ge=1, le=256)] = 1
     analysis_queue_limit: Annotated[int, Field(ge=0)] = 16
     queue_limit: Annotated[int, Field(ge=0)] = 1000
+    principal_queue_limit: Annotated[int, Field(ge=0)] = 500
+    principal_stored_bytes: Size = 1024 * _GIB
+    principal_uploads: Annotated[int, Field(ge=1)] = 100
+    principal_calls_per_second: Annotated[float, Field(gt=0)] = 200.0
+    principal_burst: Annotated[int, Field(ge=1)] = 1000
     max_attempts: Annotated[int, Field(ge=1)] = 5
     worker_retries: Annotated[int, Field(ge=0)] = 2
     # -P: the working directory is the job's folder, and nothing in there may be imported.
@@ -100,13 +123,29 @@ class ServerSettings(BaseModel):
         return tuple(root.resolve() for root in value)
 
     @model_validator(mode="after")
+    def _tls_whole(self) -> ServerSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together; give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca asks clients for certificates, which takes TLS: tls_cert and tls_key")
+        if self.tls_client_names and self.tls_client_ca is None:
+            raise ValueError("tls_client_names takes names from clients' certificates, which tls_client_ca asks for")
+        return self
+
+    @model_validator(mode="after")
     def _local_unless_allowed(self) -> ServerSettings:
-        if not self.allow_remote and not _is_loopback(self.address):
+        if self.remote and self.tls_cert is None and not (self.insecure_remote or self.allow_remote):
             raise ValueError(
-                f"address {self.address} can be reached from other machines, and there is no authentication; "
-                "listen on 127.0.0.1, or set allow_remote if the network is trusted"
+                f"address {self.address} can be reached from other machines, and without TLS everything can be read on "
+                "the way; listen on 127.0.0.1, give tls_cert and tls_key, or set insecure_remote if the network is "
+                "trusted"
             )
         return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether other machines can reach it."""
+        return not is_loopback(self.address)
 
     @property
     def database(self) -> str:
@@ -117,15 +156,3 @@ class ServerSettings(BaseModel):
     def storage(self) -> str:
         """The fsspec URL of the artifact store."""
         return self.storage_url or f"file://{self.state_dir / 'artifacts'}"
-
-
-def _is_loopback(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

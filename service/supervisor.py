@@ -91,12 +91,13 @@ class Supervisor:
         """Says that there may be a new job."""
         self._wake.set()
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, principal: str | None = None) -> Job:
         """Asks for a job to be stopped and returns it as it is then.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: There is no such job, or it is another principal's.
         """
+        await asyncio.to_thread(self._jobs.get, job_id, principal)
         job = await asyncio.to_thread(self._jobs.request_cancel, job_id)
         if job.state is State.CANCELLING:
             self._stop_event(job_id).set()
@@ -248,7 +249,7 @@ class Supervisor:
             finally:
                 await writer.close()
             if ended.result is not None:
-                return await asyncio.to_thread(self._take_over, order, ended)
+                return await asyncio.to_thread(self._take_over, job, order, ended)
             if ended.stopped:
                 return None
             failure = failure_of(ended, job.spec.time_limit.total_seconds())
@@ -272,9 +273,9 @@ class Supervisor:
         _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
         return True
 
-    def _take_over(self, order: WorkOrder, ended: Exit) -> Ending:
+    def _take_over(self, job: Job, order: WorkOrder, ended: Exit) -> Ending:
         assert ended.result is not None
-        report, artifacts = take_report(order.folder, ended.result, self._artifacts)
+        report, artifacts = take_report(order.folder, ended.result, self._artifacts, job.principal)
         return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
 
     async def _persist(self, call: Callable[[], _T]) -> _T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +10,11 @@ from types import TracebackType
 from typing import Self, final
 
 from crc32c import crc32c
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.access.principal import LOCAL_NAME
+from service.announcement import Announcement, checked, upload_key
 from service.artifacts import (
     Artifact,
     ArtifactKind,
@@ -21,8 +22,9 @@ from service.artifacts import (
     add_artifact,
     file_digest,
     find_upload,
+    has_content,
     new_artifact,
-    safe_filename,
+    stored_bytes,
     to_artifact,
 )
 from service.database import ArtifactRow, Database, UploadRow, now
@@ -41,19 +43,6 @@ from service.errors import (
 from service.settings import ServerSettings
 
 MAX_CHUNK = 1 << 20
-_UPLOAD_ID = re.compile(r"[a-z0-9-]{8,64}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """What a client says that it will send; `kind` is None if it named none."""
-
-    upload_id: str
-    kind: ArtifactKind | None
-    filename: str
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -76,10 +65,10 @@ class Uploads:
         self._folder = settings.state_dir / "uploads"
         with disk_errors("the upload folder"):
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._forget_old()
+        self.forget_old()
 
-    def status(self, upload_id: str) -> UploadStatus:
-        """Returns how far an upload is.
+    def status(self, upload_id: str, principal: str = LOCAL_NAME) -> UploadStatus:
+        """Returns how far an upload of a principal is.
 
         Raises:
             NotFoundError: It is unknown, was discarded, or was forgotten.
@@ -87,7 +76,7 @@ class Uploads:
         query = (
             select(UploadRow, ArtifactRow)
             .outerjoin(ArtifactRow, ArtifactRow.id == UploadRow.artifact_id)
-            .where(UploadRow.id == upload_id)
+            .where(UploadRow.id == upload_key(principal, upload_id), UploadRow.principal == principal)
         )
         with self._database.read() as session:
             found = session.execute(query).one_or_none()
@@ -104,14 +93,15 @@ class Uploads:
 
         Raises:
             InvalidRequestError: The announcement breaks a rule.
-            QuotaError: The file is larger than this server takes.
+            QuotaError: The file is larger than this server takes, or the principal's share of the server is used up.
             AlreadyExistsError: The upload id announced another file before.
             DiskFullError: It does not fit.
         """
-        announced, kind = _checked(announced)
+        announced, kind = checked(announced)
         self._check_size(announced.size_bytes, kind)
         row = UploadRow(
-            id=announced.upload_id,
+            id=announced.key,
+            principal=announced.principal,
             kind=kind,
             filename=announced.filename,
             size_bytes=announced.size_bytes,
@@ -120,29 +110,56 @@ class Uploads:
             update_time=now(),
         )
         with self._database.write() as session:
-            known = session.get(UploadRow, announced.upload_id)
+            known = session.get(UploadRow, announced.key)
             if known is not None:
-                _check_same(known, row)
+                _check_same(known, announced)
+                known.update_time = now()
+                # What the store took, and the database did not, is gone from here: it has to be sent again.
+                known.committed_size = min(known.committed_size, _size(self._partial(known.id)))
             row = known or row
             if stored := self._stored(session, row):
                 session.add(row)
                 row.artifact_id, row.committed_size = stored.id, stored.size_bytes
                 return stored
+            self._check_share(session, announced, new=known is None)
             missing = announced.size_bytes - row.committed_size
             check_free(self._folder, missing, self._settings.min_free_bytes)
             session.add(row)
         return OpenUpload(self._database, self._artifacts, row, self._partial(row.id), self._settings.commit_bytes)
 
     def _stored(self, session: Session, row: UploadRow) -> Artifact | None:
+        """Returns the artifact if its principal has these bytes here, under the same kind or another.
+
+        What others have does not count: knowing a file's hash is not having the file, and nobody is told who else has.
+        """
         kind = ArtifactKind(row.kind)
-        if (artifact := find_upload(session, row.sha256, kind)) or not self._artifacts.holds(
-            row.sha256, row.size_bytes
-        ):
+        if (artifact := find_upload(session, row.sha256, kind, row.principal)) is not None:
             return artifact
-        # The bytes are here, under another kind or because the database was full when they had just been stored.
-        artifact = new_artifact(kind, row.filename, row.size_bytes, row.sha256)
+        if not has_content(session, row.sha256, row.principal) or not self._artifacts.holds(row.sha256, row.size_bytes):
+            return None
+        artifact = new_artifact(kind, row.filename, row.size_bytes, row.sha256, row.principal)
         add_artifact(session, artifact)
         return artifact
+
+    def _check_share(self, session: Session, announced: Announcement, *, new: bool) -> None:
+        under_way = (UploadRow.principal == announced.principal) & UploadRow.artifact_id.is_(None)
+        most = self._settings.principal_uploads
+        count, announced_bytes = session.execute(
+            select(func.count(), func.coalesce(func.sum(UploadRow.size_bytes), 0)).where(under_way)
+        ).one()
+        if new and count >= most:
+            raise QuotaError(
+                "uploads under way",
+                f"{count} of your uploads are unfinished, as many as one may have here; finish some of them first",
+            )
+        most = self._settings.principal_stored_bytes
+        wanted = announced_bytes + (announced.size_bytes if new else 0)
+        if (stored := stored_bytes(session, announced.principal)) + wanted > most:
+            raise QuotaError(
+                "stored bytes",
+                f"your files have {stored} bytes here and your unfinished uploads, this one among them, another "
+                f"{wanted}; one may have {most}",
+            )
 
     def _check_size(self, size: int, kind: ArtifactKind) -> None:
         limits = {
@@ -158,16 +175,19 @@ class Uploads:
     def _partial(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.part"
 
-    def _forget_old(self) -> None:
+    def forget_old(self) -> None:
+        """Clears away what nobody came back for. May be called while uploads are under way: those are not old."""
         limit = now() - timedelta(seconds=self._settings.upload_retention)
+        # Listed first: a file is made after its row, so one that is here and has no row never gets one.
+        paths = list(self._folder.glob("*.part"))
         with self._database.write() as session:
             for row in session.scalars(select(UploadRow).where(UploadRow.update_time < limit)):
                 session.delete(row)
             session.flush()
             open_ids = set(session.scalars(select(UploadRow.id).where(UploadRow.artifact_id.is_(None))))
-        for path in self._folder.glob("*.part"):
-            if path.stem not in open_ids:
-                path.unlink()
+            for path in paths:
+                if path.stem not in open_ids:
+                    path.unlink(missing_ok=True)
 
 
 @final
@@ -290,9 +310,10 @@ class OpenUpload:
     def _record(self) -> Artifact:
         kind = ArtifactKind(self._row.kind)
         with self._database.write() as session:
-            artifact = find_upload(session, self._row.sha256, kind)
+            row = self._row
+            artifact = find_upload(session, row.sha256, kind, row.principal)
             if artifact is None:
-                artifact = new_artifact(kind, self._row.filename, self._row.size_bytes, self._row.sha256)
+                artifact = new_artifact(kind, row.filename, row.size_bytes, row.sha256, row.principal)
                 add_artifact(session, artifact)
             changed = update(UploadRow).where(UploadRow.id == self._row.id)
             session.execute(changed.values(artifact_id=artifact.id, update_time=now()))
@@ -316,27 +337,14 @@ class OpenUpload:
             self._file = -1
 
 
-def _checked(announced: Announcement) -> tuple[Announcement, ArtifactKind]:
-    filename, sha256 = safe_filename(announced.filename), announced.sha256.lower()
-    rules = {
-        "metadata.upload_id": (_UPLOAD_ID.fullmatch(announced.upload_id), "must be 8 to 64 of [a-z0-9-]"),
-        "metadata.kind": (
-            announced.kind not in {None, ArtifactKind.RESULT},
-            "must be ARTIFACT_KIND_MODEL, _WEIGHTS or _DATA",
-        ),
-        "metadata.filename": (filename and len(announced.filename) <= 1024, "must be a file name"),
-        "metadata.size_bytes": (announced.size_bytes > 0, "must be the size of the whole file, at least 1"),
-        "metadata.sha256": (_SHA256.fullmatch(sha256), "must be 64 hexadecimal digits"),
-    }
-    if broken := [Violation(field, rule) for field, (holds, rule) in rules.items() if not holds]:
-        raise InvalidRequestError(broken)
-    assert announced.kind is not None
-    cleaned = Announcement(announced.upload_id, announced.kind, filename, announced.size_bytes, sha256)
-    return cleaned, announced.kind
-
-
-def _check_same(known: UploadRow, wanted: UploadRow) -> None:
+def _check_same(known: UploadRow, wanted: Announcement) -> None:
     if (known.kind, known.size_bytes, known.sha256) != (wanted.kind, wanted.size_bytes, wanted.sha256):
-        raise AlreadyExistsError(
-            "upload", wanted.id, f"upload {wanted.id} announced another file before; choose a new upload_id"
-        )
+        name = wanted.upload_id
+        raise AlreadyExistsError("upload", name, f"upload {name} announced another file before; choose a new upload_id")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

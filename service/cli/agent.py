@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from service.cli import table
-from service.cli.connect import ServerFlags, tell
+from service.cli.connect import tell
 from service.cli.errors import CommandError, InputError, Status
 from service.cli.options import json_option
+from service.cli.state import open_database, state_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from service.devices.agents import AgentStore
 
 TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
-_STATE_HELP: Final = "State folder of the server of this machine. Default: in the user's data folder."
 
 
 @click.command()
@@ -101,7 +101,7 @@ def agents() -> None:
 @agents.command()
 @click.argument("name")
 @json_option
-@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+@state_option
 def add(name: str, as_json: bool, state_dir: str | None) -> int:
     """Make an agent known and print its token, once.
 
@@ -119,7 +119,7 @@ def add(name: str, as_json: bool, state_dir: str | None) -> int:
 
 @agents.command()
 @click.argument("name")
-@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+@state_option
 def remove(name: str, state_dir: str | None) -> int:
     """Forget an agent; its token is worth nothing from now on."""
     with _store(state_dir) as store:
@@ -130,7 +130,7 @@ def remove(name: str, state_dir: str | None) -> int:
 
 @agents.command(name="list")
 @json_option
-@click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_STATE_DIR", help=_STATE_HELP)
+@state_option
 def list_agents(as_json: bool, state_dir: str | None) -> int:
     """List the agents that the server knows."""
     with _store(state_dir) as store:
@@ -156,20 +156,7 @@ def list_agents(as_json: bool, state_dir: str | None) -> int:
 @contextmanager
 def _store(state_dir: str | None) -> Iterator[AgentStore]:
     """Yields the agents in a state folder."""
-    try:
-        from service.database import Database
+    with open_database(state_dir) as database:
         from service.devices.agents import AgentStore
-        from service.errors import ServiceError
-        from service.settings import ServerSettings
-    except ModuleNotFoundError as exc:
-        raise CommandError(f"this needs {exc.name}, which is not installed; install shoal[server]") from exc
-    state = ServerFlags(state_dir=state_dir).state
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        database = Database(ServerSettings(state_dir=state).database)
-        try:
-            yield AgentStore(database)
-        finally:
-            database.close()
-    except ServiceError as exc:
-        raise CommandError(str(exc)) from exc
+
+        yield AgentStore(database)

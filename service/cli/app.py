@@ -23,6 +23,7 @@ from service.cli.measure import measure
 from service.cli.optimize import optimize
 from service.cli.serve import serve
 from service.cli.strategies import strategies
+from service.cli.tokens import tokens
 from service.cli.verify import verify
 from service.cli.version import installed_version, version
 
@@ -61,6 +62,7 @@ for _command in (
     devices,
     serve,
     health,
+    tokens,
     agent,
     agents,
     strategies,

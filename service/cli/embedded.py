@@ -58,7 +58,7 @@ def running(state: Path, say: Callable[[str], None]) -> Iterator[str]:
         try:
             yield address
         finally:
-            last = child is not None and _try_lock(users, fcntl.LOCK_EX) and not _has_unfinished_jobs(address)
+            last = child is not None and _try_lock(users, fcntl.LOCK_EX) and not _has_unfinished_jobs(state, address)
             fcntl.flock(users, fcntl.LOCK_UN)
             if child is not None and last:
                 _await_stop(child)
@@ -82,7 +82,7 @@ def stop_when_unused(state: Path, address: str) -> None:
     users = os.open(state / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
     while True:
         fcntl.flock(users, fcntl.LOCK_EX)
-        if not _has_unfinished_jobs(address):
+        if not _has_unfinished_jobs(state, address):
             return
         fcntl.flock(users, fcntl.LOCK_UN)
         time.sleep(_IDLE_POLL_SECONDS)
@@ -139,7 +139,7 @@ def _start(state: Path) -> tuple[subprocess.Popen[bytes], str]:
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**_environment(), "PYTHONPATH": path},
         )
         os.close(writing)
         address = _first_line(answers, child)
@@ -147,6 +147,12 @@ def _start(state: Path) -> tuple[subprocess.Popen[bytes], str]:
         return child, address
     child.kill()
     raise CommandError(f"the server on this machine did not start: {_last_line(log_path)} (see {log_path})")
+
+
+def _environment() -> dict[str, str]:
+    """Returns what the server shall know of this command's environment: not who the user is elsewhere."""
+    dropped = ("SHOAL_TOKEN", "SHOAL_TLS", "SHOAL_SERVE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
 
 
 def _first_line(answers: IO[str], child: subprocess.Popen[bytes]) -> str:
@@ -171,11 +177,21 @@ def _await_stop(child: subprocess.Popen[bytes]) -> None:
         return  # an unfinished job keeps it alive
 
 
-def _has_unfinished_jobs(address: str) -> bool:
+def operator_token(state: Path) -> str | None:
+    """Returns the token that the running server keeps in its state folder; None where this user may not read it."""
+    from service.access.principal import OPERATOR_FILE
+
+    try:
+        return (state / OPERATOR_FILE).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _has_unfinished_jobs(state: Path, address: str) -> bool:
     from service.client import Client, ShoalError, is_finished
 
     try:
-        with Client(address) as client:
+        with Client(address, token=operator_token(state)) as client:
             return any(not is_finished(job) for job in client.list())
     except ShoalError:
         return False  # it is stopping already

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from service.cli import parse
+from service.cli.security import security_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +65,13 @@ OPTION: Final = Parsed("KEY=VALUE", parse.option)
 
 
 def pick(kind: Callable[..., T], flags: dict[str, Any]) -> T:
-    """Returns the dataclass `kind`, its fields taken from the flags of the same names."""
-    return kind(**{name: flags[name] for name in inspect.signature(kind).parameters})
+    """Returns the dataclass `kind`, its fields taken from the flags of the same names, where there are some."""
+    return kind(**{name: flags[name] for name in inspect.signature(kind).parameters if name in flags})
 
 
 def server_option(command: F) -> F:
-    """Adds `--server` and `--state-dir`."""
+    """Adds `--server` and `--state-dir`, and what says how to speak with the server."""
+    command = security_options(command)
     command = click.option(
         "--state-dir",
         type=click.Path(file_okay=False),

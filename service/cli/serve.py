@@ -11,13 +11,15 @@ import click
 
 from service.cli.connect import ServerFlags, tell
 from service.cli.errors import CommandError, InputError, Status
-from service.cli.options import whole
+from service.cli.options import OPTION, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.settings import ServerSettings
 
+_TAKEN_APART: Final = ("data_root", "settings")
+_FILE: Final = click.Path(dir_okay=False)
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
 
@@ -38,7 +40,18 @@ _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -
               help="Folder that jobs may read data from; repeatable.")  # fmt: skip
 @click.option("--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder.")
 @click.option("--storage-url", metavar="URL", envvar="SHOAL_STORAGE_URL", help="Default: a folder in the state folder.")
-@click.option("--allow-remote", is_flag=True, help="Listen on more than this machine; there is no authentication yet.")
+@click.option("--tls-cert", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_CERT",
+              help="Certificate chain, PEM; read again when it changes.")  # fmt: skip
+@click.option("--tls-key", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_KEY", help="Its private key, PEM.")
+@click.option("--tls-client-ca", type=_FILE, metavar="FILE", envvar="SHOAL_SERVE_TLS_CLIENT_CA",
+              help="Ask clients for certificates that one of these authorities signed, PEM.")  # fmt: skip
+@click.option("--tls-client-names", is_flag=True, help="Take who calls from the common name of their certificate.")
+@click.option("--insecure-remote", is_flag=True, help="Listen on more than this machine without TLS; tokens can be "
+              "read on their way, so the network has to be trusted.")  # fmt: skip
+@click.option("--allow-remote", is_flag=True, hidden=True, help="The former name of --insecure-remote.")
+@click.option("--reflection/--no-reflection", default=True, help="Tell callers which services there are. Default: do.")
+@click.option("--set", "settings", type=OPTION, multiple=True,
+              help="Any other setting of service/settings.py, like principal_uploads=20; repeatable.")  # fmt: skip
 @click.option("--embedded", is_flag=True, hidden=True, help="Stop when no command uses the server any more.")
 @click.option("--address-fd", type=int, hidden=True, help="Write the address to this file descriptor.")
 def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags: Any) -> int:
@@ -48,6 +61,8 @@ def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags
     """
     state = ServerFlags(state_dir=state_dir).state
     settings = _settings(state, flags)
+    if settings.allow_remote and settings.tls_cert is None:
+        tell("--allow-remote is called --insecure-remote now: without TLS, tokens can be read on their way")
 
     def ready(listening: str) -> None:
         from service.cli import embedded as machine_wide
@@ -76,16 +91,20 @@ def _settings(state: Path, flags: dict[str, Any]) -> ServerSettings:
 
     from service.settings import ServerSettings
 
-    values = {name: value for name, value in flags.items() if value is not None and name != "data_root"}
+    others = dict(flags["settings"])
+    values = {name: value for name, value in flags.items() if value is not None and name not in _TAKEN_APART}
+    if twice := sorted(others.keys() & {*flags, "data_roots", "state_dir"}):
+        raise InputError(f"--set {twice[0]}: has an option of its own; see `shoal serve --help`")
     try:
-        return ServerSettings(state_dir=state, data_roots=flags["data_root"], **values)
+        return ServerSettings(state_dir=state, data_roots=flags["data_root"], **values, **others)
     except ValidationError as exc:
-        raise InputError(*(_problem(each) for each in exc.errors())) from exc
+        raise InputError(*(_problem(each, others) for each in exc.errors())) from exc
 
 
-def _problem(error: Any) -> str:
-    where = "".join(f"--{str(part).replace('_', '-')}: " for part in error["loc"][:1])
-    return where + str(error["msg"]).removeprefix("Value error, ")
+def _problem(error: Any, others: dict[str, Any]) -> str:
+    where = "".join(str(part) for part in error["loc"][:1])
+    option = f"--set {where}: " if where in others else f"--{where.replace('_', '-')}: " if where else ""
+    return option + str(error["msg"]).removeprefix("Value error, ")
 
 
 def _serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:

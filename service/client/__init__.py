@@ -15,6 +15,7 @@ from service.client.errors import (
     UnavailableError,
     Violation,
 )
+from service.client.security import tls_credentials
 from service.client.watch import JobAdvanced, JobEvent, JobSnapshot, is_finished
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "UnavailableError",
     "Violation",
     "is_finished",
+    "tls_credentials",
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
+
+from service.client.security import TokenInterceptor, check_exposure, check_token
 
 SERVICE: Final = "shoal.v1.ModelOptimizer"
 
@@ -52,16 +55,42 @@ _OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 )
 
 
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+@dataclass(frozen=True)
+class Access:
+    """What is shown to a server.
+
+    Attributes:
+        token: Who calls; None for nobody.
+        credentials: For TLS; None for plain text.
+        insecure: A token may be sent in plain text to another machine.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    credentials: grpc.ChannelCredentials | None = None
+    insecure: bool = False
+
+
+def open_channel(address: str, access: Access) -> grpc.Channel:
     """Opens a channel; it connects at the first call.
 
     Args:
         address: `HOST:PORT`, or any other gRPC target such as `unix:/path`.
-        credentials: TLS; None for plain text.
+        access: What to show.
+
+    Raises:
+        ValueError: The token cannot be sent, or would be sent to where anybody on the way can read it.
     """
-    if credentials is None:
-        return grpc.insecure_channel(address, options=_OPTIONS)
-    return grpc.secure_channel(address, credentials, options=_OPTIONS)
+    token, credentials = access.token, access.credentials
+    if token is not None:
+        check_token(token)
+    if credentials is not None:
+        if token is not None:
+            credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
+    if token is not None and not access.insecure:
+        check_exposure(address)
+    channel = grpc.insecure_channel(address, options=_OPTIONS)
+    return channel if token is None else grpc.intercept_channel(channel, TokenInterceptor(token))
 
 
 def pause_after(failures: int) -> float:

@@ -12,7 +12,7 @@ from protos.shoal.v1 import device_pb2 as device_pb
 from protos.shoal.v1 import model_optimizer_pb2 as pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.client.channel import open_channel
+from service.client.channel import Access, open_channel
 from service.client.download import Incoming, fetch
 from service.client.errors import ShoalError, from_rpc
 from service.client.upload import Outgoing, describe, send
@@ -52,18 +52,29 @@ class Client:
     """
 
     def __init__(
-        self, address: str, *, credentials: grpc.ChannelCredentials | None = None, timeout: float = UNARY_TIMEOUT
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        insecure: bool = False,
+        timeout: float = UNARY_TIMEOUT,
     ) -> None:
         """Prepares a connection; the first call opens it.
 
         Args:
             address: `HOST:PORT`.
-            credentials: For TLS; None for plain text.
+            token: Who calls, for servers that want to know; from `shoal tokens add`.
+            credentials: For TLS, see `tls_credentials`; None for plain text.
+            insecure: Send the token in plain text to another machine too: the network is trusted.
             timeout: Seconds allowed for a short call.
+
+        Raises:
+            ValueError: The token cannot be sent, or could be read on its way.
         """
         self.address = address
         self._timeout = timeout
-        self._channel = open_channel(address, credentials)
+        self._channel = open_channel(address, Access(token, credentials, insecure))
         self._stub = ModelOptimizerStub(self._channel)
 
     def __enter__(self) -> Self:

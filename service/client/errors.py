@@ -121,10 +121,30 @@ def from_rpc(error: grpc.RpcError, address: str) -> ShoalError:
     details = _rich_details(error)
     reason, violations = _reason(details), _violations(details)
     if kind is UnavailableError and not reason:
-        return kind(f"no Shoal server answers at {address}; start one with `shoal serve` or check the address")
+        return kind(_unreachable(error.details() or "", address))
     if kind is DeadlineExceededError and not reason:
         return kind(f"the server at {address} did not answer in time; it may be overloaded, try again")
     return kind(_one_line(error.details()) or f"the server answered {error.code().name}", reason, violations)
+
+
+# What gRPC says of a connection that did not come about, and what it means.
+_UNREACHABLE: dict[str, str] = {
+    "is not in peer certificate": "the certificate of the server at {} is for another host name; use a name that it is "
+    "for, or give the server a certificate for this one",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of the server at {} was not signed by an authority that you trust, "
+    "or has expired; name the right one with --tls-ca FILE or tls_credentials(ca=...)",
+    "WRONG_VERSION_NUMBER": "the server at {} does not speak TLS; call it without, if the network is trusted",
+    "Socket closed": "the server at {} breaks off the connection; if it speaks TLS, so must you (--tls, --tls-ca), "
+    "and it may ask for a certificate (--tls-cert, --tls-key)",
+}
+
+
+def _unreachable(details: str, address: str) -> str:
+    if "failed to connect" in details:
+        for sign, meaning in _UNREACHABLE.items():
+            if sign in details:
+                return meaning.format(address)
+    return f"no Shoal server answers at {address}; start one with `shoal serve` or check the address"
 
 
 def _rich_details(error: grpc.Call) -> list[Any]:

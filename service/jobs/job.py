@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.access.principal import LOCAL_NAME
 from service.jobs.states import FINAL, State
 from service.spec import JobSpec
 
@@ -41,6 +42,7 @@ class Job(_Frozen):
 
     Attributes:
         id: Last part of its resource name.
+        principal: Whose it is.
         result: An `OptimizationResult` in protobuf's JSON form; set when SUCCEEDED.
         failure: Set when FAILED or EXPIRED.
         attempts: How often a worker was started for it.
@@ -48,6 +50,7 @@ class Job(_Frozen):
     """
 
     id: str
+    principal: str = LOCAL_NAME
     spec: JobSpec
     display_name: str
     state: State
@@ -80,12 +83,14 @@ class NewJob:
         display_name: The caller's own text.
         id: The caller's choice, or empty.
         request_id: A UUID4 that makes creation repeatable, or empty.
+        principal: Whose it is.
     """
 
     spec: JobSpec
     display_name: str = ""
     id: str = ""
     request_id: str = ""
+    principal: str = LOCAL_NAME
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -13,13 +14,15 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.access.principal import LOCAL_NAME
 from service.artifacts import Artifact, add_artifact
-from service.database import Database, EventRow, JobRow, now
+from service.database import Database, EventRow, JobRow, TurnRow, now
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.states import TRANSITIONS, State
 
 QUEUE_RETRY_SECONDS = 30.0
+_REQUESTS = uuid.UUID("6d5e1f0e-6f0b-4d0b-9a53-0c1f8f1f6a57")
 
 _PROGRESS: TypeAdapter[Progress | None] = TypeAdapter(Progress | None)
 _FAILURE: TypeAdapter[Failure | None] = TypeAdapter(Failure | None)
@@ -56,25 +59,34 @@ class JobStore:
         self._database = database
         self._listener = listener
 
-    def create(self, new: NewJob, queue_limit: int) -> Job:
-        """Stores a job as QUEUED, or returns the one that the same request created before.
+    def create(self, new: NewJob, queue_limit: int, share: int | None = None) -> Job:
+        """Stores a job as QUEUED, or returns the one that the same request of the same principal created before.
+
+        Args:
+            new: The job.
+            queue_limit: Jobs that may wait.
+            share: Jobs of one principal that may wait; None for as many as there is room for.
 
         Raises:
             AlreadyExistsError: The request id or job id was used for something else.
-            QuotaError: `queue_limit` jobs wait already.
+            QuotaError: So many jobs wait already.
         """
-        digest = _request_hash(new)
+        digest, request_key = _request_hash(new), _request_key(new)
         with self._database.write() as session:
-            if new.request_id and (row := session.scalar(select(JobRow).where(JobRow.request_id == new.request_id))):
+            if request_key and (row := session.scalar(select(JobRow).where(JobRow.request_id == request_key))):
                 return _same_request(row, digest, new)
+            # Ids are the server's, not the principal's: two jobs of one name would be one too many for an operator.
             if new.id and session.scalar(select(JobRow.row).where(JobRow.id == new.id)):
                 raise AlreadyExistsError(
                     "job", f"optimizationJobs/{new.id}", f"there is a job {new.id!r} already; choose another id"
                 )
             _check_queue(session, queue_limit)
+            if share is not None:
+                _check_share(session, new.principal, share)
             row = JobRow(
                 id=new.id or f"job-{secrets.token_hex(6)}",
-                request_id=new.request_id or None,
+                principal=new.principal,
+                request_id=request_key,
                 request_hash=digest,
                 spec=new.spec.model_dump(mode="json"),
                 display_name=new.display_name,
@@ -88,18 +100,20 @@ class JobStore:
         self._listener(job.id)
         return job
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, principal: str | None = None) -> Job:
         """Returns one job.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: There is none, or it is another principal's.
         """
         with self._database.read() as session:
-            return _to_job(_existing(session, job_id))
+            return _to_job(_existing(session, job_id, principal))
 
-    def newest(self, limit: int, before: int | None = None) -> list[tuple[int, Job]]:
-        """Returns up to `limit` jobs, newest first, each with the number to go on `before`."""
+    def newest(self, limit: int, before: int | None = None, principal: str | None = None) -> list[tuple[int, Job]]:
+        """Returns up to `limit` jobs, newest first, each with the number to go on `before`; all or a principal's."""
         query = select(JobRow).order_by(JobRow.row.desc()).limit(limit)
+        if principal is not None:
+            query = query.where(JobRow.principal == principal)
         if before is not None:
             query = query.where(JobRow.row < before)
         with self._database.read() as session:
@@ -124,12 +138,24 @@ class JobStore:
             return [_to_event(row) for row in session.scalars(query)]
 
     def claim(self) -> Job | None:
-        """Takes the oldest QUEUED job and makes it RUNNING; None if nothing waits."""
+        """Takes a QUEUED job and makes it RUNNING; None if nothing waits.
+
+        Principals take turns: it is the oldest job of the one whose turn was longest ago.
+        """
         with self._database.write() as session:
-            query = select(JobRow.id).where(JobRow.state == State.QUEUED).order_by(JobRow.row).limit(1)
-            job_id = session.scalar(query)
-            if job_id is None:
+            query = (
+                select(JobRow.id, JobRow.principal)
+                .outerjoin(TurnRow, TurnRow.principal == JobRow.principal)
+                .where(JobRow.state == State.QUEUED)
+                .order_by(func.coalesce(TurnRow.turn, 0), JobRow.row)
+                .limit(1)
+            )
+            found = session.execute(query).one_or_none()
+            if found is None:
                 return None
+            job_id, principal = found
+            last = session.scalar(select(func.max(TurnRow.turn))) or 0
+            session.merge(TurnRow(principal=principal, turn=last + 1))
             started = func.coalesce(JobRow.start_time, now())
             values = {"attempts": JobRow.attempts + 1, "start_time": started, "progress": None}
             job = _transition(session, job_id, State.QUEUED, State.RUNNING, values)
@@ -253,9 +279,9 @@ def _append_snapshot(session: Session, row: JobRow) -> Job:
     return job
 
 
-def _existing(session: Session, job_id: str) -> JobRow:
+def _existing(session: Session, job_id: str, principal: str | None = None) -> JobRow:
     row = session.scalar(select(JobRow).where(JobRow.id == job_id))
-    if row is None:
+    if row is None or principal not in {None, row.principal}:
         raise NotFoundError("job", f"optimizationJobs/{job_id}")
     return row
 
@@ -266,6 +292,23 @@ def _check_queue(session: Session, limit: int) -> None:
         raise QuotaError(
             "queued jobs", f"{waiting} jobs wait already, as many as this server takes", QUEUE_RETRY_SECONDS
         )
+
+
+def _check_share(session: Session, principal: str, limit: int) -> None:
+    mine = (JobRow.state == State.QUEUED) & (JobRow.principal == principal)
+    waiting = session.scalar(select(func.count()).select_from(JobRow).where(mine)) or 0
+    if waiting >= limit:
+        raise QuotaError(
+            "queued jobs", f"{waiting} of your jobs wait already, as many as one may have here", QUEUE_RETRY_SECONDS
+        )
+
+
+def _request_key(new: NewJob) -> str | None:
+    """Returns what a request is known by: two principals may use the same id without learning of each other."""
+    if not new.request_id or new.principal == LOCAL_NAME:
+        return new.request_id or None
+    # Version 5, so never the version 4 of a request of `local`.
+    return str(uuid.uuid5(_REQUESTS, f"{new.principal}/{new.request_id}"))
 
 
 def _same_request(row: JobRow, digest: str, new: NewJob) -> Job:
@@ -286,6 +329,7 @@ def _request_hash(new: NewJob) -> str:
 def _to_job(row: JobRow) -> Job:
     return Job(
         id=row.id,
+        principal=row.principal,
         spec=row.spec,
         display_name=row.display_name,
         state=State(row.state),

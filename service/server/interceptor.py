@@ -45,24 +45,29 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _wrapped(handler: Handler, method: str) -> Handler:
-    make, behavior, wrap = _parts(handler)
+    return rewrap(handler, lambda behavior: _unary(behavior, method), lambda behavior: _streaming(behavior, method))
+
+
+def rewrap(handler: Handler, unary: Callable[[Any], Any], streaming: Callable[[Any], Any]) -> Handler:
+    """Returns a handler whose behaviour is what `unary` or `streaming` (by its answer) makes of the one it has."""
+    make, behavior = _parts(handler)
     wrapped: Handler = make(
-        wrap(behavior, method),
+        streaming(behavior) if handler.response_streaming else unary(behavior),
         request_deserializer=handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
     return wrapped
 
 
-def _parts(handler: Handler) -> tuple[Any, Any, Any]:
+def _parts(handler: Handler) -> tuple[Any, Any]:
     match handler.request_streaming, handler.response_streaming:
         case False, False:
-            return grpc.unary_unary_rpc_method_handler, handler.unary_unary, _unary
+            return grpc.unary_unary_rpc_method_handler, handler.unary_unary
         case True, False:
-            return grpc.stream_unary_rpc_method_handler, handler.stream_unary, _unary
+            return grpc.stream_unary_rpc_method_handler, handler.stream_unary
         case False, True:
-            return grpc.unary_stream_rpc_method_handler, handler.unary_stream, _streaming
-    return grpc.stream_stream_rpc_method_handler, handler.stream_stream, _streaming
+            return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+    return grpc.stream_stream_rpc_method_handler, handler.stream_stream
 
 
 def _unary(behavior: Callable[[Any, Context], Awaitable[Any]], method: str) -> Callable[[Any, Context], Awaitable[Any]]:

@@ -20,6 +20,9 @@ from grpc_reflection.v1alpha import reflection
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1.device_agents_pb2_grpc import add_DeviceAgentsServicer_to_server
 from protos.shoal.v1.model_optimizer_pb2_grpc import add_ModelOptimizerServicer_to_server
+from service.access.gate import Gate, write_operator_token
+from service.access.rates import RateLimit
+from service.access.tokens import TokenStore
 from service.artifacts import ArtifactStore
 from service.database import Database
 from service.devices.agents import AgentStore
@@ -30,9 +33,12 @@ from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.store import JobStore
 from service.server import agents
+from service.server.access import AccessInterceptor
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
 from service.server.servicer import Parts, Servicer
+from service.server.sweep import sweep
+from service.server.tls import server_credentials
 from service.settings import ServerSettings
 from service.supervisor import Supervisor
 from service.uploads import Uploads
@@ -67,6 +73,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Opens the state folder, takes up what is left to do, and listens.
@@ -79,6 +86,7 @@ class Server:
             StateVersionError: Another version of Shoal wrote it.
             DiskFullError: There is no room.
             ListenError: The address cannot be listened on.
+            TlsError: The certificates cannot be used.
         """
         try:
             parts = await self._open()
@@ -86,6 +94,7 @@ class Server:
             await parts.supervisor.start()
             await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             await self._grpc.start()
+            self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
         except BaseException:
             await self.stop(0)
             raise
@@ -105,22 +114,43 @@ class Server:
         uploads = await to_thread(Uploads, database, artifacts, settings)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk)
-        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk)
+        gate = await to_thread(self._make_gate, TokenStore(database))
+        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)
+
+    def _make_gate(self, tokens: TokenStore) -> Gate:
+        settings = self._settings
+        if settings.remote and settings.tls_cert is None:
+            _LOG.warning("without TLS, whatever is sent, tokens included, can be read on its way")
+        if settings.remote and not settings.tls_client_names and not tokens.any():
+            _LOG.warning("there are no tokens, so all calls will be refused; `shoal tokens add NAME` makes one")
+        return Gate(
+            tokens,
+            local_only=not settings.remote,
+            certificate_names=settings.tls_client_names,
+            operator=write_operator_token(settings.state_dir),
+        )
 
     def _bind(self, parts: Parts) -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(interceptors=(ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME),), options=_OPTIONS)
+        settings = self._settings
+        rates = RateLimit(settings.principal_calls_per_second, settings.principal_burst)
+        errors = ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME)
+        # The first is the outermost: it turns what the second one raises into statuses.
+        server = grpc.aio.server(interceptors=(errors, AccessInterceptor(parts.gate, rates)), options=_OPTIONS)
         add_ModelOptimizerServicer_to_server(Servicer(parts), server)
-        incoming = self._settings.state_dir / "device-answers"
-        most = self._settings.max_device_answer_bytes
+        incoming = settings.state_dir / "device-answers"
+        most = settings.max_device_answer_bytes
         add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (SERVICE_NAME, agents.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        if settings.reflection:
+            names = (SERVICE_NAME, agents.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        credentials = server_credentials(settings)
         try:
-            port = server.add_insecure_port(self._settings.address)
+            if credentials is None:
+                return server, server.add_insecure_port(settings.address)
+            return server, server.add_secure_port(settings.address, credentials)
         except RuntimeError as exc:
-            raise ListenError(f"cannot listen on {self._settings.address}: is it in use, or not ours?") from exc
-        return server, port
+            raise ListenError(f"cannot listen on {settings.address}: is it in use, or not ours?") from exc
 
     async def stop(self, grace: float | None = None) -> None:
         """Stops: health says NOT_SERVING, watchers are sent away, running jobs go back to the queue, calls end.
@@ -129,6 +159,8 @@ class Server:
             grace: Seconds that open calls get; default: the setting.
         """
         await self._health.enter_graceful_shutdown()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         if self._hub is not None:
             self._hub.close()
         if self._supervisor is not None:

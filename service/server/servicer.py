@@ -11,7 +11,7 @@ import re
 import uuid
 from asyncio import to_thread
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import grpc
@@ -20,13 +20,15 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
-from service.admission import check_references, check_strategy, check_target
+from service.access.gate import Gate
+from service.admission import Reach, check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database import now
 from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
 from service.jobs.job import JOB_PREFIX, Job, NewJob
 from service.jobs.store import JobStore
+from service.server.access import caller
 from service.server.devices import list_devices
 from service.server.hub import Hub
 from service.server.paging import read_page_size, read_token, write_token
@@ -54,6 +56,7 @@ class Parts:
     supervisor: Supervisor
     hub: Hub
     desk: Desk
+    gate: Gate
 
 
 @final
@@ -69,26 +72,27 @@ class Servicer(ModelOptimizerServicer):
         self, request: service_pb.CreateOptimizationJobRequest, context: Context
     ) -> job_pb.OptimizationJob:
         self._check_open()
-        new = read_new_job(request)
+        new = replace(read_new_job(request), principal=caller().name)
         settings = self._parts.settings
-        await to_thread(check_references, new.spec, self._parts.artifacts, settings.data_roots, "spec.")
+        await to_thread(check_references, new.spec, self._reach, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
         await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")
-        job = await to_thread(self._parts.jobs.create, new, settings.queue_limit)
+        job = await to_thread(self._parts.jobs.create, new, settings.queue_limit, settings.principal_queue_limit)
         self._parts.supervisor.wake()
         return convert.write_job(job)
 
     async def GetOptimizationJob(
         self, request: service_pb.GetOptimizationJobRequest, context: Context
     ) -> job_pb.OptimizationJob:
-        return convert.write_job(await to_thread(self._parts.jobs.get, read_name(request.name, JOB_PREFIX)))
+        job_id = read_name(request.name, JOB_PREFIX)
+        return convert.write_job(await to_thread(self._parts.jobs.get, job_id, caller().sees))
 
     async def ListOptimizationJobs(
         self, request: service_pb.ListOptimizationJobsRequest, context: Context
     ) -> service_pb.ListOptimizationJobsResponse:
         size, before = read_page_size(request.page_size), read_token(request.page_token)
         # One more than asked for, to know whether there is a next page.
-        found = await to_thread(self._parts.jobs.newest, size + 1, before)
+        found = await to_thread(self._parts.jobs.newest, size + 1, before, caller().sees)
         response = service_pb.ListOptimizationJobsResponse()
         room = _MAX_RESPONSE
         for index, (_, job) in enumerate(found):
@@ -103,14 +107,15 @@ class Servicer(ModelOptimizerServicer):
     async def CancelOptimizationJob(
         self, request: service_pb.CancelOptimizationJobRequest, context: Context
     ) -> job_pb.OptimizationJob:
-        return convert.write_job(await self._parts.supervisor.cancel(read_name(request.name, JOB_PREFIX)))
+        job_id = read_name(request.name, JOB_PREFIX)
+        return convert.write_job(await self._parts.supervisor.cancel(job_id, caller().sees))
 
     async def WatchOptimizationJob(
         self, request: service_pb.WatchOptimizationJobRequest, context: Context
     ) -> AsyncIterator[service_pb.JobEvent]:
         job_id = read_name(request.name, JOB_PREFIX)
         with self._parts.hub.subscribe(job_id) as changed:
-            job = await to_thread(self._parts.jobs.get, job_id)
+            job = await to_thread(self._parts.jobs.get, job_id, caller().sees)
             if not 0 <= request.resume_after <= job.last_sequence:
                 raise OffsetRangeError(
                     f"resume_after is {request.resume_after}, and {job.name} has events up to {job.last_sequence}"
@@ -144,17 +149,19 @@ class Servicer(ModelOptimizerServicer):
         self, request_iterator: AsyncIterator[service_pb.UploadArtifactRequest], context: Context
     ) -> service_pb.Artifact:
         self._check_open()
-        return convert.write_artifact(await self._receiver.receive(request_iterator))
+        return convert.write_artifact(await self._receiver.receive(request_iterator, caller().name))
 
     async def GetUploadStatus(
         self, request: service_pb.GetUploadStatusRequest, context: Context
     ) -> service_pb.UploadStatus:
-        return convert.write_upload_status(await to_thread(self._parts.uploads.status, request.upload_id))
+        status = await to_thread(self._parts.uploads.status, request.upload_id, caller().name)
+        return convert.write_upload_status(status)
 
     async def DownloadArtifact(
         self, request: service_pb.DownloadArtifactRequest, context: Context
     ) -> AsyncIterator[service_pb.DownloadArtifactResponse]:
-        artifact = await to_thread(self._parts.artifacts.get, read_name(request.name, ARTIFACT_PREFIX))
+        artifact_id = read_name(request.name, ARTIFACT_PREFIX)
+        artifact = await to_thread(self._parts.artifacts.get, artifact_id, caller().sees)
         chunk = self._parts.settings.download_chunk_bytes
         async for message in send(self._parts.artifacts, artifact, request.offset, chunk):
             yield message
@@ -179,9 +186,14 @@ class Servicer(ModelOptimizerServicer):
     ) -> service_pb.AnalyzeModelResponse:
         self._check_open()
         spec = convert.read_analysis(request)
-        await to_thread(check_references, spec, self._parts.artifacts, self._parts.settings.data_roots, "")
+        await to_thread(check_references, spec, self._reach, "")
         await to_thread(check_target, spec.target, self._parts.desk.agents, "")
         return convert.write_analysis(await self._parts.supervisor.analyze(spec, skip_floor=request.skip_floor))
+
+    @property
+    def _reach(self) -> Reach:
+        """What the caller's specs may name."""
+        return Reach(self._parts.artifacts, self._parts.settings.data_roots, caller().sees)
 
     def _check_open(self) -> None:
         if self._parts.hub.closed:

@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 from asyncio import to_thread
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import final
 
 from crc32c import crc32c
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service import convert
+from service.announcement import Announcement
 from service.artifacts import Artifact, ArtifactStore
 from service.errors import ArtifactDamagedError, InvalidRequestError, UploadSupersededError, Violation
 from service.uploads import OpenUpload, Uploads
@@ -26,10 +28,10 @@ class Receiver:
     def __init__(self, uploads: Uploads) -> None:
         """Stores through `uploads`."""
         self._uploads = uploads
-        self._active: dict[str, asyncio.Task[Artifact]] = {}
+        self._active: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
 
-    async def receive(self, requests: Requests) -> Artifact:
-        """Takes one upload stream to its end.
+    async def receive(self, requests: Requests, principal: str) -> Artifact:
+        """Takes one upload stream of a principal to its end.
 
         Raises:
             InvalidRequestError: The stream does not begin with metadata, or these break a rule.
@@ -39,30 +41,31 @@ class Receiver:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("message") != "metadata":
             raise InvalidRequestError([Violation("metadata", "must be the first message of the stream")])
-        upload_id = first.metadata.upload_id
-        await self._supersede(upload_id)
-        task = asyncio.create_task(self._receive(first.metadata, requests))
-        self._active[upload_id] = task
+        announced = replace(convert.read_announcement(first.metadata), principal=principal)
+        upload = (principal, announced.upload_id)
+        await self._supersede(upload)
+        task = asyncio.create_task(self._receive(announced, requests))
+        self._active[upload] = task
         try:
             await asyncio.wait({task})
             if task.cancelled():
-                size = (await to_thread(self._uploads.status, upload_id)).committed_size
-                raise UploadSupersededError(f"another call took over upload {upload_id}", size)
+                size = (await to_thread(self._uploads.status, announced.upload_id, principal)).committed_size
+                raise UploadSupersededError(f"another call took over upload {announced.upload_id}", size)
             return task.result()
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-            if self._active.get(upload_id) is task:
-                del self._active[upload_id]
+            if self._active.get(upload) is task:
+                del self._active[upload]
 
-    async def _supersede(self, upload_id: str) -> None:
-        while (before := self._active.get(upload_id)) is not None and not before.done():
+    async def _supersede(self, upload: tuple[str, str]) -> None:
+        while (before := self._active.get(upload)) is not None and not before.done():
             before.cancel()
             await asyncio.wait({before})
 
-    async def _receive(self, metadata: service_pb.UploadMetadata, requests: Requests) -> Artifact:
-        begun = await to_thread(self._uploads.begin, convert.read_announcement(metadata))
+    async def _receive(self, announced: Announcement, requests: Requests) -> Artifact:
+        begun = await to_thread(self._uploads.begin, announced)
         if isinstance(begun, Artifact):
             return begun
         try:

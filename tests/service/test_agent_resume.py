@@ -16,6 +16,7 @@ import pytest
 
 from service.phases import SHARES
 from service.settings import ServerSettings
+from tests.service.callers import make_tokens, speaking
 from tests.service.server_process import free_port
 from tests.service.test_resume import outcome, settings, shipped, start, write_inputs
 from tests.service.test_server_agents import known
@@ -119,7 +120,7 @@ async def heard(agent: Mortal) -> None:
 def at(address: str, folder: Path, *phases: str) -> ServerSettings:
     """A server at an address that is killed at the beginning of phases."""
     folder.mkdir(exist_ok=True)
-    changes = {"address": address, "allow_remote": True, "data_roots": (folder.parent,)}
+    changes = {"address": address, "insecure_remote": True, "data_roots": (folder.parent,)}
     return settings(folder, "server", *phases).model_copy(update=changes)
 
 
@@ -132,24 +133,27 @@ async def test_with_server_and_agent_killed_everywhere_it_ends_with_the_same_byt
     model = write_inputs(tmp_path / "data", depth=6)
     data = tmp_path / "data/train.npz"
     calm = at(f"{host}:{free_port()}", tmp_path / "calm")
+    (owner,) = make_tokens(calm, "owner")
     with mortal(calm.address, known(calm), tmp_path / "calm-agent", how, set()) as agent:
         async with served(calm) as (stub, _):
             await heard(agent)
-            whole, planned = await outcome(stub, await start(stub, model, data, "agent/edge"))
+            name = await start(speaking(stub, owner), model, data, "agent/edge")
+            whole, planned = await outcome(speaking(stub, owner), name)
         listening = await asyncio.to_thread(sockets, how)
     pieces = len(agent.done)
 
     rough = at(f"{host}:{free_port()}", tmp_path / "rough", *SHARES)
+    (owner,) = make_tokens(rough, "owner")
     deaths = {f"{kind} {moment}" for kind in KINDS for moment in ("begun", "done")}
     name = ""
     with mortal(rough.address, known(rough), tmp_path / "rough-agent", how, deaths) as agent:
         for _ in SHARES:
             async with served(rough) as (stub, server):
                 await heard(agent)
-                name = name or await start(stub, model, data, "agent/edge")
+                name = name or await start(speaking(stub, owner), model, data, "agent/edge")
                 assert await asyncio.to_thread(server.wait, 300) == -9
         async with served(rough) as (stub, _):
-            job, plan = await outcome(stub, name)
+            job, plan = await outcome(speaking(stub, owner), name)
 
     assert listening == ""  # nothing there can be reached
     assert sorted(agent.killed) == sorted(f"{kind} {moment}" for kind in KINDS for moment in ("begun", "done"))

@@ -6,7 +6,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from service.artifacts import Artifact, ArtifactKind, ArtifactStore, add_artifact, new_artifact, safe_filename
+from service.artifacts import (
+    Artifact,
+    ArtifactKind,
+    ArtifactStore,
+    add_artifact,
+    find_upload,
+    new_artifact,
+    safe_filename,
+)
 from service.database import Database
 from service.errors import ArtifactDamagedError, DiskFullError, OffsetRangeError
 
@@ -41,8 +49,10 @@ def test_what_is_kept_can_be_read(store: ArtifactStore, database: Database, tmp_
     artifact = kept(store, database, tmp_path)
 
     assert store.get(artifact.id) == artifact
-    assert store.find(SHA256, ArtifactKind.MODEL) == artifact
-    assert store.find(SHA256, ArtifactKind.DATA) is None
+    with database.read() as session:
+        assert find_upload(session, SHA256, ArtifactKind.MODEL, "local") == artifact
+        assert find_upload(session, SHA256, ArtifactKind.DATA, "local") is None
+        assert find_upload(session, SHA256, ArtifactKind.MODEL, "alice") is None
     assert store.holds(SHA256, len(DATA))
     with store.open(artifact) as stream:
         assert stream.read() == DATA

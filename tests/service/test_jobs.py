@@ -286,3 +286,49 @@ def test_readers_do_not_wait_for_a_writer(store: JobStore, database: Database) -
     with database.write() as session:
         session.execute(text("update jobs set display_name = 'half written'"))
         assert store.get(job.id) == job
+
+
+def taken(store: JobStore) -> str:
+    job = store.claim()
+    assert job is not None
+    return job.principal
+
+
+def test_principals_take_turns(store: JobStore) -> None:
+    for principal in ("alice", "alice", "alice", "bob", "bob", "carol"):
+        store.create(NewJob(SPEC, principal=principal), 100)
+
+    assert [taken(store) for _ in range(6)] == ["alice", "bob", "carol", "alice", "bob", "alice"]
+
+
+def test_who_comes_late_does_not_wait_for_all_who_came_first(store: JobStore) -> None:
+    for _ in range(5):
+        store.create(NewJob(SPEC, principal="alice"), 100)
+    assert [taken(store) for _ in range(2)] == ["alice", "alice"]
+    store.create(NewJob(SPEC, principal="bob"), 100)
+
+    assert [taken(store) for _ in range(2)] == ["bob", "alice"]
+
+
+def test_a_turn_that_was_missed_is_not_saved_up(store: JobStore) -> None:
+    store.create(NewJob(SPEC, principal="bob"), 100)
+    assert taken(store) == "bob"
+    for _ in range(3):
+        store.create(NewJob(SPEC, principal="alice"), 100)
+        assert taken(store) == "alice"
+    for principal in ("alice", "bob", "bob"):
+        store.create(NewJob(SPEC, principal=principal), 100)
+
+    assert [taken(store) for _ in range(3)] == ["bob", "alice", "bob"]
+
+
+def test_within_a_principal_the_oldest_is_first(store: JobStore) -> None:
+    made = [store.create(NewJob(SPEC, principal="alice"), 100).id for _ in range(4)]
+    claimed = [store.claim() for _ in range(4)]
+    assert [job.id for job in claimed if job is not None] == made
+
+
+def test_the_order_is_kept_by_the_database(database: Database) -> None:
+    for principal in ("alice", "alice", "bob"):
+        JobStore(database).create(NewJob(SPEC, principal=principal), 100)
+    assert [taken(JobStore(database)) for _ in range(3)] == ["alice", "bob", "alice"]

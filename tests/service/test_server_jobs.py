@@ -99,7 +99,6 @@ async def test_only_spec_and_display_name_are_read(stub: ModelOptimizerStub) -> 
         ({"model": {"named": {"architecture": "os:system"}}}, "spec.model.named.architecture"),
         ({"target": {"device": "edge/42"}}, "spec.target.device"),
         ({"target": {"device": "local/cuda:0", "runtime": "openvino"}}, "spec.target"),
-        ({"target": {"precision": 4}}, "spec.target.precision"),
         ({"target": {"precision": 99}}, "spec.target.precision"),
         ({"strategy": {"name": "magic"}}, "spec.strategy.name"),
         ({"strategy": {"name": "layerfit", "options": {"nonsense": 1}}}, "spec.strategy.options.nonsense"),

@@ -22,6 +22,7 @@ COMMANDS = (
     "optimize",
     "serve",
     "strategies",
+    "tokens",
     "verify",
     "version",
 )
@@ -67,7 +68,7 @@ def test_version() -> None:
         (("optimize", "timm:resnet18", "--budget", "0.6x", "--seed", str(2**63)), "Invalid value for '--seed'"),
         (("analyze", "net.h5"), "MODEL must be a .pt2 file"),
         (("measure", "nowhere.onnx"), "ARTIFACT nowhere.onnx cannot be read"),
-        (("serve", "--address", "0.0.0.0:0"), "no authentication"),
+        (("serve", "--address", "0.0.0.0:0"), "set insecure_remote"),
     ],
 )
 def test_bad_usage_and_input_exit_with_2_and_one_line(
