@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from service.watching.logs import Format
+
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -21,6 +23,8 @@ class ServerSettings(BaseModel):
 
     Attributes:
         address: Where to listen, `host:port` or `unix:PATH`; port 0 takes a free one.
+        metrics_address: Where Prometheus finds metrics over HTTP, `host:port`; None for nowhere.
+        log_format: Of the server's log and its workers'.
         allow_remote: Listen on more than this machine. There is no authentication yet, so this has to be said.
         state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
         database_url: SQLAlchemy URL. Default: SQLite in `state_dir`.
@@ -50,11 +54,15 @@ class ServerSettings(BaseModel):
         download_chunk_bytes: Size of a download's chunks.
         commit_bytes: An upload is made durable at least this often.
         upload_retention: Seconds that an unfinished upload is kept.
+        readiness_interval: How often the server looks whether it can do its work.
+        readiness_patience: A check that takes longer than this has failed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = "127.0.0.1:50051"
+    metrics_address: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
+    log_format: Format = "text"
     allow_remote: bool = False
     state_dir: Path
     database_url: str | None = None
@@ -85,6 +93,8 @@ class ServerSettings(BaseModel):
     download_chunk_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 512 * 1024
     commit_bytes: Size = 16 * _MIB
     upload_retention: Seconds = 7 * 86400.0
+    readiness_interval: Seconds = 5.0
+    readiness_patience: Seconds = 5.0
 
     @field_validator("state_dir")
     @classmethod
@@ -105,6 +115,11 @@ class ServerSettings(BaseModel):
             raise ValueError(
                 f"address {self.address} can be reached from other machines, and there is no authentication; "
                 "listen on 127.0.0.1, or set allow_remote if the network is trusted"
+            )
+        if self.metrics_address is not None and not self.allow_remote and not _is_loopback(self.metrics_address):
+            raise ValueError(
+                f"metrics_address {self.metrics_address} can be reached from other machines; "
+                "use 127.0.0.1, or set allow_remote if the network is trusted"
             )
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +10,8 @@ import click
 
 from service.cli.connect import ServerFlags, tell
 from service.cli.errors import CommandError, InputError, Status
-from service.cli.options import whole
+from service.cli.options import log_format_option, whole
+from service.cli.watched import started_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,9 @@ _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -
               help="Folder that jobs may read data from; repeatable.")  # fmt: skip
 @click.option("--database-url", metavar="URL", envvar="SHOAL_DATABASE_URL", help="Default: SQLite in the state folder.")
 @click.option("--storage-url", metavar="URL", envvar="SHOAL_STORAGE_URL", help="Default: a folder in the state folder.")
+@click.option("--metrics-address", metavar="HOST:PORT", envvar="SHOAL_METRICS_ADDRESS",
+              help="Where Prometheus finds metrics over HTTP, such as 127.0.0.1:9464. Default: nowhere.")  # fmt: skip
+@log_format_option
 @click.option("--allow-remote", is_flag=True, help="Listen on more than this machine; there is no authentication yet.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Stop when no command uses the server any more.")
 @click.option("--address-fd", type=int, hidden=True, help="Write the address to this file descriptor.")
@@ -92,10 +95,14 @@ def _serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     try:
         from service.errors import ServiceError
         from service.server import serve as run_server
+        from service.watching import logs
     except ModuleNotFoundError as exc:
         raise CommandError(f"a server needs {exc.name}, which is not installed; install shoal[server]") from exc
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format)
+    stop = started_export("shoal-server")
     try:
         run_server(settings, ready)
     except ServiceError as exc:
         raise CommandError(str(exc)) from exc
+    finally:
+        stop()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import final
 
 import grpc
+from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -29,13 +30,18 @@ from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.store import JobStore
-from service.server import agents
+from service.server import agents, operations
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
+from service.server.readiness import Readiness, checks
 from service.server.servicer import Parts, Servicer
+from service.server.watching import WatchingInterceptor
 from service.settings import ServerSettings
 from service.supervisor import Supervisor
 from service.uploads import Uploads
+from service.watching.census import Census
+from service.watching.jobs import JobWatch
+from service.watching.meter import Meter, Unmeasured
 
 SERVICE_NAME: str = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"].full_name
 MAX_MESSAGE = 4 << 20
@@ -67,6 +73,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
+        self._readiness: Readiness | None = None
+        self._meter: Meter = Unmeasured()
+        self.metrics_port: int | None = None
 
     async def start(self) -> int:
         """Opens the state folder, takes up what is left to do, and listens.
@@ -84,7 +93,8 @@ class Server:
             parts = await self._open()
             self._grpc, port = self._bind(parts)
             await parts.supervisor.start()
-            await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+            assert self._readiness is not None
+            await self._readiness.start()
             await self._grpc.start()
         except BaseException:
             await self.stop(0)
@@ -100,21 +110,49 @@ class Server:
         database = await to_thread(Database, settings.database)
         self._opened.callback(database.close)
         self._hub = Hub(asyncio.get_running_loop())
-        jobs = JobStore(database, self._hub.publish)
+        self._meter = self._measure(database)
+        self._readiness = Readiness(checks(settings, database), settings, self._meter, self._tell_health)
+        watch = JobWatch(database, self._meter)
+        jobs = JobStore(database, self._hub.publish, watch.ended)
         artifacts = await to_thread(ArtifactStore, database, settings.storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
-        self._supervisor = Supervisor(settings, jobs, artifacts, desk)
+        self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
         return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk)
 
+    def _measure(self, database: Database) -> Meter:
+        """Returns what counts; where metrics are asked for, they can be had from now on."""
+        address = self._settings.metrics_address
+        if address is None:
+            return Unmeasured()
+        # Only who asks for metrics needs the library.
+        from service.watching.prometheus import CensusCollector, Exposition, PrometheusMeter
+
+        meter = PrometheusMeter()
+        meter.registry.register(CensusCollector(Census(database, self._settings.state_dir)))
+        exposition = Exposition(meter.registry, address)
+        self._opened.callback(exposition.close)
+        self.metrics_port = exposition.port
+        _LOG.info("metrics on %s, port %d", address, exposition.port)
+        return meter
+
+    async def _tell_health(self, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in (SERVICE_NAME, agents.SERVICE_NAME):
+            await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
+
     def _bind(self, parts: Parts) -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(interceptors=(ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME),), options=_OPTIONS)
-        add_ModelOptimizerServicer_to_server(Servicer(parts), server)
+        ours = (SERVICE_NAME, agents.SERVICE_NAME, operations.SERVICE_NAME)
+        watching = WatchingInterceptor(self._meter, *ours)
+        server = grpc.aio.server(interceptors=(watching, ErrorInterceptor(*ours)), options=_OPTIONS)
+        servicer = Servicer(parts)
+        add_ModelOptimizerServicer_to_server(servicer, server)
+        add_OperationsServicer_to_server(operations.OperationsServicer(servicer), server)
         incoming = self._settings.state_dir / "device-answers"
         most = self._settings.max_device_answer_bytes
         add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (SERVICE_NAME, agents.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         try:
             port = server.add_insecure_port(self._settings.address)
@@ -129,6 +167,8 @@ class Server:
             grace: Seconds that open calls get; default: the setting.
         """
         await self._health.enter_graceful_shutdown()
+        if self._readiness is not None:
+            await self._readiness.stop()
         if self._hub is not None:
             self._hub.close()
         if self._supervisor is not None:

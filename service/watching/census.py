@@ -1,0 +1,64 @@
+"""How many there are, as the database and the disk tell now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from sqlalchemy import func, select
+
+from service.database import Database, DeviceWorkRow, JobRow, now
+from service.devices.agents import AgentStore
+from service.devices.work import WorkState
+from service.jobs.states import State
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What there is.
+
+    Attributes:
+        jobs: By state, all of them.
+        oldest: Seconds since the oldest queued job was created; 0 where none is.
+        devices: Agents' devices by `online`, `offline`.
+        work: Pieces of device work by state, all of them.
+        free_bytes: Of the disk that holds the state folder.
+    """
+
+    jobs: Mapping[str, int]
+    oldest: float
+    devices: Mapping[str, int]
+    work: Mapping[str, int]
+    free_bytes: int
+
+
+@final
+class Census:
+    """Counts. May be called from any thread."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        """Counts nothing yet."""
+        self._database, self._agents, self._folder = database, AgentStore(database), folder
+
+    def take(self) -> Counts:
+        """Returns what there is now."""
+        with self._database.read() as session:
+            jobs = dict(session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples())
+            work = dict(
+                session.execute(select(DeviceWorkRow.state, func.count()).group_by(DeviceWorkRow.state)).tuples()
+            )
+            first = session.scalar(select(func.min(JobRow.create_time)).where(JobRow.state == State.QUEUED))
+        oldest = 0.0 if first is None else max(0.0, (now() - first).total_seconds())
+        online = [agent.online for agent in self._agents.all()]
+        devices = {"online": sum(online), "offline": len(online) - sum(online)}
+        free = shutil.disk_usage(self._folder).free
+        return Counts(
+            {state: jobs.get(state, 0) for state in State},
+            oldest,
+            devices,
+            {state: work.get(state, 0) for state in WorkState},
+            free,
+        )
