@@ -10,7 +10,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,otel,demo,dev]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -24,6 +24,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m protos.breaking
 	$(BIN)/hadolint Dockerfile
 
 format: $(INSTALLED)

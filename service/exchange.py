@@ -51,9 +51,7 @@ class Exchange:
             files = tuple(str(file.resolve().relative_to(self._folder.resolve())) for file in question.files)
             place = current()
             traceparent = "" if place is None else place.traceparent
-            asked = AskedWork(
-                kind=question.kind, request=dict(question.request), files=files, traceparent=traceparent
-            )
+            asked = AskedWork(kind=question.kind, request=dict(question.request), files=files, traceparent=traceparent)
             write_whole(home / QUESTION, asked.model_dump_json())
             self._announce(key)
             while not (home / ANSWER).exists():

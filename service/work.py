@@ -99,9 +99,9 @@ class ErrorEvent(_Frozen):
 
 
 class SpanEvent(_Frozen):
-    """Something was done, from when to when: a span of the trace that the order names. Only for traces that are sampled.
+    """Something was done, from when to when: a span of the trace that the order names.
 
-    Workers have no network and no credentials, so their server exports what they did.
+    Workers have no network and no credentials, so their server exports what they did. Only for traces that are sampled.
     """
 
     type: Literal["span"] = "span"

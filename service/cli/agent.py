@@ -82,7 +82,7 @@ def _watched(work: Work) -> Iterator[None]:
     from service.watching.spans import spanning
     from service.watching.surroundings import surrounded
 
-    attributes = {"shoal.work": work.kind, "shoal.lease": work.lease}
+    attributes: dict[str, str | int | float | bool] = {"shoal.work": work.kind, "shoal.lease": work.lease}
     with surrounded(work=work.id), spanning("agent work", parse(work.traceparent), attributes=attributes):
         yield
 

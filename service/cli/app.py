@@ -15,6 +15,7 @@ import click
 from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
 from service.cli.devices import devices
+from service.cli.doctor import doctor
 from service.cli.errors import CommandError, Status
 from service.cli.jobs import jobs
 from service.cli.latency_table import latency_table
@@ -50,7 +51,20 @@ def shoal() -> None:
     """
 
 
-for _command in (optimize, analyze, measure, jobs, devices, serve, agent, agents, strategies, latency_table, version):
+for _command in (
+    optimize,
+    analyze,
+    measure,
+    jobs,
+    devices,
+    serve,
+    agent,
+    agents,
+    strategies,
+    latency_table,
+    doctor,
+    version,
+):
     shoal.add_command(_command)
 
 

@@ -21,7 +21,10 @@ class _Frozen(BaseModel):
 
 
 class AskedWork(_Frozen):
-    """A question as it lies in the folder; `files` are paths below the job's folder, `traceparent` is what it is a part of."""
+    """A question as it lies in the folder; `files` are paths below the job's folder.
+
+    `traceparent` names what it is a part of, empty for nothing.
+    """
 
     kind: str
     request: dict[str, Any]

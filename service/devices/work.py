@@ -92,7 +92,7 @@ class WorkStore:
             return None if row is None else _work(row)
 
     def add(self, work: DeviceWork, place: Place | None = None) -> DeviceWork:
-        """Queues a piece of work, or returns what is there under its id; `place` is where a new one stands in a trace."""
+        """Queues a piece of work, or returns what is there under its id; `place` is a new one's in a trace."""
         with self._database.write() as session:
             row = _row(session, work.id)
             if row is None:

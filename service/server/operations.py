@@ -36,7 +36,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @final
-class OperationsServicer(operations_pb2_grpc.OperationsServicer):
+class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]
     """Jobs as operations. Deleting one is UNIMPLEMENTED, as jobs are kept."""
 
     def __init__(self, jobs: Servicer) -> None:

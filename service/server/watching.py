@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import grpc
 
+from service.watching.clock import TIME_HEADER
 from service.watching.meter import Call, Meter
 from service.watching.place import parse
 from service.watching.spans import OpenSpan, spanning
@@ -78,6 +79,7 @@ class WatchingInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             seen = _Seen(method)
             with self._watched(seen, context):
+                context.set_trailing_metadata(((TIME_HEADER, f"{time.time():.3f}"),))
                 response = await behavior(_counted(request, seen), context)
                 seen.sent += response.ByteSize()
                 return response

@@ -84,7 +84,7 @@ def start_export(service_name: str, environment: Mapping[str, str] = os.environ)
 
     def stop() -> None:
         set_sink(None)
-        processor.shutdown()
+        processor.shutdown()  # type: ignore[no-untyped-call]
 
     return stop
 
@@ -95,7 +95,7 @@ def _nothing() -> None:
 
 def _is_sampled(provider: TracerProvider, trace_id: str, name: str) -> bool:
     decision = provider.sampler.should_sample(None, int(trace_id, 16), name).decision
-    return bool(decision.is_sampled())
+    return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
 
 
 def _written(span: FinishedSpan, resource: Resource) -> ReadableSpan:

@@ -14,7 +14,7 @@ from service.jobs.job import Job
 from service.watching.kept import Kept, drop, find
 from service.watching.meter import Meter, device_class, ending_of, known_phase
 from service.watching.place import Place
-from service.watching.spans import FinishedSpan, hand_in, spanning
+from service.watching.spans import FinishedSpan, Value, hand_in, spanning
 from service.watching.surroundings import surrounded
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +61,11 @@ class JobWatch:
     @contextmanager
     def attempt(self, job: Job) -> Iterator[Attempt]:
         """Surrounds one worker at a job."""
-        attributes = {"shoal.job": job.name, "shoal.strategy": job.spec.strategy.name, "shoal.attempt": job.attempts}
+        attributes: dict[str, Value] = {
+            "shoal.job": job.name,
+            "shoal.strategy": job.spec.strategy.name,
+            "shoal.attempt": job.attempts,
+        }
         with spanning("attempt", self._place(job.name), attributes=attributes) as span:
             attempt = Attempt(span.place)
             self.meter.worker_started()
@@ -90,7 +94,7 @@ class JobWatch:
         kept = self._let_go(job.name)
         if kept is None or job.end_time is None:
             return
-        attributes = {
+        attributes: dict[str, Value] = {
             "shoal.job": job.name,
             "shoal.outcome": end.outcome,
             "shoal.strategy": end.strategy,

@@ -1,4 +1,4 @@
-"""Where a job, or a piece of device work, stands in a trace: kept in the database, so that a trace outlives a server."""
+"""Where a job, or a piece of device work, stands in a trace: in the database, so that a trace outlives a server."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line.
 
-    Always `time` (RFC 3339, UTC), `level`, `logger` and `message`; where known `job`, `phase`, `work` (of a device), `trace_id`,
-    `span_id` and `exception`.
+    Always `time` (RFC 3339, UTC), `level`, `logger` and `message`; where known `job`, `phase`, `work` (of a
+    device), `trace_id`, `span_id` and `exception`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' format, over HTTP. No label has more than a few values; none names a job, a caller or a device."""
+"""Metrics in Prometheus' format, over HTTP. Labels have few values each; none names a job, a caller or a device."""
 
 from __future__ import annotations
 

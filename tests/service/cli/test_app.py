@@ -16,6 +16,7 @@ COMMANDS = (
     "agents",
     "analyze",
     "devices",
+    "doctor",
     "jobs",
     "latency-table",
     "measure",
