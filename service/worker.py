@@ -83,7 +83,7 @@ def main() -> int:
     order = WorkOrder.model_validate_json(line)
     if order.server_pid is not None and os.getppid() != order.server_pid:
         return 1
-    _watch(order, channel)
+    watch(order, channel)
     try:
         channel.send(ResultEvent(file=_do(order, channel)))
     except BrokenPipeError:
@@ -94,7 +94,7 @@ def main() -> int:
     return 0
 
 
-def _watch(order: WorkOrder, channel: Channel) -> None:
+def watch(order: WorkOrder, channel: Channel) -> None:
     """Has everything that is logged from now on, and every span, say what it belongs to."""
     logs.configure(order.log_format)
     surroundings.settle(job=order.job)
