@@ -70,6 +70,7 @@ def _of_installation() -> list[tuple[str, Check]]:
     return [
         ("packages", packages.look_at_python),
         ("packages", packages.look_at_packages),
+        ("traces", packages.look_at_traces),
         ("runtimes", runtimes.look_at_runtimes),
         ("gpu", runtimes.look_at_gpu),
     ]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
-
-from service.cli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_LOG = logging.getLogger(__name__)
 
 
 def started_export(service_name: str) -> Callable[[], None]:
     """Starts to send spans, if that is asked for, and returns what ends it.
 
-    Raises:
-        InputError: It is asked for and cannot be done.
+    Where it cannot be done, a warning says why: the variables may have been set for other programs.
     """
     from service.watching.export import ExportError, start_export
 
     try:
         return start_export(service_name)
     except ExportError as exc:
-        raise InputError(str(exc)) from exc
+        _LOG.warning("no traces are sent: %s", exc)
+        return _nothing
+
+
+def _nothing() -> None:
+    """Ends what never began."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from service.doctor.finding import Finding, Level
+from service.watching.export import ExportError, wanted
 
 _OLDEST: Final = (3, 11)
 
@@ -51,6 +53,23 @@ def look_at_packages() -> Iterator[Finding]:
         level = Level.FAIL if extra == "base" else Level.WARN
         advice = "install shoal" if extra == "base" else f"install shoal[{extra}], if that is wanted"
         yield Finding("packages", extra, level, f"not installed: {', '.join(missing)}", _WITHOUT[extra], advice)
+
+
+def look_at_traces() -> Iterator[Finding]:
+    """Yields whether traces are asked for by OpenTelemetry's variables, and can be sent."""
+    try:
+        asked = wanted(os.environ)
+    except ExportError as exc:
+        yield Finding("traces", "export", Level.WARN, str(exc), "no traces are sent")
+        return
+    if not asked:
+        meaning = "set OTEL_EXPORTER_OTLP_ENDPOINT to send them"
+        yield Finding("traces", "export", Level.OK, "not asked for by OTEL_* variables", meaning)
+    elif any(_version(name) is None for name in NEEDED["otel"]):
+        found = "asked for by OTEL_* variables, and packages are missing"
+        yield Finding("traces", "export", Level.WARN, found, "no traces are sent", "install shoal[otel]")
+    else:
+        yield Finding("traces", "export", Level.OK, "sent as the OTEL_* variables say")
 
 
 def _version(name: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.database import Database, DeviceWorkRow, JobRow, now
 from service.devices.agents import AgentStore
@@ -46,10 +47,8 @@ class Census:
     def take(self) -> Counts:
         """Returns what there is now."""
         with self._database.read() as session:
-            jobs = dict(session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples())
-            work = dict(
-                session.execute(select(DeviceWorkRow.state, func.count()).group_by(DeviceWorkRow.state)).tuples()
-            )
+            jobs = _by_state(session, JobRow.state)
+            work = _by_state(session, DeviceWorkRow.state)
             first = session.scalar(select(func.min(JobRow.create_time)).where(JobRow.state == State.QUEUED))
         oldest = 0.0 if first is None else max(0.0, (now() - first).total_seconds())
         online = [agent.online for agent in self._agents.all()]
@@ -62,3 +61,7 @@ class Census:
             {state: work.get(state, 0) for state in WorkState},
             free,
         )
+
+
+def _by_state(session: Session, column: InstrumentedAttribute[str]) -> dict[str, int]:
+    return {state: count for state, count in session.execute(select(column, func.count()).group_by(column))}  # noqa: C416 (rows are tuples to read, and not to mypy)

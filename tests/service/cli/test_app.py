@@ -77,6 +77,7 @@ def test_version() -> None:
         (("analyze", "net.h5"), "MODEL must be a .pt2 file"),
         (("measure", "nowhere.onnx"), "ARTIFACT nowhere.onnx cannot be read"),
         (("serve", "--address", "0.0.0.0:0"), "no authentication"),
+        (("serve", "--metrics-address", "0.0.0.0:9464"), "metrics_address 0.0.0.0:9464 can be reached"),
     ],
 )
 def test_bad_usage_and_input_exit_with_2_and_one_line(

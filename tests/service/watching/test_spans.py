@@ -14,7 +14,11 @@ def test_a_span_inside_another_is_its_child(finished: list[FinishedSpan]) -> Non
         inner.attributes["more"] = "yes"
 
     first, second = finished
-    assert (first.name, first.parent_id, first.attributes) == ("inner", outer.place.span_id, {"count": 2, "more": "yes"})
+    assert (first.name, first.parent_id, first.attributes) == (
+        "inner",
+        outer.place.span_id,
+        {"count": 2, "more": "yes"},
+    )
     assert (second.name, second.parent_id) == ("outer", "")
     assert first.place.trace_id == second.place.trace_id
     assert second.start_ns <= first.start_ns <= first.end_ns <= second.end_ns

@@ -5,6 +5,7 @@ The model is `y = x + 1` in the job's folder; how often each question is asked i
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -47,6 +48,7 @@ bench = bench_of(order, announce, phases)
 model = write_model(order.folder / "model.onnx")
 count = order.spec.seed or 1
 with phases.phase("baseline", "asking"):
+    logging.getLogger("asks").info("asking %d times", count)
     for number in range(count):
         feeds = [(np.full((2, 2), number, np.float32),), (np.full((1, 2), 10 + number, np.float32),)]
         outputs = [float(batch[0].mean()) for batch in bench.run(model, feeds, threads=1)]
