@@ -44,7 +44,7 @@ def look_at_python() -> Iterator[Finding]:
 def look_at_packages() -> Iterator[Finding]:
     """Yields each extra, whole or with what it lacks."""
     for extra, names in NEEDED.items():
-        versions = {name: _version(name) for name in names}
+        versions = {name: installed_version(name) for name in names}
         missing = [name for name, found in versions.items() if found is None]
         there = ", ".join(f"{name} {found}" for name, found in versions.items() if found is not None)
         if not missing:
@@ -65,14 +65,15 @@ def look_at_traces() -> Iterator[Finding]:
     if not asked:
         meaning = "set OTEL_EXPORTER_OTLP_ENDPOINT to send them"
         yield Finding("traces", "export", Level.OK, "not asked for by OTEL_* variables", meaning)
-    elif any(_version(name) is None for name in NEEDED["otel"]):
+    elif any(installed_version(name) is None for name in NEEDED["otel"]):
         found = "asked for by OTEL_* variables, and packages are missing"
         yield Finding("traces", "export", Level.WARN, found, "no traces are sent", "install shoal[otel]")
     else:
         yield Finding("traces", "export", Level.OK, "sent as the OTEL_* variables say")
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Returns the version of an installed distribution; None where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from service.doctor.finding import Finding, Level, needing
+from service.doctor.packages import installed_version
 
 if TYPE_CHECKING:
     from deploy.runtimes import Runtime
@@ -40,13 +41,14 @@ def _tried(runtime: Runtime, path: Path, feed: Any) -> Finding:
     from deploy.errors import RuntimeMissingError
     from deploy.runtimes import SessionSettings
 
-    name, wanted = runtime.name, runtime.name == _DEFAULT
+    # Who has torch is to run a server, and that measures with this one unless told otherwise.
+    name, wanted = runtime.name, runtime.name == _DEFAULT and installed_version("torch") is not None
     try:
         version = runtime.version()
         (output,) = runtime.load(path, SessionSettings()).run([feed])
     except RuntimeMissingError:
         level = Level.FAIL if wanted else Level.WARN
-        meaning = "nothing can be measured here" if wanted else f"'{name}' cannot be a target's runtime here"
+        meaning = "jobs fail unless they name another" if wanted else f"'{name}' cannot be a target's runtime here"
         return Finding("runtimes", name, level, "not installed", meaning, f"install shoal[{runtime.extra}]")
     except Exception as exc:  # noqa: BLE001 (a broken library may raise anything)
         broken = f"{type(exc).__name__}: {' '.join(str(exc).split())}"[:300]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.database import Database, DeviceWorkRow, JobRow, now
 from service.devices.agents import AgentStore
-from service.devices.work import WorkState
+from service.devices.work import WorkState, WorkStore
 from service.jobs.states import State
 
 
@@ -24,7 +24,7 @@ class Counts:
     Attributes:
         jobs: By state, all of them.
         oldest: Seconds since the oldest queued job was created; 0 where none is.
-        devices: Agents' devices by `online`, `offline`.
+        devices: Agents' devices by `idle`, `busy`, `offline`.
         work: Pieces of device work by state, all of them.
         free_bytes: Of the disk that holds the state folder.
     """
@@ -51,8 +51,7 @@ class Census:
             work = _by_state(session, DeviceWorkRow.state)
             first = session.scalar(select(func.min(JobRow.create_time)).where(JobRow.state == State.QUEUED))
         oldest = 0.0 if first is None else max(0.0, (now() - first).total_seconds())
-        online = [agent.online for agent in self._agents.all()]
-        devices = {"online": sum(online), "offline": len(online) - sum(online)}
+        devices = self._devices()
         free = shutil.disk_usage(self._folder).free
         return Counts(
             {state: jobs.get(state, 0) for state in State},
@@ -61,6 +60,14 @@ class Census:
             {state: work.get(state, 0) for state in WorkState},
             free,
         )
+
+    def _devices(self) -> dict[str, int]:
+        queues = WorkStore(self._database).waiting()
+        found = dict.fromkeys(("idle", "busy", "offline"), 0)
+        for agent in self._agents.all():
+            _, working = queues.get(agent.name, (0, 0))
+            found["offline" if not agent.online else "busy" if working else "idle"] += 1
+        return found
 
 
 def _by_state(session: Session, column: InstrumentedAttribute[str]) -> dict[str, int]:

@@ -102,7 +102,7 @@ async def test_what_waits_is_counted(tmp_path: Path) -> None:
     assert metrics("shoal_queue_length") == 2
     assert metrics("shoal_queue_oldest_seconds") > 0
     assert metrics("shoal_workers_running") == 1
-    assert (metrics("shoal_devices", state="offline"), metrics("shoal_devices", state="online")) == (1, 0)
+    assert (metrics("shoal_devices", state="offline"), metrics("shoal_devices")) == (1, 1)
     assert metrics("shoal_device_work") == 0
 
 
