@@ -46,7 +46,6 @@ from service.results import take_analysis, take_report
 from service.settings import ServerSettings
 from service.spec import JobSpec
 from service.watching.jobs import JobWatch
-from service.watching.surroundings import surrounded
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
 _LOG = logging.getLogger(__name__)
@@ -228,7 +227,8 @@ class Supervisor:
         return self._stops.setdefault(job_id, asyncio.Event())
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
-        with surrounded(job=job.name):
+        place = await asyncio.to_thread(self._watch.place, job)
+        with self._watch.following(job, place):
             await self._see_through(job, stop)
 
     async def _see_through(self, job: Job, stop: asyncio.Event) -> None:

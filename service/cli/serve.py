@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from service.settings import ServerSettings
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+_LOG = logging.getLogger(__name__)
 _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
 
 
@@ -57,7 +59,9 @@ def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags
 
         address = reachable(listening)
         machine_wide.announce(state, address)
-        tell(f"serving on {listening}, state in {state}")
+        # What is said for people is logged where machines read.
+        say = tell if settings.log_format == "text" else _LOG.info
+        say(f"serving on {listening}, state in {state}")
         if address_fd is not None:
             with os.fdopen(address_fd, "w") as answer:
                 answer.write(f"{address}\n")

@@ -14,7 +14,7 @@ from service.jobs.job import Job
 from service.watching.kept import Kept, drop, find
 from service.watching.meter import Meter, device_class, ending_of, known_phase
 from service.watching.place import Place
-from service.watching.spans import FinishedSpan, Value, hand_in, spanning
+from service.watching.spans import FinishedSpan, Value, hand_in, spanning, standing_at
 from service.watching.surroundings import surrounded
 
 _LOG = logging.getLogger(__name__)
@@ -59,14 +59,20 @@ class JobWatch:
         self.meter = meter
 
     @contextmanager
+    def following(self, job: Job, place: Place | None) -> Iterator[None]:
+        """Surrounds what a server does for a job, which stands at a place in its trace."""
+        with surrounded(job=job.name), standing_at(place):
+            yield
+
+    @contextmanager
     def attempt(self, job: Job) -> Iterator[Attempt]:
-        """Surrounds one worker at a job."""
+        """Surrounds one worker at a job, inside of `following`."""
         attributes: dict[str, Value] = {
             "shoal.job": job.name,
             "shoal.strategy": job.spec.strategy.name,
             "shoal.attempt": job.attempts,
         }
-        with spanning("attempt", self._place(job.name), attributes=attributes) as span:
+        with spanning("attempt", attributes=attributes) as span:
             attempt = Attempt(span.place)
             self.meter.worker_started()
             try:
@@ -104,13 +110,13 @@ class JobWatch:
         begin, over = (round(moment.timestamp() * 1e9) for moment in (job.create_time, job.end_time))
         hand_in(FinishedSpan("job", kept.place, kept.parent_id, "internal", begin, over, attributes, end.reason))
 
-    def _place(self, name: str) -> Place | None:
-        """Returns where a job stands in its trace; None where that cannot be told now, which must not harm the job."""
+    def place(self, job: Job) -> Place | None:
+        """Returns where a job stands in its trace; None where that cannot be told now. Blocks."""
         try:
             with self._database.read() as session:
-                kept = find(session, name)
+                kept = find(session, job.name)
         except Exception:  # noqa: BLE001 (whoever only watches does no harm)
-            _LOG.exception("cannot read the trace of %s", name)
+            _LOG.exception("cannot read the trace of %s", job.name)
             return None
         return None if kept is None else kept.place
 

@@ -121,6 +121,16 @@ def hand_in(span: FinishedSpan) -> None:
 
 
 @contextmanager
+def standing_at(place: Place | None) -> Iterator[None]:
+    """Makes what is done in a block a part of a span that others begin and end; None leaves it as it is."""
+    token = _current.set(place or _current.get())
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
 def spanning(
     name: str,
     parent: Place | None = None,

@@ -182,7 +182,7 @@ def test_logs_of_all_three_name_the_trace(run: Run) -> None:
 
     started = next(line for line in lines["server"] if "starts, attempt 1" in line["message"])
     worked = next(line for line in lines["agent"] if line["message"].startswith("run: done"))
-    assert started["job"] == run.job.name
+    assert (started["job"], started["trace_id"]) == (run.job.name, TRACE)
     assert worked["trace_id"] == TRACE
     assert worked["work"].startswith(run.job.name.replace("/", "-"))
     asked = next(line for line in lines["worker"] if line["logger"] == "asks")

@@ -37,7 +37,7 @@ def test_a_job_is_part_of_the_call_that_made_it(database: Database, finished: li
     jobs = JobStore(database, ended=watch.ended)
     claimed = jobs.claim()
     assert claimed is not None
-    with watch.attempt(claimed):
+    with watch.following(claimed, watch.place(claimed)), watch.attempt(claimed):
         pass
     jobs.finish("some-job", Ending(State.FAILED, failure=Failure(reason="WORKER_DIED", message="x", blame="machine")))
 
