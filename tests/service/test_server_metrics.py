@@ -21,7 +21,7 @@ from service.devices.agents import AgentStore
 from service.errors import ListenError
 from service.server import create
 from service.settings import ServerSettings
-from tests.service.server_harness import finished, settings_for, start_job, worker_command
+from tests.service.server_harness import finished, settings_for, start_job, upload, worker_command
 
 Scrape = Callable[[], "asyncio.Future[Metrics]"]
 
@@ -122,6 +122,18 @@ async def test_calls_are_counted_by_method_and_code_with_their_bytes(tmp_path: P
     assert metrics("shoal_rpc_seconds_count", method=f"{service}/WatchOptimizationJob", code="OK") == 1
     assert metrics("shoal_rpc_received_bytes_total", method=f"{service}/UploadArtifact") > len(b"a model")
     assert metrics("shoal_rpc_sent_bytes_total", method=f"{service}/CreateOptimizationJob") == job.ByteSize()
+
+
+async def test_a_dry_run_that_dies_is_counted_and_runs_no_longer(tmp_path: Path) -> None:
+    settings = asked(tmp_path, worker_command=worker_command("die", "9"))
+    async with measured(settings) as (stub, scrape):
+        artifact = await upload(stub, b"a model")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.AnalyzeModel(service_pb.AnalyzeModelRequest(model={"pt2_artifact": artifact.name}))
+        metrics = await scrape()
+
+    assert (metrics("shoal_workers_running"), metrics("shoal_worker_deaths_total")) == (0, 1)
+    assert metrics("shoal_rpc_seconds_count", method="shoal.v1.ModelOptimizer/AnalyzeModel", code="INTERNAL") == 1
 
 
 async def test_a_watch_that_its_client_leaves_is_counted_as_cancelled(tmp_path: Path) -> None:

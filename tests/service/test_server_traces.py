@@ -101,13 +101,13 @@ def run_job(address: str) -> job_pb.OptimizationJob:
             "model": {"pt2_artifact": artifact.name},
             "budget": {"fraction": 0.5},
             "target": {"device": "agent/edge"},
-            "time_limit": {"seconds": 60},
+            "time_limit": {"seconds": 120},
         }
         job = stub.CreateOptimizationJob(
             service_pb.CreateOptimizationJobRequest(optimization_job=job_pb.OptimizationJob(spec=spec)),
             metadata=(("traceparent", f"00-{TRACE}-{CALLER}-01"),),
         )
-        for event in stub.WatchOptimizationJob(service_pb.WatchOptimizationJobRequest(name=job.name), timeout=60):
+        for event in stub.WatchOptimizationJob(service_pb.WatchOptimizationJobRequest(name=job.name), timeout=120):
             last = event
         return last.snapshot
 
@@ -138,7 +138,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             agent = ("-m", "service.cli", "agent", "--server", address, "--log-format", "json")
             agent += ("--state-dir", str(folder / "agent"), "--cool-below", "0")
             with process(*agent, log=folder / "agent.log", SHOAL_AGENT_TOKEN=token, **otel):
-                end = time.monotonic() + 60
+                end = time.monotonic() + 120
                 while "agent/edge at" not in (folder / "agent.log").read_text():
                     assert time.monotonic() < end
                     time.sleep(0.05)
