@@ -10,7 +10,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,otel,demo,dev]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -29,6 +29,7 @@ lint: $(INSTALLED)
 	$(BIN)/check-jsonschema --quiet --schemafile deploy/helm/shoal/values.schema.json deploy/helm/shoal/values.yaml
 	$(BIN)/python -m tests.deploy.helm.validate
 	@if command -v helm > /dev/null; then helm lint --strict deploy/helm/shoal; else echo "helm is not installed: helm lint was not run"; fi
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m protos.breaking
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

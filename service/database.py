@@ -208,6 +208,16 @@ class DeviceWorkRow(Base):
 
 
 @final
+class TraceRow(Base):
+    """Where a job or a piece of device work stands in a trace, by its name."""
+
+    __tablename__ = "traces"
+    subject: Mapped[str] = mapped_column(String(200), primary_key=True)
+    traceparent: Mapped[str] = mapped_column(String(64))
+    parent_id: Mapped[str] = mapped_column(String(16))
+
+
+@final
 class Database:
     """Connections to one database. Every method may be called from any thread."""
 

@@ -19,6 +19,7 @@ from deploy.artifact import hash_model
 from deploy.bench.work import FAILURES, Answer, Question
 from deploy.errors import MeasureError
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
+from service.watching.spans import current
 
 _POLL_SECONDS: Final = 0.05
 
@@ -48,7 +49,9 @@ class Exchange:
         if not (home / ANSWER).exists():
             home.mkdir(parents=True, exist_ok=True)
             files = tuple(str(file.resolve().relative_to(self._folder.resolve())) for file in question.files)
-            asked = AskedWork(kind=question.kind, request=dict(question.request), files=files)
+            place = current()
+            traceparent = "" if place is None else place.traceparent
+            asked = AskedWork(kind=question.kind, request=dict(question.request), files=files, traceparent=traceparent)
             write_whole(home / QUESTION, asked.model_dump_json())
             self._announce(key)
             while not (home / ANSWER).exists():

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from service.watching.spans import spanning
+from service.watching.surroundings import surrounded
+
 Report = Callable[[str, float, str, Mapping[str, float]], None]
 """Takes phase, fraction of the whole job in [0, 1], one line for people, and the metrics known so far."""
 
@@ -70,12 +73,13 @@ class Phases:
     @contextmanager
     def phase(self, name: str, message: str) -> Iterator[None]:
         """Names what is going on inside the `with`, and adds up how long it took, phases within it not counted."""
-        outer = self._switch(name)
-        self(0.0, message)
-        try:
-            yield
-        finally:
-            self._switch(outer)
+        with surrounded(phase=name), spanning(name):
+            outer = self._switch(name)
+            self(0.0, message)
+            try:
+                yield
+            finally:
+                self._switch(outer)
 
     def _switch(self, name: str) -> str:
         """Books the time since the last switch on the present phase, makes `name` present, and returns what was."""

@@ -28,7 +28,17 @@ from pydantic import ValidationError
 import service
 from service.devices.desk import JobDesk
 from service.settings import ServerSettings
-from service.work import EVENT_ADAPTER, MAX_EVENT_BYTES, DeviceEvent, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
+from service.watching.relayed import SpanRelay
+from service.work import (
+    EVENT_ADAPTER,
+    MAX_EVENT_BYTES,
+    DeviceEvent,
+    ErrorEvent,
+    ProgressEvent,
+    ResultEvent,
+    SpanEvent,
+    WorkOrder,
+)
 
 TOKEN_VARIABLE = "SHOAL_WORKER"  # noqa: S105 (no secret: its value, the job's folder, marks the processes of one worker)
 
@@ -92,7 +102,7 @@ async def run_worker(
         OSError: It could not be started.
     """
     process = await _spawn(order, settings)
-    worker = _Worker(process, settings, order.folder / "log", _Ears(on_progress, desk))
+    worker = _Worker(process, settings, order.folder / "log", _Ears(on_progress, desk, SpanRelay(order.traceparent)))
     try:
         return await worker.supervise(order, stop)
     finally:
@@ -138,6 +148,7 @@ class _Ears:
 
     on_progress: Callable[[ProgressEvent], None]
     desk: JobDesk | None
+    spans: SpanRelay
 
     @property
     def waited(self) -> float:
@@ -229,6 +240,8 @@ class _Worker:
                 self._ears.on_progress(event)
             case DeviceEvent():
                 self._ears.ask(event.key)
+            case SpanEvent():
+                self._ears.spans.take(event)
             case ResultEvent():
                 self._result = event
                 self._announced.set()

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from deploy.artifact import hash_model
 from service.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
 from service.delivery.manifest import DELIVERED, FILENAME, Manifest
 from service.errors import WorkerProtocolError
@@ -72,6 +71,8 @@ def _plain_files(folder: Path) -> dict[str, Path]:
 
 
 def _check_claims(report: Report, files: dict[str, Path]) -> None:
+    from deploy.artifact import hash_model
+
     if missing := _REQUIRED - files.keys():
         raise WorkerProtocolError(f"the worker announced a result without {', '.join(sorted(missing))}")
     claims = {(item.filename, item.sha256, item.size_bytes) for item in report.artifacts}

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.loopback import is_loopback
+from service.watching.logs import Format
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -29,6 +30,8 @@ class ServerSettings(BaseModel):
         insecure_remote: Listen on more than this machine without TLS. For networks that are trusted.
         allow_remote: The same, under its former name.
         reflection: Tell callers which services and messages there are.
+        metrics_address: Where Prometheus finds metrics over HTTP, `host:port`; None for nowhere.
+        log_format: Of the server's log and its workers'.
         state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
         database_url: SQLAlchemy URL. Default: SQLite in `state_dir`.
         storage_url: fsspec URL of the artifact store. Default: a folder in `state_dir`.
@@ -62,6 +65,8 @@ class ServerSettings(BaseModel):
         download_chunk_bytes: Size of a download's chunks.
         commit_bytes: An upload is made durable at least this often.
         upload_retention: Seconds that an unfinished upload is kept.
+        readiness_interval: How often the server looks whether it can do its work.
+        readiness_patience: A check that takes longer than this has failed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +77,8 @@ class ServerSettings(BaseModel):
     tls_client_ca: Path | None = None
     tls_client_names: bool = False
     insecure_remote: bool = False
+    metrics_address: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
+    log_format: Format = "text"
     allow_remote: bool = False
     reflection: bool = True
     state_dir: Path
@@ -108,6 +115,8 @@ class ServerSettings(BaseModel):
     download_chunk_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 512 * 1024
     commit_bytes: Size = 16 * _MIB
     upload_retention: Seconds = 7 * 86400.0
+    readiness_interval: Seconds = 5.0
+    readiness_patience: Seconds = 5.0
 
     @field_validator("state_dir")
     @classmethod
@@ -139,6 +148,12 @@ class ServerSettings(BaseModel):
                 f"address {self.address} can be reached from other machines, and without TLS everything can be read on "
                 "the way; listen on 127.0.0.1, give tls_cert and tls_key, or set insecure_remote if the network is "
                 "trusted"
+            )
+        trusted = self.insecure_remote or self.allow_remote
+        if self.metrics_address is not None and not trusted and not is_loopback(self.metrics_address):
+            raise ValueError(
+                f"metrics_address {self.metrics_address} can be reached from other machines, and anybody may read "
+                "there; use 127.0.0.1, or set insecure_remote if the network is trusted"
             )
         return self
 

@@ -44,7 +44,8 @@ from service.progress import ProgressWriter
 from service.results import take_analysis, take_report
 from service.settings import ServerSettings
 from service.spec import JobSpec
-from service.work import AnalysisResult, WorkOrder
+from service.watching.jobs import JobWatch
+from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
@@ -59,8 +60,11 @@ _T = TypeVar("_T")
 class Supervisor:
     """Runs workers for queued jobs and for dry runs. Belongs to one event loop."""
 
-    def __init__(self, settings: ServerSettings, jobs: JobStore, artifacts: ArtifactStore, desk: Desk) -> None:
+    def __init__(
+        self, settings: ServerSettings, jobs: JobStore, artifacts: ArtifactStore, desk: Desk, watch: JobWatch
+    ) -> None:
         """Runs nothing before `start`."""
+        self._watch = watch
         self._settings = settings
         self._jobs = jobs
         self._artifacts = artifacts
@@ -135,10 +139,12 @@ class Supervisor:
     async def _analyze(self, spec: JobSpec, skip_floor: bool) -> AnalysisResult:
         folder = self._analysis_folder / secrets.token_hex(8)
         try:
-            order = await asyncio.to_thread(self._analysis_order, spec, skip_floor, folder)
-            ended = await run_worker(
-                order, self._settings, lambda _event: None, self._draining, self._job_desk(order, lambda _message: None)
-            )
+            with self._watch.dry_run(f"analyses/{folder.name}", spec.target.device) as attempt:
+                order = await asyncio.to_thread(self._analysis_order, spec, skip_floor, folder)
+                order = order.model_copy(update={"traceparent": attempt.traceparent})
+                desk = self._job_desk(order, lambda _message: None)
+                ended = await run_worker(order, self._settings, lambda _event: None, self._draining, desk)
+                attempt.died = has_died(ended)
             if ended.stopped:
                 raise DrainingError("the server is stopping; try again later")
             if ended.result is not None:
@@ -185,7 +191,8 @@ class Supervisor:
             shutil.rmtree(order.folder / name, ignore_errors=True)
         order.out.mkdir()
         files = local_files(order.spec, self._artifacts, roots, order.folder / "in")
-        return order.model_copy(update={"files": files, "data_roots": roots, "server_pid": os.getpid()})
+        found = {"files": files, "data_roots": roots, "server_pid": os.getpid()}
+        return order.model_copy(update={**found, "log_format": self._settings.log_format})
 
     async def _schedule(self) -> None:
         while not self._draining.is_set():
@@ -220,6 +227,11 @@ class Supervisor:
         return self._stops.setdefault(job_id, asyncio.Event())
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
+        place = await asyncio.to_thread(self._watch.place, job)
+        with self._watch.following(job, place):
+            await self._see_through(job, stop)
+
+    async def _see_through(self, job: Job, stop: asyncio.Event) -> None:
         _LOG.info("job %s starts, attempt %d", job.id, job.attempts)
         try:
             ending = await self._work(job, stop)
@@ -244,8 +256,7 @@ class Supervisor:
                 lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
             )
             try:
-                desk = self._job_desk(order, writer.remark)
-                ended = await run_worker(order, self._settings, writer.offer, stop, desk)
+                ended = await self._attempt(job, order, writer, stop)
             finally:
                 await writer.close()
             if ended.result is not None:
@@ -257,6 +268,18 @@ class Supervisor:
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
+
+    async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
+        with self._watch.attempt(job) as attempt:
+
+            def report(event: ProgressEvent) -> None:
+                attempt.entered(event.phase)
+                writer.offer(event)
+
+            order = order.model_copy(update={"traceparent": attempt.traceparent})
+            ended = await run_worker(order, self._settings, report, stop, self._job_desk(order, writer.remark))
+            attempt.died = has_died(ended)
+            return ended
 
     def _job_desk(self, order: WorkOrder, tell: Callable[[str], None]) -> JobDesk | None:
         """Returns what carries a worker's questions to its device; None where that is this machine."""
@@ -287,6 +310,7 @@ class Supervisor:
                 if self._draining.is_set():
                     raise
                 _LOG.error("cannot store a job's state, trying again: %s", exc)
+                self._watch.meter.database_retried()
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def _clear(self, job_id: str) -> None:
@@ -323,6 +347,12 @@ def _failure_from(error: Exception) -> Failure:
     _LOG.error("unexpected error %s", error_id, exc_info=error)
     message = f"internal error {error_id}; the server's log says more under this id"
     return Failure(reason=fault.reason, message=message, blame=fault.blame)
+
+
+def has_died(ended: Exit) -> bool:
+    """Returns whether a worker died: it said nothing last, and was neither stopped nor killed for a reason of ours."""
+    said = ended.result is not None or ended.error is not None or ended.garbage is not None
+    return not (said or ended.stopped or ended.expired)
 
 
 def failure_of(ended: Exit, seconds: float) -> Failure:

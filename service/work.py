@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from service.spec import JobSpec
+from service.watching.logs import Format
 
 MAX_EVENT_BYTES = 1 << 20
 """Longest line that a worker may write."""
@@ -36,6 +37,8 @@ class WorkOrder(_Frozen):
         data_roots: Folders that server paths must lie under, resolved.
         deadline_seconds: How long the work may take, counted from the arrival of this order.
         server_pid: Who sent it; a worker whose parent is somebody else is an orphan and ends itself.
+        traceparent: What its spans are a part of (W3C Trace Context), empty for nothing.
+        log_format: Of what it writes to stderr.
     """
 
     job: str
@@ -48,6 +51,8 @@ class WorkOrder(_Frozen):
     data_roots: tuple[Path, ...] = ()
     deadline_seconds: Annotated[float, Field(gt=0)]
     server_pid: int | None = None
+    traceparent: str = ""
+    log_format: Format = "text"
 
     @property
     def out(self) -> Path:
@@ -93,9 +98,29 @@ class ErrorEvent(_Frozen):
     blame: Literal["caller", "machine", "shoal"]
 
 
-WorkEvent = Annotated[ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent, Field(discriminator="type")]
+class SpanEvent(_Frozen):
+    """Something was done, from when to when: a span of the trace that the order names.
 
-EVENT_ADAPTER: TypeAdapter[ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent] = TypeAdapter(WorkEvent)
+    Workers have no network and no credentials, so their server exports what they did. Only for traces that are sampled.
+    """
+
+    type: Literal["span"] = "span"
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    span_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    parent_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    start_ns: Annotated[int, Field(gt=0, lt=1 << 63)]
+    end_ns: Annotated[int, Field(gt=0, lt=1 << 63)]
+    attributes: Annotated[dict[MetricName, str | int | float | bool], Field(max_length=50)] = Field(
+        default_factory=dict
+    )
+    error: ShortText = ""
+
+
+Event = ProgressEvent | DeviceEvent | SpanEvent | ResultEvent | ErrorEvent
+WorkEvent = Annotated[Event, Field(discriminator="type")]
+
+EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(WorkEvent)
 
 
 class SiteFacts(_Frozen):

@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, final
 
 from service.faults import UNEXPECTED, classify
-from service.work import DeviceEvent, ErrorEvent, ProgressEvent, ResultEvent, WorkOrder
+from service.watching import logs, spans, surroundings
+from service.watching.place import parse
+from service.work import DeviceEvent, ErrorEvent, Event, ProgressEvent, ResultEvent, SpanEvent, WorkOrder
 
 _LOG = logging.getLogger("service.worker")
 _PR_SET_PDEATHSIG = 1
@@ -31,7 +34,7 @@ class Channel:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, event: ProgressEvent | DeviceEvent | ResultEvent | ErrorEvent) -> None:
+    def send(self, event: Event) -> None:
         """Writes one event."""
         line = event.model_dump_json().encode() + b"\n"
         with self._lock:
@@ -48,6 +51,23 @@ class Channel:
         """Says that a question for a device lies in the folder."""
         self.send(DeviceEvent(key=key))
 
+    def hand_in(self, span: spans.FinishedSpan) -> None:
+        """Hands a span to the server, which exports it."""
+        place = span.place
+        event = SpanEvent(
+            name=span.name,
+            trace_id=place.trace_id,
+            span_id=place.span_id,
+            parent_id=span.parent_id,
+            start_ns=span.start_ns,
+            end_ns=span.end_ns,
+            attributes=dict(span.attributes),
+            error=span.error,
+        )
+        # Who only watches does no harm: if nobody listens, the next real event tells.
+        with suppress(BrokenPipeError):
+            self.send(event)
+
 
 def main() -> int:
     """Does what the order on stdin says.
@@ -56,7 +76,6 @@ def main() -> int:
         The exit status: 0 after a result, 1 after an error.
     """
     channel = _take_stdout()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     die_with_parent()
     line = sys.stdin.buffer.readline()
     if not line:
@@ -64,6 +83,7 @@ def main() -> int:
     order = WorkOrder.model_validate_json(line)
     if order.server_pid is not None and os.getppid() != order.server_pid:
         return 1
+    watch(order, channel)
     try:
         channel.send(ResultEvent(file=_do(order, channel)))
     except BrokenPipeError:
@@ -72,6 +92,14 @@ def main() -> int:
         channel.send(without_paths(to_event(exc), order))
         return 1
     return 0
+
+
+def watch(order: WorkOrder, channel: Channel) -> None:
+    """Has everything that is logged from now on, and every span, say what it belongs to."""
+    logs.configure(order.log_format)
+    surroundings.settle(job=order.job)
+    spans.set_origin(parse(order.traceparent))
+    spans.set_sink(channel.hand_in)
 
 
 def _do(order: WorkOrder, channel: Channel) -> str:

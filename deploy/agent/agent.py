@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -36,19 +37,34 @@ _MEASURES: Final = frozenset({"time", "profile"})
 """Kinds of work that the device has to be cool for."""
 
 
-def run_agent(settings: AgentSettings, stop: threading.Event, tell: Callable[[str], None] = _LOG.info) -> None:
+Watch = Callable[[pb.Work], AbstractContextManager[object]]
+"""Surrounds a piece of work from its arrival to the moment when its answer was taken."""
+
+
+def unwatched(_work: pb.Work) -> AbstractContextManager[object]:
+    """Surrounds work with nothing."""
+    return nullcontext()
+
+
+def run_agent(
+    settings: AgentSettings,
+    stop: threading.Event,
+    tell: Callable[[str], None] = _LOG.info,
+    watch: Watch = unwatched,
+) -> None:
     """Works until `stop` is set.
 
     Args:
         settings: How.
         stop: Set it from another thread, or a signal's handler.
         tell: Told what the agent does, one line at a time.
+        watch: Surrounds each piece of work, for logs and traces.
 
     Raises:
         RefusedError: The server does not take this agent.
         AgentError: It cannot go on for another reason; the message says why.
     """
-    agent = Agent(settings, stop, tell)
+    agent = Agent(settings, stop, tell, watch)
     try:
         agent.run()
     except StoppedError:
@@ -61,9 +77,11 @@ def run_agent(settings: AgentSettings, stop: threading.Event, tell: Callable[[st
 class Agent:
     """One process that speaks for a device."""
 
-    def __init__(self, settings: AgentSettings, stop: threading.Event, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: AgentSettings, stop: threading.Event, tell: Callable[[str], None], watch: Watch
+    ) -> None:
         """Connects at the first call."""
-        self._settings, self._stop, self._tell = settings, stop, tell
+        self._settings, self._stop, self._tell, self._watch = settings, stop, tell, watch
         self._link = Link(settings, f"s-{secrets.token_hex(12)}", stop)
         self._cache = FileCache(settings.folder / "files", settings.cache_bytes)
         self._finishes = Finishes(settings.folder / "finished")
@@ -94,7 +112,8 @@ class Agent:
             if work is not None:
                 self._resting.clear()
                 try:
-                    self._take(work)
+                    with self._watch(work):
+                        self._take(work)
                 finally:
                     self._resting.set()
 

@@ -16,15 +16,18 @@ import click
 from service.cli import table
 from service.cli.connect import tell
 from service.cli.errors import CommandError, InputError, Status
-from service.cli.options import json_option
+from service.cli.options import json_option, log_format_option
 from service.cli.state import open_database, state_option
+from service.cli.watched import started_export
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploy.agent.settings import AgentSettings
+    from protos.shoal.v1.device_agents_pb2 import Work
     from service.devices.agents import AgentStore
 
+_LOG = logging.getLogger(__name__)
 TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
 
 
@@ -40,16 +43,19 @@ TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
 )
 @click.option("--cool-below", type=float, default=75.0, show_default=True, metavar="CELSIUS",
               help="Measure only when the device is cooler than this; 0 measures at once.")  # fmt: skip
+@log_format_option
 def agent(**flags: Any) -> int:
     """Measure and run networks on this machine for a server elsewhere.
 
     The agent calls the server, never the other way round. One measurement at a time; stop it with Ctrl-C at any moment,
     and what it was at goes on when it is started again.
     """
+    from service.watching import logs
+
     settings = _settings(flags)
     # Children are programs of their own, never forks: gRPC's handlers for those are of no use, and talkative.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(flags["log_format"])
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -58,11 +64,27 @@ def agent(**flags: Any) -> int:
         from deploy.errors import DeployError
     except ModuleNotFoundError as exc:
         raise CommandError(f"an agent needs {exc.name}, which is not installed; install shoal[agent]") from exc
+    end = started_export("shoal-agent")
     try:
-        run_agent(settings, stop, tell)
+        # What is said for people is logged where machines read.
+        run_agent(settings, stop, tell if flags["log_format"] == "text" else _LOG.info, _watched)
     except DeployError as exc:
         raise CommandError(str(exc)) from exc
+    finally:
+        end()
     return Status.DONE
+
+
+@contextmanager
+def _watched(work: Work) -> Iterator[None]:
+    """Surrounds a piece of work with what logs and traces say of it."""
+    from service.watching.place import parse
+    from service.watching.spans import spanning
+    from service.watching.surroundings import surrounded
+
+    attributes: dict[str, str | int | float | bool] = {"shoal.work": work.kind, "shoal.lease": work.lease}
+    with surrounded(work=work.id), spanning("agent work", parse(work.traceparent), attributes=attributes):
+        yield
 
 
 def _settings(flags: dict[str, Any]) -> AgentSettings:

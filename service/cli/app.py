@@ -15,6 +15,7 @@ import click
 from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
 from service.cli.devices import devices
+from service.cli.doctor import doctor
 from service.cli.errors import CommandError, Status
 from service.cli.health import health
 from service.cli.jobs import jobs
@@ -67,6 +68,7 @@ for _command in (
     agents,
     strategies,
     latency_table,
+    doctor,
     version,
 ):
     shoal.add_command(_command)

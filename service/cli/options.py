@@ -136,3 +136,11 @@ def target_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
+
+
+def log_format_option(command: F) -> F:
+    """Adds `--log-format`."""
+    return click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        envvar="SHOAL_LOG_FORMAT", help="Of the log on standard error: for people, or one JSON object a line.",
+    )(command)  # fmt: skip

@@ -11,7 +11,8 @@ import click
 
 from service.cli.connect import ServerFlags, tell
 from service.cli.errors import CommandError, InputError, Status
-from service.cli.options import OPTION, whole
+from service.cli.options import OPTION, log_format_option, whole
+from service.cli.watched import started_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _TAKEN_APART: Final = ("data_root", "settings")
 _FILE: Final = click.Path(dir_okay=False)
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+_LOG = logging.getLogger(__name__)
 _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
 
 
@@ -50,6 +52,9 @@ _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -
               "read on their way, so the network has to be trusted.")  # fmt: skip
 @click.option("--allow-remote", is_flag=True, hidden=True, help="The former name of --insecure-remote.")
 @click.option("--reflection/--no-reflection", default=True, help="Tell callers which services there are. Default: do.")
+@click.option("--metrics-address", metavar="HOST:PORT", envvar="SHOAL_METRICS_ADDRESS",
+              help="Where Prometheus finds metrics over HTTP, such as 127.0.0.1:9464. Default: nowhere.")  # fmt: skip
+@log_format_option
 @click.option("--set", "settings", type=OPTION, multiple=True,
               help="Any other setting of service/settings.py, like principal_uploads=20; repeatable.")  # fmt: skip
 @click.option("--embedded", is_flag=True, hidden=True, help="Stop when no command uses the server any more.")
@@ -69,7 +74,9 @@ def serve(embedded: bool, address_fd: int | None, state_dir: str | None, **flags
 
         address = reachable(listening)
         machine_wide.announce(state, address)
-        tell(f"serving on {listening}, state in {state}")
+        # What is said for people is logged where machines read.
+        say = tell if settings.log_format == "text" else _LOG.info
+        say(f"serving on {listening}, state in {state}")
         if address_fd is not None:
             with os.fdopen(address_fd, "w") as answer:
                 answer.write(f"{address}\n")
@@ -111,10 +118,14 @@ def _serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     try:
         from service.errors import ServiceError
         from service.server import serve as run_server
+        from service.watching import logs
     except ModuleNotFoundError as exc:
         raise CommandError(f"a server needs {exc.name}, which is not installed; install shoal[server]") from exc
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format)
+    stop = started_export("shoal-server")
     try:
         run_server(settings, ready)
     except ServiceError as exc:
         raise CommandError(str(exc)) from exc
+    finally:
+        stop()

@@ -26,6 +26,8 @@ from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
 from service.devices.work import DeviceWork, WorkState, WorkStore
 from service.errors import NotFoundError, WorkerProtocolError
+from service.watching.place import parse
+from service.watching.spans import current, spanning
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 2.0
@@ -129,9 +131,11 @@ class JobDesk:
     async def _carry(self, key: str) -> None:
         began, done = self._since[key], DoneWork()
         try:
-            work = await to_thread(self._submit, key)
-            self._desk.publish(self._agent)
-            done = await to_thread(self._hand_over, key, await self._answered(work))
+            asked = await to_thread(self._question, key)
+            with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
+                work = await to_thread(self._submit, key, asked)
+                self._desk.publish(self._agent)
+                done = await to_thread(self._hand_over, key, await self._answered(work))
         except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
             _LOG.error("cannot carry device work of job %s", self._job_id, exc_info=exc)
             failure = ("MeasureError", "the server could not carry work to the device; its log says more")
@@ -142,13 +146,12 @@ class JobDesk:
             self._tasks.pop(key, None)
             self._waited += max(0.0, time.monotonic() - began - done.took)
 
-    def _submit(self, key: str) -> DeviceWork:
+    def _submit(self, key: str, asked: AskedWork) -> DeviceWork:
         """Queues the question, unless it is known; one that failed is asked again."""
         work_id = f"{self._job_id.replace('/', '-')}-{key}"
         known = self._desk.work.find(work_id)
         if known is not None and not (known.answer is not None and known.answer.failure is not None):
             return known
-        asked = self._question(key)
         paths = [self._inside(path) for path in asked.files]
         if known is not None:
             self._desk.work.forget(work_id)
@@ -156,7 +159,7 @@ class JobDesk:
         new = DeviceWork(
             work_id, self._job_id, self._agent, WorkState.WAITING, asked.kind, asked.request, stored, 0, "", None
         )
-        return self._desk.work.add(new)
+        return self._desk.work.add(new, current())
 
     def _question(self, key: str) -> AskedWork:
         path = self._inside(f"{FOLDER}/{key}/{QUESTION}")

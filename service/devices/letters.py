@@ -21,11 +21,15 @@ class _Frozen(BaseModel):
 
 
 class AskedWork(_Frozen):
-    """A question as it lies in the folder; `files` are paths below the job's folder."""
+    """A question as it lies in the folder; `files` are paths below the job's folder.
+
+    `traceparent` names what it is a part of, empty for nothing.
+    """
 
     kind: str
     request: dict[str, Any]
     files: tuple[str, ...]
+    traceparent: str = ""
 
 
 class DoneWork(_Frozen):

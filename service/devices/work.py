@@ -20,6 +20,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.database import Database, DeviceWorkRow, now
+from service.watching.kept import Kept, drop, find, keep
+from service.watching.place import Place
 
 LEASE: Final = timedelta(seconds=60)
 """How long a lease holds without a sign of life."""
@@ -89,8 +91,8 @@ class WorkStore:
             row = _row(session, work_id)
             return None if row is None else _work(row)
 
-    def add(self, work: DeviceWork) -> DeviceWork:
-        """Queues a piece of work, or returns what is there under its id."""
+    def add(self, work: DeviceWork, place: Place | None = None) -> DeviceWork:
+        """Queues a piece of work, or returns what is there under its id; `place` is a new one's in a trace."""
         with self._database.write() as session:
             row = _row(session, work.id)
             if row is None:
@@ -106,7 +108,15 @@ class WorkStore:
                 )
                 session.add(row)
                 session.flush()
+                if place is not None:
+                    keep(session, work.id, Kept(place, ""))
             return _work(row)
+
+    def place(self, work_id: str) -> Place | None:
+        """Returns where a piece of work stands in a trace; None where that is not known."""
+        with self._database.read() as session:
+            kept = find(session, work_id)
+        return None if kept is None else kept.place
 
     def lease(self, agent: str, session_id: str) -> DeviceWork | None:
         """Gives out the agent's next piece of work; what this session holds already, again.
@@ -177,6 +187,7 @@ class WorkStore:
         """Forgets one piece of work, so that it can be asked for again."""
         with self._database.write() as session:
             session.execute(delete(DeviceWorkRow).where(DeviceWorkRow.id == work_id))
+            drop(session, [work_id])
 
     def drop(self, job_id: str) -> list[str]:
         """Forgets the work of a job; returns the ids of what is gone."""
@@ -184,6 +195,7 @@ class WorkStore:
             own = DeviceWorkRow.job_id == job_id
             gone = list(session.scalars(select(DeviceWorkRow.id).where(own)))
             session.execute(delete(DeviceWorkRow).where(own))
+            drop(session, gone)
             return gone
 
     def waiting(self) -> dict[str, tuple[int, int]]:

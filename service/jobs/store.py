@@ -20,6 +20,8 @@ from service.database import Database, EventRow, JobRow, TurnRow, now
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.states import TRANSITIONS, State
+from service.watching.kept import Kept, keep
+from service.watching.spans import current, new_root
 
 QUEUE_RETRY_SECONDS = 30.0
 _REQUESTS = uuid.UUID("6d5e1f0e-6f0b-4d0b-9a53-0c1f8f1f6a57")
@@ -49,15 +51,22 @@ class Ending:
 class JobStore:
     """Jobs and their events. Every method is one transaction, and may be called from any thread."""
 
-    def __init__(self, database: Database, listener: Callable[[str], None] = lambda _job_id: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        listener: Callable[[str], None] = lambda _job_id: None,
+        ended: Callable[[Job], None] = lambda _job: None,
+    ) -> None:
         """Works on an open database.
 
         Args:
             database: Where to keep things.
             listener: Called with a job's id after each committed change, in the thread that made it.
+            ended: Called with a job once its state is final, before the listener, in the same thread.
         """
         self._database = database
         self._listener = listener
+        self._ended = ended
 
     def create(self, new: NewJob, queue_limit: int, share: int | None = None) -> Job:
         """Stores a job as QUEUED, or returns the one that the same request of the same principal created before.
@@ -97,6 +106,7 @@ class JobStore:
             session.add(row)
             session.flush()
             job = _append_snapshot(session, row)
+            keep(session, job.name, _place_in_trace())
         self._listener(job.id)
         return job
 
@@ -188,7 +198,7 @@ class JobStore:
                 job = _transition(session, job_id, state, State.CANCELLING, {})
             else:
                 return _to_job(_existing(session, job_id))
-        self._listener(job_id)
+        self._tell(job)
         return job
 
     def finish(self, job_id: str, ending: Ending) -> Job:
@@ -207,7 +217,7 @@ class JobStore:
                 for artifact in ending.artifacts:
                     add_artifact(session, artifact)
             job = _transition(session, job_id, state, target, values)
-        self._listener(job_id)
+        self._tell(job)
         return job
 
     def requeue(self, job_id: str) -> Job:
@@ -221,7 +231,7 @@ class JobStore:
             target = State.CANCELLED if state is State.CANCELLING else State.QUEUED
             values = {"end_time": now()} if target is State.CANCELLED else {}
             job = _transition(session, job_id, state, target, values)
-        self._listener(job_id)
+        self._tell(job)
         return job
 
     def recover(self, max_attempts: int) -> list[Job]:
@@ -240,8 +250,19 @@ class JobStore:
                 target, values = _recovery(row, max_attempts)
                 recovered.append(_transition(session, row.id, State(row.state), target, values))
         for job in recovered:
-            self._listener(job.id)
+            self._tell(job)
         return recovered
+
+    def _tell(self, job: Job) -> None:
+        if job.finished:
+            self._ended(job)
+        self._listener(job.id)
+
+
+def _place_in_trace() -> Kept:
+    """Returns the place of a new job: below the call that creates it, else a trace of its own."""
+    parent = current()
+    return Kept(new_root("job"), "") if parent is None else Kept(parent.child(), parent.span_id)
 
 
 def _recovery(row: JobRow, max_attempts: int) -> tuple[State, dict[str, Any]]:

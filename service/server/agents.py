@@ -80,7 +80,10 @@ class AgentsServicer(DeviceAgentsServicer):
         agent = await self._speaker(context, request.session)
         patience = min(request.patience.ToTimedelta(), _MAX_PATIENCE)
         work = await self._desk.lease(agent.name, request.session, patience)
-        return pb.LeaseWorkResponse() if work is None else pb.LeaseWorkResponse(work=_write_work(work))
+        if work is None:
+            return pb.LeaseWorkResponse()
+        place = await to_thread(self._desk.work.place, work.id)
+        return pb.LeaseWorkResponse(work=_write_work(work, "" if place is None else place.traceparent))
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         agent = await self._speaker(context, request.session)
@@ -208,8 +211,9 @@ class _Incoming:
             self._place += 1
 
 
-def _write_work(work: DeviceWork) -> pb.Work:
-    message = pb.Work(id=work.id, lease=work.lease, kind=work.kind, request=json.dumps(work.request))
+def _write_work(work: DeviceWork, traceparent: str) -> pb.Work:
+    request = json.dumps(work.request)
+    message = pb.Work(id=work.id, lease=work.lease, kind=work.kind, request=request, traceparent=traceparent)
     message.lease_duration.FromTimedelta(LEASE)
     for file in work.files:
         message.files.add(filename=file.filename, size_bytes=file.size_bytes, sha256=file.sha256)

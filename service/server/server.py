@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import final
 
 import grpc
+from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -32,16 +33,21 @@ from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.store import JobStore
-from service.server import agents
+from service.server import agents, operations
 from service.server.access import AccessInterceptor
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
+from service.server.readiness import Readiness, checks
 from service.server.servicer import Parts, Servicer
 from service.server.sweep import sweep
 from service.server.tls import server_credentials
+from service.server.watching import WatchingInterceptor
 from service.settings import ServerSettings
 from service.supervisor import Supervisor
 from service.uploads import Uploads
+from service.watching.census import Census
+from service.watching.jobs import JobWatch
+from service.watching.meter import Meter, Unmeasured
 
 SERVICE_NAME: str = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"].full_name
 MAX_MESSAGE = 4 << 20
@@ -74,6 +80,9 @@ class Server:
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._readiness: Readiness | None = None
+        self._meter: Meter = Unmeasured()
+        self.metrics_port: int | None = None
 
     async def start(self) -> int:
         """Opens the state folder, takes up what is left to do, and listens.
@@ -92,7 +101,8 @@ class Server:
             parts = await self._open()
             self._grpc, port = self._bind(parts)
             await parts.supervisor.start()
-            await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+            assert self._readiness is not None
+            await self._readiness.start()
             await self._grpc.start()
             self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
         except BaseException:
@@ -109,11 +119,14 @@ class Server:
         database = await to_thread(Database, settings.database)
         self._opened.callback(database.close)
         self._hub = Hub(asyncio.get_running_loop())
-        jobs = JobStore(database, self._hub.publish)
+        self._meter = self._measure(database)
+        self._readiness = Readiness(checks(settings, database), settings, self._meter, self._tell_health)
+        watch = JobWatch(database, self._meter)
+        jobs = JobStore(database, self._hub.publish, watch.ended)
         artifacts = await to_thread(ArtifactStore, database, settings.storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
-        self._supervisor = Supervisor(settings, jobs, artifacts, desk)
+        self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
         gate = await to_thread(self._make_gate, TokenStore(database))
         return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)
 
@@ -130,20 +143,47 @@ class Server:
             operator=write_operator_token(settings.state_dir),
         )
 
+    def _measure(self, database: Database) -> Meter:
+        """Returns what counts; where metrics are asked for, they can be had from now on."""
+        address = self._settings.metrics_address
+        if address is None:
+            return Unmeasured()
+        # Only who asks for metrics needs the library.
+        from service.watching.prometheus import CensusCollector, Exposition, PrometheusMeter
+
+        meter = PrometheusMeter()
+        meter.registry.register(CensusCollector(Census(database, self._settings.state_dir)))
+        exposition = Exposition(meter.registry, address)
+        self._opened.callback(exposition.close)
+        self.metrics_port = exposition.port
+        _LOG.info("metrics on %s, port %d", address, exposition.port)
+        return meter
+
+    async def _tell_health(self, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in (SERVICE_NAME, agents.SERVICE_NAME):
+            await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
+
     def _bind(self, parts: Parts) -> tuple[grpc.aio.Server, int]:
         settings = self._settings
+        ours = (SERVICE_NAME, agents.SERVICE_NAME, operations.SERVICE_NAME)
         rates = RateLimit(settings.principal_calls_per_second, settings.principal_burst)
-        errors = ErrorInterceptor(SERVICE_NAME, agents.SERVICE_NAME)
-        # The first is the outermost: it turns what the second one raises into statuses.
-        server = grpc.aio.server(interceptors=(errors, AccessInterceptor(parts.gate, rates)), options=_OPTIONS)
-        add_ModelOptimizerServicer_to_server(Servicer(parts), server)
+        # The first is the outermost: it counts what the second makes of what the third one raises.
+        interceptors = (
+            WatchingInterceptor(self._meter, *ours),
+            ErrorInterceptor(*ours),
+            AccessInterceptor(parts.gate, rates),
+        )
+        server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        servicer = Servicer(parts)
+        add_ModelOptimizerServicer_to_server(servicer, server)
+        add_OperationsServicer_to_server(operations.OperationsServicer(servicer), server)
         incoming = settings.state_dir / "device-answers"
         most = settings.max_device_answer_bytes
         add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
-            names = (SERVICE_NAME, agents.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection.enable_server_reflection((*ours, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         credentials = server_credentials(settings)
         try:
             if credentials is None:
@@ -161,6 +201,8 @@ class Server:
         await self._health.enter_graceful_shutdown()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._readiness is not None:
+            await self._readiness.stop()
         if self._hub is not None:
             self._hub.close()
         if self._supervisor is not None:

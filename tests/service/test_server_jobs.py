@@ -325,5 +325,5 @@ async def test_health_and_reflection_answer(tmp_path: Path) -> None:
 
     assert serving.status == health_pb2.HealthCheckResponse.SERVING
     others = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
-    assert names == {"shoal.v1.ModelOptimizer", "shoal.v1.DeviceAgents", *others}
+    assert names == {"shoal.v1.ModelOptimizer", "shoal.v1.DeviceAgents", "google.longrunning.Operations", *others}
     assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]

@@ -11,7 +11,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.process import Exit
-from service.supervisor import failure_of
+from service.supervisor import failure_of, has_died
 from service.work import ErrorEvent
 from tests.service.server_harness import (
     eventually,
@@ -170,3 +170,18 @@ async def test_the_queue_goes_on_once_the_database_is_repaired(
         job = await finished(stub, second.name)
 
     assert job.state == State.STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("ended", "died"),
+    [
+        (Exit(returncode=-9), True),
+        (Exit(returncode=3), True),
+        (Exit(returncode=-9, expired=True), False),
+        (Exit(returncode=-15, stopped=True), False),
+        (Exit(returncode=-9, garbage="text"), False),
+        (Exit(returncode=1, error=ErrorEvent(reason="BAD_MODEL", message="x", blame="caller")), False),
+    ],
+)
+def test_a_worker_that_was_ended_has_not_died(ended: Exit, died: bool) -> None:
+    assert has_died(ended) is died

@@ -142,6 +142,7 @@ class Work(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names it; the same piece has the same id whenever it is given out."""
     lease: _builtins.int
@@ -150,6 +151,8 @@ class Work(_message.Message):
     """`describe`, `time`, `profile`, `edges` or `run`."""
     request: _builtins.str
     """What is wanted, JSON; the fields depend on the kind."""
+    traceparent: _builtins.str
+    """What the agent's spans are a part of, as in the header of W3C Trace Context; empty where it is not known."""
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long the lease holds without being renewed."""
@@ -167,10 +170,11 @@ class Work(_message.Message):
         kind: _builtins.str = ...,
         request: _builtins.str = ...,
         files: _abc.Iterable[Global___WorkFile] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "id", b"id", "kind", b"kind", "lease", b"lease", "lease_duration", b"lease_duration", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "id", b"id", "kind", b"kind", "lease", b"lease", "lease_duration", b"lease_duration", "request", b"request", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ COMMANDS = (
     "agents",
     "analyze",
     "devices",
+    "doctor",
     "health",
     "jobs",
     "latency-table",
@@ -69,6 +70,7 @@ def test_version() -> None:
         (("analyze", "net.h5"), "MODEL must be a .pt2 file"),
         (("measure", "nowhere.onnx"), "ARTIFACT nowhere.onnx cannot be read"),
         (("serve", "--address", "0.0.0.0:0"), "set insecure_remote"),
+        (("serve", "--metrics-address", "0.0.0.0:9464"), "metrics_address 0.0.0.0:9464 can be reached"),
     ],
 )
 def test_bad_usage_and_input_exit_with_2_and_one_line(

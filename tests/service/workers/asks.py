@@ -5,6 +5,7 @@ The model is `y = x + 1` in the job's folder; how often each question is asked i
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from onnx import TensorProto, helper
 from service.benches import bench_of
 from service.phases import Phases
 from service.work import DeviceEvent, WorkOrder
+from service.worker import Channel, watch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result
 
 order = WorkOrder.model_validate_json(sys.stdin.readline())
+watch(order, Channel(sys.stdout.buffer))
 
 
 def announce(key: str) -> None:
@@ -44,12 +47,13 @@ phases(0.0, "begun")
 bench = bench_of(order, announce, phases)
 model = write_model(order.folder / "model.onnx")
 count = order.spec.seed or 1
-for number in range(count):
-    feeds = [(np.full((2, 2), number, np.float32),), (np.full((1, 2), 10 + number, np.float32),)]
-    outputs = [float(batch[0].mean()) for batch in bench.run(model, feeds, threads=1)]
-    phases(
-        (number + 1) / (order.spec.seed or 1), "ran", {f"first_{number}": outputs[0], f"second_{number}": outputs[1]}
-    )
+with phases.phase("baseline", "asking"):
+    logging.getLogger("asks").info("asking %d times", count)
+    for number in range(count):
+        feeds = [(np.full((2, 2), number, np.float32),), (np.full((1, 2), 10 + number, np.float32),)]
+        outputs = [float(batch[0].mean()) for batch in bench.run(model, feeds, threads=1)]
+        found = {f"first_{number}": outputs[0], f"second_{number}": outputs[1]}
+        phases((number + 1) / (order.spec.seed or 1), "ran", found)
 phases(1.0, "done", {"elapsed": phases.elapsed})
 write_result(order.out, order.job)
 print(json.dumps({"type": "result", "file": "out/report.json"}), flush=True)

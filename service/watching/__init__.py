@@ -1,0 +1,1 @@
+"""What an operator can see of a server, its workers and agents: logs, metrics, traces, readiness."""
