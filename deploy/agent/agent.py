@@ -33,6 +33,7 @@ from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1 import device_pb2
 
 _LOG = logging.getLogger(__name__)
+_PAUSE_SECONDS: Final = 5.0
 _MEASURES: Final = frozenset({"time", "profile"})
 """Kinds of work that the device has to be cool for."""
 
@@ -141,6 +142,13 @@ class Agent:
                 finished = self._do(work)
             except (UnwantedError, MeasureCancelledError):
                 self._tell(f"{work.kind}: no longer wanted")
+                return
+            except (RefusedError, StoppedError):
+                raise
+            except AgentError as exc:
+                # Its lease runs out, and it is given out again; another piece may go better.
+                self._tell(f"{work.kind}: given up: {exc}")
+                self._stop.wait(_PAUSE_SECONDS)
                 return
         answer = pb.WorkAnswer()
         answer.took.FromNanoseconds(round(finished.took * 1e9))

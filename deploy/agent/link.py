@@ -12,7 +12,7 @@ from typing import IO, Any, Final, TypeVar, final
 
 import grpc
 
-from deploy.agent.errors import AgentError, RefusedError, StoppedError
+from deploy.agent.errors import AgentError, RefusedError, StoppedError, UnwantedError
 from deploy.agent.settings import AgentSettings
 from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1 import device_pb2
@@ -58,10 +58,12 @@ class Link:
         self._stub = DeviceAgentsStub(self._channel)
         self._metadata = (("authorization", f"Bearer {settings.token}"),)
         self._session, self._stop, self._server = session, stop, settings.server
+        self._closed = False
         threading.Thread(target=self._close_when_stopped, daemon=True).start()
 
     def close(self) -> None:
-        """Ends all calls."""
+        """Ends all calls; those under way end with a `StoppedError`."""
+        self._closed = True
         self._channel.close()
 
     def _close_when_stopped(self) -> None:
@@ -120,6 +122,7 @@ class Link:
 
         Raises:
             RefusedError: It does not take this agent.
+            UnwantedError: It does not know the work that the call is about.
             StoppedError: The agent was stopped.
             AgentError: It refuses for another reason that will not go away.
         """
@@ -129,15 +132,17 @@ class Link:
                 return call()
             except ValueError as exc:
                 # What gRPC says of a channel that was closed.
-                if not self._stop.is_set():
+                if not self._closed:
                     raise
                 raise StoppedError("the agent was stopped") from exc
             except grpc.RpcError as exc:
-                if self._stop.is_set():
+                if self._stop.is_set() or self._closed:
                     break
                 code, details = exc.code(), exc.details()  # the stub's errors are calls
                 if code is grpc.StatusCode.UNAUTHENTICATED:
                     raise RefusedError(f"{self._server} does not take this agent: {details}") from exc
+                if code is grpc.StatusCode.NOT_FOUND:
+                    raise UnwantedError(f"{self._server} does not know the work any more: {details}") from exc
                 if code not in _AGAIN:
                     raise AgentError(f"{self._server} refuses: {details} ({code.name})") from exc
                 failures += 1

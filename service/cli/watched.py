@@ -16,11 +16,11 @@ def started_export(service_name: str) -> Callable[[], None]:
 
     Where it cannot be done, a warning says why: the variables may have been set for other programs.
     """
-    from service.watching.export import ExportError, start_export
+    from service.watching.export import TracesError, start_export
 
     try:
         return start_export(service_name)
-    except ExportError as exc:
+    except TracesError as exc:
         _LOG.warning("no traces are sent: %s", exc)
         return _nothing
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from service.doctor.finding import Finding, Level
-from service.watching.export import ExportError, wanted
+from service.watching.export import TracesError, wanted
 
 _OLDEST: Final = (3, 11)
 
@@ -59,7 +59,7 @@ def look_at_traces() -> Iterator[Finding]:
     """Yields whether traces are asked for by OpenTelemetry's variables, and can be sent."""
     try:
         asked = wanted(os.environ)
-    except ExportError as exc:
+    except TracesError as exc:
         yield Finding("traces", "export", Level.WARN, str(exc), "no traces are sent")
         return
     if not asked:

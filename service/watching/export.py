@@ -23,7 +23,7 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_E
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
-class ExportError(Exception):
+class TracesError(Exception):
     """Traces are asked for and cannot be sent; the message is fit for the user."""
 
 
@@ -31,18 +31,18 @@ def wanted(environment: Mapping[str, str]) -> bool:
     """Returns whether the OTEL_* variables ask for traces: an endpoint, or `OTEL_TRACES_EXPORTER=otlp`.
 
     Raises:
-        ExportError: They ask for a way to send them that there is not.
+        TracesError: They ask for a way to send them that there is not.
     """
     exporter = environment.get("OTEL_TRACES_EXPORTER", "")
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
         return False
     if exporter not in ("", "otlp"):
-        raise ExportError(f"OTEL_TRACES_EXPORTER is '{exporter}', and Shoal sends traces by 'otlp' only (or 'none')")
+        raise TracesError(f"OTEL_TRACES_EXPORTER is '{exporter}', and Shoal sends traces by 'otlp' only (or 'none')")
     if exporter != "otlp" and not any(environment.get(name) for name in _ENDPOINTS):
         return False
     protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), "grpc")
     if protocol != "grpc":
-        raise ExportError(
+        raise TracesError(
             f"OTEL_EXPORTER_OTLP_PROTOCOL is '{protocol}', and Shoal speaks 'grpc' only; point the endpoint at the "
             "collector's gRPC port (4317)"
         )
@@ -60,7 +60,7 @@ def start_export(service_name: str, environment: Mapping[str, str] = os.environ)
         What sends the rest and ends it; does nothing where nothing was asked for.
 
     Raises:
-        ExportError: It cannot be done; the message says what to do.
+        TracesError: It cannot be done; the message says what to do.
     """
     if not wanted(environment):
         return _nothing
@@ -70,7 +70,7 @@ def start_export(service_name: str, environment: Mapping[str, str] = os.environ)
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as exc:
-        raise ExportError(
+        raise TracesError(
             f"the OTEL_* variables ask for traces, which need {exc.name}, which is not installed; install shoal[otel]"
         ) from exc
     named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": service_name}

@@ -23,7 +23,16 @@ ROOT = Path(service.__file__).parents[1]
 OTHER_SIDE = ("service/client", "service/cli", "deploy/agent")
 
 # Caught where they are raised; if one ever came through it would be our own mistake, which is what UNEXPECTED says.
-NEVER_LEAVE = {"AliasedWriteError", "BrokenSampleError", "GroupError", "TooLargeError", "UnknownError"}
+NEVER_LEAVE = {
+    "AliasedWriteError",
+    "BrokenSampleError",
+    "GroupError",
+    "ManifestError",
+    "TooLargeError",
+    "TracesError",
+    "Trouble",
+    "UnknownError",
+}
 
 
 def exception_classes() -> Iterator[type[BaseException]]:

@@ -14,7 +14,8 @@ import grpc
 import pytest
 
 from deploy.agent.agent import run_agent
-from deploy.agent.errors import RefusedError
+from deploy.agent.errors import RefusedError, UnwantedError
+from deploy.agent.link import Link
 from deploy.agent.settings import AgentSettings
 from protos.shoal.v1 import device_agents_pb2 as agents_pb
 from protos.shoal.v1 import device_pb2
@@ -254,6 +255,27 @@ async def test_a_cancelled_job_calls_its_work_off(settings: ServerSettings, tmp_
 
     assert job.state == State.STATE_CANCELLED
     assert other.state == State.STATE_SUCCEEDED
+
+
+async def test_work_that_was_dropped_while_it_was_fetched_is_no_longer_wanted(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    """An agent lives on when a job is cancelled at a bad moment."""
+    token = known(settings)
+    async with running(settings) as (stub, address):
+        link = Link(AgentSettings(address, token, tmp_path), "session-one", threading.Event())
+        device = device_pb2.Device(runtimes=[{"name": "onnxruntime", "version": "1"}])
+        await asyncio.to_thread(link.register, device)
+        name = (await start(stub)).name
+        work = await asyncio.to_thread(link.lease)
+        await stub.CancelOptimizationJob(service_pb.CancelOptimizationJobRequest(name=name))
+        await finished(stub, name)
+        await until(lambda: not list((settings.state_dir / "artifacts/device-work").glob("*")))
+        with pytest.raises(UnwantedError):
+            await asyncio.to_thread(link.download, work, 0, tmp_path / "file")
+        wanted = await asyncio.to_thread(link.renew, work, "at work")
+        link.close()
+    assert not wanted
 
 
 @pytest.mark.parametrize(

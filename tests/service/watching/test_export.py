@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.watching.export import ExportError, start_export, wanted
+from service.watching.export import TracesError, start_export, wanted
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_standard_variables_decide(environment: dict[str, str], expected: bo
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(environment: dict[str, str]) -> None:
-    with pytest.raises(ExportError, match=r"zipkin|http/protobuf"):
+    with pytest.raises(TracesError, match=r"zipkin|http/protobuf"):
         start_export("some", environment)
 
 
