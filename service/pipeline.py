@@ -13,17 +13,16 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from compressors.analysis import Analysis, analyse, merge_space
+from compressors.analysis import Analysis, analyse
 from compressors.batches import count, fetch
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
-from compressors.memory import Memory, NoMemory, key_of, remembered
+from compressors.memory import Memory, key_of, remembered
 from compressors.plan import Plan
-from compressors.problem import NO_SAMPLES, Candidate, Problem, Progress
+from compressors.problem import Candidate, Problem, Progress
 from compressors.problem import Samples as EngineSamples
 from compressors.signature import fingerprint
 from compressors.strategies import find
-from compressors.surgery import fold_norms
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.regulariser import Regulariser
 from deploy.artifact import Artifact, copy_model
@@ -31,8 +30,7 @@ from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.attempt import opening, writer_of
-from service.benches import Announce, bench_of, nobody
-from service.candidates import candidates
+from service.benches import ANCHOR, Announce, bench_of, latency_table, nobody
 from service.conversion import Material
 from service.delivery.describe import deliver
 from service.inputs import Model, Samples, load_model, load_samples
@@ -48,9 +46,9 @@ from service.report.render import render
 from service.report.schema import Report
 from service.scoring import FileScore, Scorer
 from service.search import Found, Tools, search
-from service.shipping import Contest, Shipped, contest, engine_budget, ship, table_settings, timing_settings
+from service.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
-from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
+from service.work import WorkOrder
 
 WIND_UP_SECONDS = 60.0
 """Kept back from the time limit for exporting, measuring and reporting."""
@@ -67,7 +65,6 @@ TUNING_SHARE_WITH_FLOOR = 0.6
 _MOMENT = 1e-3
 """Of a training that has used up its time."""
 
-_ANCHOR = "anchor"
 _SCORE: TypeAdapter[FileScore] = TypeAdapter(FileScore)
 
 QUICK_SECONDS = 4.0
@@ -101,7 +98,7 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
         analysis = analyse(model.graph)
     with phases.phase("baseline", "Exporting and timing the original"):
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, bench)
-        timer = _timer(order, memory, bench)
+        timer = latency_table(order, memory, bench)
         original = _original_seconds(baseline, timer, memory)
         material = _material(samples, wanted, memory, phases, bench)
         precisions = Precisions(order.spec, baseline, material, order.folder)
@@ -115,8 +112,8 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
 def _original_seconds(baseline: Shipped, table: LatencyTable, memory: Memory) -> float:
     """Returns the original's seconds in float32, and notes the scale that they are on."""
     seconds = RememberedTimer(table, memory).networks([(baseline.graph.module, baseline.graph.inputs)])[0]
-    if table.anchor is not None and memory.recall(_ANCHOR) is None:
-        memory.keep(_ANCHOR, table.anchor)
+    if table.anchor is not None and memory.recall(ANCHOR) is None:
+        memory.keep(ANCHOR, table.anchor)
     return seconds
 
 
@@ -157,7 +154,7 @@ class Job:
         """Returns the job as a strategy sees it: all latencies are of networks in the precision that is planned in."""
         folded, planning = self.baseline.graph, self.precisions.planning
         if planning != "float32":
-            table = _timer(self.order, self.memory, self.bench, planning, table.anchor)
+            table = latency_table(self.order, self.memory, self.bench, planning, table.anchor)
         timer = RememberedTimer(table, self.memory, planning)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
         limit = engine_budget(self.order.spec)
@@ -366,66 +363,3 @@ class Job:
         scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal, self.bench)
         key = key_of("score", artifact.sha256, self.goal.task.name)
         return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))
-
-
-def analyze(order: WorkOrder, progress: ReportProgress, announce: Announce = nobody) -> AnalysisResult:
-    """Returns what could be cut from a model, and how fast it could get at best.
-
-    Raises:
-        EngineError: The model cannot be used.
-        DeployError: Timing failed.
-    """
-    phases = Phases(progress, order.deadline_seconds)
-    with phases.phase("load", "Loading and checking the model"):
-        model = load_model(order)
-    with phases.phase("analyze", "Looking for what can be cut"):
-        analysis, space = analyse(model.graph), merge_space(model.graph)
-    floor = None
-    if not order.skip_floor:
-        with phases.phase("baseline", "Timing the original and the floor"):
-            floor = _floor(order, phases, bench_of(order, announce, phases), model, analysis)
-    return AnalysisResult(
-        parameters=sum(values.numel() for values in model.graph.module.parameters()),
-        sites=tuple(SiteFacts(node=s.node, kind=s.kind, module=s.target, shape=s.shape) for s in analysis.sites),
-        segments=candidates(analysis, space),
-        refusals=tuple(
-            RefusalFacts(where=r.where, code=r.code, reason=r.reason) for r in (*analysis.refusals, *space.refusals)
-        ),
-        floor=floor,
-    )
-
-
-def _floor(order: WorkOrder, phases: Phases, bench: Bench, model: Model, analysis: Analysis) -> FloorFacts:
-    started = phases.elapsed
-    timer = _timer(order, NoMemory(), bench)
-    folded = fold_norms(model.graph)
-    baseline = timer.networks([(folded.module, folded.inputs)])[0]
-    problem = Problem(
-        graph=model.graph,
-        analysis=analysis,
-        budget_seconds=baseline,
-        baseline_seconds=baseline,
-        calibration=NO_SAMPLES,
-        selection=NO_SAMPLES,
-        timer=timer,
-        progress=phases,
-        seed=order.spec.seed,
-    )
-    plan = find(order.spec.strategy.name).start(problem).floor()
-    return FloorFacts(
-        baseline_ms=baseline * 1e3,
-        floor_ms=min(baseline, plan.predicted_seconds or baseline) * 1e3,
-        elapsed_seconds=phases.elapsed - started,
-    )
-
-
-def _timer(
-    order: WorkOrder, memory: Memory, bench: Bench, precision: str = "float32", anchor: float | None = None
-) -> LatencyTable:
-    """Returns the device, on a scale that is given or that of an earlier attempt where there was one."""
-    scratch = order.folder / "timing"
-    scratch.mkdir(exist_ok=True)
-    known = memory.recall(_ANCHOR)
-    scale = known if anchor is None and isinstance(known, float) else anchor
-    settings = table_settings(order.spec, precision)
-    return LatencyTable(settings, order.cache_folder / "latency.sqlite", scratch, anchor=scale, bench=bench)

@@ -103,13 +103,16 @@ def watch(order: WorkOrder, channel: Channel) -> None:
 
 
 def _do(order: WorkOrder, channel: Channel) -> str:
-    from service import pipeline
 
     order.out.mkdir(parents=True, exist_ok=True)
     if order.task == "analyze":
-        analysis = pipeline.analyze(order, channel.progress, channel.ask_device)
+        from service import dryrun
+
+        analysis = dryrun.analyze(order, channel.progress, channel.ask_device)
         (order.out / "analysis.json").write_text(analysis.model_dump_json())
         return "out/analysis.json"
+    from service import pipeline
+
     pipeline.optimize(order, channel.progress, channel.ask_device)
     return "out/report.json"
 

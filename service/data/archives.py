@@ -58,11 +58,11 @@ def unpack_tar(
     with open_tar(file, field) as archive:
         for member in archive:
             limits.count(member.size)
-            if not (member.isreg() or member.isdir()):
+            if not (member.isreg() or member.isdir()) or member.issparse():
                 raise DataError(
                     field, f"tar member {member.name[:200]!r} is a link or a device; pack plain files and folders only"
                 )
-            archive.extract(member, target, filter="data")
+            _extract(archive, member, target, field)
             # tarfile keeps every header it has read; millions of them are gigabytes.
             archive.members = []  # type: ignore[attr-defined]  # not in typeshed
 
@@ -78,8 +78,6 @@ def open_tar(file: Path, field: str) -> Iterator[tarfile.TarFile]:
     try:
         with _Guarded(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             yield archive
-    except tarfile.FilterError as exc:
-        raise DataError(field, f"refused to unpack {file.name}: {exc}; pack plain files under relative paths") from exc
     except (tarfile.TarError, EOFError, ValueError, OSError) as exc:
         if machine_is_to_blame(exc):
             raise
@@ -156,7 +154,7 @@ def unpack_zip(
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as packed, place.open("xb") as unpacked:
-                _write(packed, unpacked, info, field)
+                _copy(packed, unpacked, info.file_size, f"zip member {info.filename[:200]!r}", field)
 
 
 @contextmanager
@@ -198,25 +196,50 @@ def _directory(file: Path) -> tuple[int, int]:
     return entries, size
 
 
-def _place(info: zipfile.ZipInfo, target: Path, field: str) -> Path:
-    """Returns where a member goes, after making sure that it may."""
-    name = info.filename
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, field: str) -> None:
+    """Writes a plain file or folder of a tar; by this module, since not every Python 3.11 has tarfile's filters."""
+    name = member.name.lstrip("/")
+    if PurePosixPath(name) == PurePosixPath():
+        return  # `./`, as `tar -C folder .` writes it
+    place = _within(target, name, "tar", field)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        place.mkdir(exist_ok=True)
+        return
+    source = archive.extractfile(member)
+    assert source is not None
+    with source, place.open("wb") as unpacked:
+        _copy(source, unpacked, member.size, f"tar member {member.name[:200]!r}", field)
+
+
+def _within(target: Path, name: str, what: str, field: str) -> Path:
+    """Returns where a member of that name goes, after making sure that it is below `target`."""
     parts = PurePosixPath(name).parts
     odd = "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
     if not parts or name.startswith("/") or ".." in parts or odd:
-        raise DataError(field, f"refused to unpack zip member {name[:200]!r}: its name is unsafe; pack relative paths")
-    if info.flag_bits & 1 or (info.external_attr >> 28) not in {0, 4, 8}:
-        raise DataError(field, f"zip member {name[:200]!r} is encrypted or a link; pack plain files and folders only")
+        raise DataError(
+            field, f"refused to unpack {what} member {name[:200]!r}: its name is unsafe; pack relative paths"
+        )
     return target.joinpath(*parts)
 
 
-def _write(packed: IO[bytes], unpacked: IO[bytes], info: zipfile.ZipInfo, field: str) -> None:
-    left = info.file_size
+def _place(info: zipfile.ZipInfo, target: Path, field: str) -> Path:
+    """Returns where a member goes, after making sure that it may."""
+    name = info.filename
+    place = _within(target, name, "zip", field)
+    if info.flag_bits & 1 or (info.external_attr >> 28) not in {0, 4, 8}:
+        raise DataError(field, f"zip member {name[:200]!r} is encrypted or a link; pack plain files and folders only")
+    return place
+
+
+def _copy(packed: IO[bytes], unpacked: IO[bytes], size: int, member: str, field: str) -> None:
+    """Writes what a member claims to hold, and not a byte more."""
+    left = size
     while left and (data := packed.read(min(_CHUNK, left))):
         unpacked.write(data)
         left -= len(data)
     if left:
-        raise DataError(field, f"zip member {info.filename[:200]!r} is shorter than it says; pack it again")
+        raise DataError(field, f"{member} is shorter than it says; pack it again")
 
 
 @final

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_every_file_is_taken_over(folder: Path, store: ArtifactStore) -> None:
-    _, artifacts = take_report(folder, EVENT, store)
+    _, artifacts = take_report(folder, EVENT, store, "local")
     assert {artifact.filename for artifact in artifacts} == {*FILES, "report.json", "report.html", "manifest.json"}
 
 
@@ -47,19 +47,19 @@ def test_a_manifest_of_other_files_is_not_taken(folder: Path, store: ArtifactSto
         document["files"].append({"filename": "more", "sha256": "0" * 64, "size_bytes": 1})
     place.write_text(json.dumps(document))
     with pytest.raises(WorkerProtocolError, match="the manifest does not speak of the files that are there"):
-        take_report(folder, EVENT, store)
+        take_report(folder, EVENT, store, "local")
 
 
 def test_a_manifest_that_is_none_is_not_taken(folder: Path, store: ArtifactStore) -> None:
     (folder / "out/manifest.json").write_text("{}")
     with pytest.raises(WorkerProtocolError, match=r"the worker's manifest\.json is no Manifest"):
-        take_report(folder, EVENT, store)
+        take_report(folder, EVENT, store, "local")
 
 
 def test_weights_that_are_a_link_are_not_followed(folder: Path, store: ArtifactStore) -> None:
     (folder / "out/model.onnx.data").symlink_to("/dev/zero")
     with pytest.raises(WorkerProtocolError, match=r"model\.onnx\.data as something other than a plain file"):
-        take_report(folder, EVENT, store)
+        take_report(folder, EVENT, store, "local")
 
 
 def test_weights_beside_a_model_are_part_of_it(folder: Path, store: ArtifactStore) -> None:
@@ -73,5 +73,5 @@ def test_weights_beside_a_model_are_part_of_it(folder: Path, store: ArtifactStor
         content = FILES[entry["filename"]] + b"weights"
         entry.update(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     (out / "report.json").write_text(json.dumps(report))
-    _, artifacts = take_report(folder, EVENT, store)
+    _, artifacts = take_report(folder, EVENT, store, "local")
     assert {"model.onnx.data", "baseline.onnx.data"} <= {artifact.filename for artifact in artifacts}
