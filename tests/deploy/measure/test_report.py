@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from deploy.gpu import GpuState
 from deploy.jetson import JetsonState
 from deploy.machine import ClockState, Device
 from deploy.measure.distribution import describe_times, thin
-from deploy.measure.report import Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
+from deploy.measure.report import PLACEMENT, Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes import RuntimeInfo
 
@@ -50,6 +51,21 @@ def test_a_ratio_says_how_many_times_faster() -> None:
 
 def test_a_model_against_itself_is_not_faster() -> None:
     assert not compare(measurement(1e-3), measurement(1e-3, seed=1)).is_faster
+
+
+@pytest.mark.parametrize("noise", [1e-5, 0.02, 0.3])
+def test_equal_files_may_be_so_far_apart_as_memory_has_it(noise: float) -> None:
+    """However many runs there are, half a percent is no gain; the interval of the runs alone would call it one."""
+    ratio = compare(measurement(1.005, noise), measurement(1.0, noise, seed=1))
+    assert not ratio.is_faster
+    assert ratio.ci_low <= ratio.speedup * math.exp(-PLACEMENT)
+    assert ratio.ci_high >= ratio.speedup * math.exp(PLACEMENT)
+
+
+def test_what_is_well_apart_is_told_as_such() -> None:
+    ratio = compare(measurement(1.02, 1e-5), measurement(1.0, 1e-5, seed=1))
+    assert ratio.is_faster
+    assert ratio.ci_high - ratio.ci_low == pytest.approx(2 * PLACEMENT * ratio.speedup, rel=0.01)
 
 
 def test_another_percentile_can_be_compared() -> None:
