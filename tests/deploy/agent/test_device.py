@@ -33,13 +33,24 @@ def test_a_hot_device_is_waited_for() -> None:
     assert len(waits) == 2
 
 
+def never(_seconds: float) -> bool:
+    raise AssertionError("it waited")
+
+
 def test_the_wait_has_an_end() -> None:
-    cool_down(70.0, 0.0, lambda _: False, readings(90.0))
+    assert cool_down(70.0, 0.0, never, readings(90.0)) < 1.0
 
 
 def test_who_is_called_off_waits_no_longer() -> None:
-    cool_down(70.0, 300.0, lambda _: True, readings(90.0))
+    waits: list[float] = []
+
+    def called_off(seconds: float) -> bool:
+        waits.append(seconds)
+        return True
+
+    cool_down(70.0, 300.0, called_off, readings(90.0))
+    assert len(waits) == 1
 
 
 def test_a_device_without_thermometer_is_measured_at_once() -> None:
-    cool_down(70.0, 300.0, lambda _: False, readings(None))
+    assert cool_down(70.0, 300.0, never, readings(None)) < 1.0
