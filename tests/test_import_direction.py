@@ -23,6 +23,7 @@ TORCH_FREE = (
     "deploy/agent",
     "deploy/artifact.py",
     "deploy/bench",
+    "deploy/caller.py",
     "deploy/devices.py",
     "deploy/engines",
     "deploy/evaluate.py",

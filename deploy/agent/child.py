@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from deploy.bench.perform import perform
 from deploy.bench.work import FAILURES, Question
+from deploy.caller import end_with_caller, private_stdout, read_line
 from deploy.errors import DeployError, MeasureCancelledError, MeasureError
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "deploy.agent.child")
@@ -122,10 +123,9 @@ def _decode(status: int, said: str, errors: str) -> list[Path]:
 
 def main() -> None:
     """Reads a request, does it, answers."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    request = json.loads(_read_line())
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    answer = private_stdout()
+    request = json.loads(read_line())
+    end_with_caller()
     json.dump(_answer(request), answer)
     answer.flush()
 
@@ -144,20 +144,6 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     result = folder / "result.json"
     result.write_text(json.dumps(found.result))
     return {"files": [str(result), *map(str, found.files)]}
-
-
-def _read_line() -> bytes:
-    """Reads from the bare descriptor: a thread waiting in `sys.stdin` would block the interpreter's end."""
-    line = b""
-    while not line.endswith(b"\n") and (piece := os.read(0, 1 << 16)):
-        line += piece
-    return line
-
-
-def _die_with_parent() -> None:
-    while os.read(0, 1 << 16):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ It ends by itself when its caller dies: a thread waits for the end of standard i
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
+from deploy.caller import end_with_caller
 from deploy.engines.settings import Batches, BuildSettings
 from deploy.errors import DeployError, EngineOperatorError
 
@@ -20,7 +19,7 @@ from deploy.errors import DeployError, EngineOperatorError
 def main() -> None:
     """Reads a request, builds, answers."""
     folder = Path(sys.argv[1])
-    threading.Thread(target=_die_with_caller, daemon=True).start()
+    end_with_caller()
     request = json.loads((folder / "request").read_text(encoding="utf-8"))
     answer = _answer(request)
     temporary = folder / "answer.part"
@@ -53,12 +52,6 @@ def _settings(values: dict[str, Any]) -> BuildSettings:
 
 def _told(error: DeployError) -> dict[str, str]:
     return {"kind": type(error).__name__, "message": str(error)}
-
-
-def _die_with_caller() -> None:
-    while os.read(0, 1 << 16):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

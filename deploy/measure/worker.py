@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from deploy.caller import end_with_caller, private_stdout, read_line
 from deploy.errors import DeployError
 from deploy.machine import ClockState, describe_device, read_clock_state
 from deploy.measure.profiling import profile_file
@@ -25,9 +25,9 @@ from deploy.runtimes import Session, SessionSettings, find_runtime
 
 def main() -> None:
     """Reads a request, times, answers."""
-    answer = _private_stdout()
-    request = json.loads(_read_line())
-    threading.Thread(target=_die_with_caller, daemon=True).start()
+    answer = private_stdout()
+    request = json.loads(read_line())
+    end_with_caller()
     json.dump(_answer(request), answer)
     answer.flush()
 
@@ -89,27 +89,6 @@ def _share(before: float | None, after: float | None, total: float) -> float | N
     if before is None or after is None or total <= 0:
         return None
     return (after - before) / total
-
-
-def _private_stdout() -> TextIO:
-    """Returns a stream to the caller; what a library prints to standard output goes to standard error from now on."""
-    private = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return private
-
-
-def _read_line() -> bytes:
-    """Reads the request from the bare descriptor: a thread waiting in `sys.stdin` would block the interpreter's end."""
-    line = b""
-    while not line.endswith(b"\n") and (piece := os.read(0, 1 << 16)):
-        line += piece
-    return line
-
-
-def _die_with_caller() -> None:
-    while os.read(0, 1 << 16):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":
