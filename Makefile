@@ -4,7 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test lint format protos check-agent images clean
+# Programs that some tests use where they are there: a browser and PostgreSQL. Tests that need them skip without.
+SYSTEM := chromium chromium-driver postgresql
+
+.PHONY: system setup demo test lint format protos check-agent images clean
+
+system:
+	@if dpkg -s $(SYSTEM) > /dev/null 2>&1; then echo "$(SYSTEM): installed"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SYSTEM); \
+	else echo "not root, or not Debian: without $(SYSTEM), the tests that need them are skipped"; fi
 
 setup: $(INSTALLED)
 
