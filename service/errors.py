@@ -125,6 +125,10 @@ class UploadSupersededError(UploadError):
     """Another call took over the same upload."""
 
 
+class UploadInProgressError(UploadError):
+    """Another call is sending the same upload."""
+
+
 class ChecksumMismatchError(ServiceError):
     """The whole file does not have the size or SHA-256 that was announced. What arrived is discarded."""
 

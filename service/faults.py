@@ -92,6 +92,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.ChunkOffsetError: Fault("CHUNK_OFFSET", "caller", "OUT_OF_RANGE"),
         errors.UploadIncompleteError: Fault("UPLOAD_INCOMPLETE", "caller", "ABORTED"),
         errors.UploadSupersededError: Fault("UPLOAD_SUPERSEDED", "caller", "ABORTED"),
+        errors.UploadInProgressError: Fault("UPLOAD_IN_PROGRESS", "caller", "ABORTED"),
         errors.ChecksumMismatchError: Fault("CHECKSUM_MISMATCH", "caller", "DATA_LOSS"),
         errors.ArtifactDamagedError: Fault("ARTIFACT_DAMAGED", "machine", "DATA_LOSS"),
         errors.OffsetRangeError: Fault("OFFSET_RANGE", "caller", "OUT_OF_RANGE"),

@@ -29,6 +29,7 @@ _RESUMABLE: Final = (
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.OUT_OF_RANGE,
 )
+_OTHERS_SECONDS: Final = 0.5
 SILENCE: Final = 120.0
 """Seconds; covers what the server does with the last chunk, hashing a file of tens of gigabytes."""
 
@@ -92,6 +93,10 @@ def send(stub: ModelOptimizerStub, outgoing: Outgoing, address: str, timeout: fl
             failures, best = (0, status.committed_size) if status.committed_size > best else (failures, best)
             return _stream(stub, outgoing, status.committed_size)
         except grpc.RpcError as exc:
+            if from_rpc(exc, address).reason == "UPLOAD_IN_PROGRESS":
+                # Somebody sends the very same file, and as long as the server says so, it gets further.
+                time.sleep(_OTHERS_SECONDS)
+                continue
             failures += 1
             if code_of(exc) not in _RESUMABLE or failures >= ATTEMPTS_WITHOUT_PROGRESS:
                 raise from_rpc(exc, address) from exc

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
-from typing import final
+from typing import Final, final
 
 from crc32c import crc32c
 
@@ -15,20 +17,56 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service import convert
 from service.announcement import Announcement
 from service.artifacts import Artifact, ArtifactStore
-from service.errors import ArtifactDamagedError, InvalidRequestError, UploadSupersededError, Violation
+from service.errors import (
+    ArtifactDamagedError,
+    InvalidRequestError,
+    NotFoundError,
+    UploadInProgressError,
+    UploadSupersededError,
+    Violation,
+)
 from service.uploads import OpenUpload, Uploads
 
 Requests = AsyncIterator[service_pb.UploadArtifactRequest]
 
 
+_SILENT_SECONDS: Final = 2.0
+"""An upload that nothing was heard of for so long has most likely lost its client, and another call may take over."""
+
+
+@final
+class _Arrival:
+    """One call that sends an upload."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Artifact] | None = None
+        self.heard = time.monotonic()
+        self.complete = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come for a while, though something should."""
+        return not self.complete and time.monotonic() - self.heard > _SILENT_SECONDS
+
+    @property
+    def done(self) -> bool:
+        return self.task is not None and self.task.done()
+
+    async def end(self) -> None:
+        """Ends the call; what arrived so far is kept."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+
+
 @final
 class Receiver:
-    """Takes uploads. A second call for the same upload takes over from the first, whose client is most likely gone."""
+    """Takes uploads. Of several calls for the same upload one sends; another takes over when that one falls silent."""
 
     def __init__(self, uploads: Uploads) -> None:
         """Stores through `uploads`."""
         self._uploads = uploads
-        self._active: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
+        self._active: dict[tuple[str, str], _Arrival] = {}
 
     async def receive(self, requests: Requests, principal: str) -> Artifact:
         """Takes one upload stream of a principal to its end.
@@ -36,6 +74,7 @@ class Receiver:
         Raises:
             InvalidRequestError: The stream does not begin with metadata, or these break a rule.
             ServiceError: See `Uploads.begin`, `OpenUpload.append` and `OpenUpload.finish`.
+            UploadInProgressError: Another call is sending this upload.
             UploadSupersededError: Another call took over.
         """
         first = await anext(requests, None)
@@ -43,34 +82,40 @@ class Receiver:
             raise InvalidRequestError([Violation("metadata", "must be the first message of the stream")])
         announced = replace(convert.read_announcement(first.metadata), principal=principal)
         upload = (principal, announced.upload_id)
-        await self._supersede(upload)
-        task = asyncio.create_task(self._receive(announced, requests))
-        self._active[upload] = task
+        while (before := self._active.get(upload)) is not None and not before.done:
+            if not before.silent:
+                size = await to_thread(self._committed, announced)
+                raise UploadInProgressError(f"another call is sending upload {announced.upload_id}", size)
+            await before.end()
+        arrival = self._active[upload] = _Arrival()
         try:
-            await asyncio.wait({task})
-            if task.cancelled():
-                size = (await to_thread(self._uploads.status, announced.upload_id, principal)).committed_size
+            arrival.task = asyncio.create_task(self._receive(announced, requests, arrival))
+            await asyncio.wait({arrival.task})
+            if arrival.task.cancelled():
+                size = await to_thread(self._committed, announced)
                 raise UploadSupersededError(f"another call took over upload {announced.upload_id}", size)
-            return task.result()
+            return arrival.task.result()
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-            if self._active.get(upload) is task:
+            await arrival.end()
+            if self._active.get(upload) is arrival:
                 del self._active[upload]
 
-    async def _supersede(self, upload: tuple[str, str]) -> None:
-        while (before := self._active.get(upload)) is not None and not before.done():
-            before.cancel()
-            await asyncio.wait({before})
+    def _committed(self, announced: Announcement) -> int:
+        """Returns how much of an upload is durable; 0 of one that was not even begun."""
+        with suppress(NotFoundError):
+            return self._uploads.status(announced.upload_id, announced.principal).committed_size
+        return 0
 
-    async def _receive(self, announced: Announcement, requests: Requests) -> Artifact:
+    async def _receive(self, announced: Announcement, requests: Requests, arrival: _Arrival) -> Artifact:
         begun = await to_thread(self._uploads.begin, announced)
         if isinstance(begun, Artifact):
             return begun
         try:
+            arrival.heard = time.monotonic()
             async for request in requests:
                 await to_thread(_append, begun, request)
+                arrival.heard = time.monotonic()
+            arrival.complete = True
             return await to_thread(begun.finish)
         finally:
             await to_thread(begun.close)

@@ -14,6 +14,7 @@ from crc32c import crc32c
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.server import transfer
 from tests.service.server_harness import refusal, running, settings_for, upload, upload_messages
 
 DATA = random.Random(0).randbytes(10_500)
@@ -243,11 +244,24 @@ async def test_an_upload_goes_on_after_the_disk_was_full(stub: ModelOptimizerStu
     assert (await download(stub, artifact.name))[1] == big
 
 
-async def test_a_second_call_takes_over(stub: ModelOptimizerStub) -> None:
+async def test_a_call_that_is_sending_is_not_disturbed(stub: ModelOptimizerStub) -> None:
+    sending = stub.UploadArtifact()
+    for message in first(3, upload_messages(DATA)):
+        await sending.write(message)
+    await asyncio.sleep(0.1)
+    refused = await refusal(upload(stub, DATA))
+
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.ABORTED, "UPLOAD_IN_PROGRESS")
+
+
+async def test_a_second_call_takes_over_from_one_that_is_silent(
+    stub: ModelOptimizerStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_SILENT_SECONDS", 0.1)
     abandoned = stub.UploadArtifact()
     for message in first(3, upload_messages(DATA)):
         await abandoned.write(message)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
     artifact = None
     while artifact is None:
         try:
@@ -347,3 +361,17 @@ async def test_the_committed_size_grows_while_bytes_arrive(tmp_path: Path) -> No
         await sending
 
     assert {2000, 4000, 6000} <= seen
+
+
+async def test_clients_that_send_the_same_file_at_once_all_get_it(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path)) as stub:
+
+        async def send_until_taken() -> str:
+            while True:
+                try:
+                    return (await upload(stub, b"the same file", upload_id="upload-of-many")).name
+                except grpc.aio.AioRpcError as exc:
+                    assert exc.code() is grpc.StatusCode.ABORTED, exc  # noqa: PT017 (others may well be refused)
+                    await asyncio.sleep(0.05)
+
+        assert len(set(await asyncio.gather(*(send_until_taken() for _ in range(30))))) == 1

@@ -1,0 +1,1 @@
+"""What the service stands: deaths, load, bad input."""
