@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict, SerializeToJsonError
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
@@ -38,7 +39,7 @@ def read_spec(message: job_pb.OptimizationJobSpec) -> JobSpec:
     Raises:
         InvalidRequestError: Fields break their rules; the violations' paths begin with `spec`.
     """
-    return _validated(MessageToDict(message, preserving_proto_field_name=True), "spec.")
+    return _validated(read_fields(message, "spec"), "spec.")
 
 
 def read_analysis(message: service_pb.AnalyzeModelRequest) -> JobSpec:
@@ -47,12 +48,24 @@ def read_analysis(message: service_pb.AnalyzeModelRequest) -> JobSpec:
     Raises:
         InvalidRequestError: Fields break their rules.
     """
-    fields = MessageToDict(message, preserving_proto_field_name=True)
+    fields = read_fields(message, "request")
     fields.pop("skip_floor", None)
     budget = fields.setdefault("budget", {})
     if message.budget.WhichOneof("limit") is None:
         budget["fraction"] = 0.5
     return _validated(fields, "")
+
+
+def read_fields(message: Message, where: str) -> dict[str, Any]:
+    """Returns a message as JSON has it, which cannot hold all that a message can: NaN in free values, for one.
+
+    Raises:
+        InvalidRequestError: It holds such a thing; the violation is at `where`.
+    """
+    try:
+        return MessageToDict(message, preserving_proto_field_name=True)
+    except (SerializeToJsonError, ValueError) as exc:
+        raise InvalidRequestError([Violation(where, str(exc).rstrip("."))]) from exc
 
 
 def _validated(fields: dict[str, Any], prefix: str) -> JobSpec:

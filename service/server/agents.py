@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.duration_pb2 import Duration
 
 from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsServicer
+from service import convert
 from service.artifacts import safe_filename
 from service.devices.agents import HEARTBEAT, Agent
 from service.devices.desk import Desk
@@ -70,7 +71,7 @@ class AgentsServicer(DeviceAgentsServicer):
             raise InvalidRequestError([Violation("device", f"must have at most {_MAX_DEVICE_BYTES} bytes")])
         if agent.session not in (None, session):
             _LOG.info("another session speaks for %s now", agent.target)
-        device = MessageToDict(request.device, preserving_proto_field_name=True)
+        device = convert.read_fields(request.device, "device")
         await to_thread(self._desk.agents.register, agent.name, session, device)
         answer = pb.RegisterDeviceResponse(name=agent.target)
         answer.heartbeat.FromTimedelta(HEARTBEAT)
@@ -78,7 +79,7 @@ class AgentsServicer(DeviceAgentsServicer):
 
     async def LeaseWork(self, request: pb.LeaseWorkRequest, context: Context) -> pb.LeaseWorkResponse:
         agent = await self._speaker(context, request.session)
-        patience = min(request.patience.ToTimedelta(), _MAX_PATIENCE)
+        patience = min(_duration(request.patience, "patience"), _MAX_PATIENCE)
         work = await self._desk.lease(agent.name, request.session, patience)
         if work is None:
             return pb.LeaseWorkResponse()
@@ -118,7 +119,7 @@ class AgentsServicer(DeviceAgentsServicer):
             return pb.CompleteWorkResponse(taken=await to_thread(self._desk.work.complete, held, WorkAnswer()))
         files = await self._receive(answer, request_iterator)
         failure = (answer.failure.kind, answer.failure.message) if answer.HasField("failure") else None
-        told = WorkAnswer(files, failure, max(0.0, answer.took.ToTimedelta().total_seconds()))
+        told = WorkAnswer(files, failure, max(0.0, _duration(answer.took, "answer.took").total_seconds()))
         taken = await to_thread(self._desk.work.complete, held, told)
         self._desk.publish(answer.work)
         return pb.CompleteWorkResponse(taken=taken)
@@ -218,3 +219,10 @@ def _write_work(work: DeviceWork, traceparent: str) -> pb.Work:
     for file in work.files:
         message.files.add(filename=file.filename, size_bytes=file.size_bytes, sha256=file.sha256)
     return message
+
+
+def _duration(message: Duration, field: str) -> timedelta:
+    try:
+        return message.ToTimedelta()
+    except (OverflowError, ValueError) as exc:
+        raise InvalidRequestError([Violation(field, "is no duration")]) from exc

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 import grpc
 from google.rpc import status_pb2
 
+from service.server.reading import forgiving, readable
 from service.server.status import to_status
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def rewrap(handler: Handler, unary: Callable[[Any], Any], streaming: Callable[[A
     make, behavior = _parts(handler)
     wrapped: Handler = make(
         streaming(behavior) if handler.response_streaming else unary(behavior),
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=forgiving(handler.request_deserializer),
         response_serializer=handler.response_serializer,
     )
     return wrapped
@@ -74,7 +75,7 @@ def _unary(behavior: Callable[[Any, Context], Awaitable[Any]], method: str) -> C
     async def call(request: Any, context: Context) -> Any:
         with _logged(method):
             try:
-                return await behavior(request, context)
+                return await behavior(readable(request), context)
             except Exception as exc:  # noqa: BLE001 (the boundary: everything becomes a status)
                 await _abort(context, exc)
 
@@ -87,7 +88,7 @@ def _streaming(
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         with _logged(method):
             try:
-                async for response in behavior(request, context):
+                async for response in behavior(readable(request), context):
                     yield response
             except Exception as exc:  # noqa: BLE001 (the boundary: everything becomes a status)
                 await _abort(context, exc)

@@ -16,6 +16,11 @@ from service import errors
 from service.faults import UNEXPECTED, classify
 
 DOMAIN = "shoal"
+
+# A status travels in trailers, which may have 8 KiB in all; beyond that, clients are told of nothing but their size.
+_MAX_MESSAGE = 800
+_MAX_TEXT = 300
+_MAX_DETAILS = 2000
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 2.0
 
@@ -24,7 +29,7 @@ def to_status(error: BaseException) -> status_pb2.Status:
     """Returns the status for an exception. One that nobody foresaw is logged, and only an id for it goes out."""
     fault = classify(error)
     info = details_pb.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=_metadata(error))
-    message = str(error)
+    message = _short(str(error), _MAX_MESSAGE)
     if fault is UNEXPECTED:
         error_id = secrets.token_hex(8)
         _LOG.error("unexpected error %s", error_id, exc_info=error)
@@ -33,6 +38,12 @@ def to_status(error: BaseException) -> status_pb2.Status:
     info.metadata["blame"] = fault.blame
     code: int = grpc.StatusCode[fault.code].value[0]
     return status_pb2.Status(code=code, message=message, details=[_packed(info), *map(_packed, _extra_details(error))])
+
+
+def _short(text: str, most: int) -> str:
+    """Returns a text, cut where it has more than so many bytes."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "..."
 
 
 def _packed(message: Message) -> AnyMessage:
@@ -54,10 +65,16 @@ def _extra_details(error: BaseException) -> list[Message]:
         case engine.OptionError():
             return [_bad_request([errors.Violation(error.field, str(error))])]
         case errors.NotFoundError() | errors.AlreadyExistsError():
-            info = details_pb.ResourceInfo(resource_type=error.kind, resource_name=error.name, description=str(error))
+            info = details_pb.ResourceInfo(
+                resource_type=error.kind,
+                resource_name=_short(error.name, _MAX_TEXT),
+                description=_short(str(error), _MAX_TEXT),
+            )
             return [info]
         case errors.QuotaError():
-            violation = details_pb.QuotaFailure.Violation(subject=error.subject, description=str(error))
+            violation = details_pb.QuotaFailure.Violation(
+                subject=error.subject, description=_short(str(error), _MAX_TEXT)
+            )
             found: list[Message] = [details_pb.QuotaFailure(violations=[violation])]
             return found if error.retry_seconds is None else [*found, _retry(error.retry_seconds)]
         case errors.DrainingError() | errors.DatabaseBusyError():
@@ -69,16 +86,19 @@ def _precondition(error: BaseException) -> list[Message]:
     fault = classify(error)
     if fault.code != "FAILED_PRECONDITION":
         return []
-    violation = details_pb.PreconditionFailure.Violation(type=fault.reason, description=str(error))
+    violation = details_pb.PreconditionFailure.Violation(type=fault.reason, description=_short(str(error), _MAX_TEXT))
     return [details_pb.PreconditionFailure(violations=[violation])]
 
 
 def _bad_request(violations: list[errors.Violation] | tuple[errors.Violation, ...]) -> details_pb.BadRequest:
-    return details_pb.BadRequest(
-        field_violations=[
-            details_pb.BadRequest.FieldViolation(field=item.field, description=item.description) for item in violations
-        ]
-    )
+    request = details_pb.BadRequest()
+    for item in violations:
+        field, description = _short(item.field, _MAX_TEXT), _short(item.description, _MAX_TEXT)
+        request.field_violations.add(field=field, description=description)
+        if request.ByteSize() > _MAX_DETAILS:
+            del request.field_violations[-1]
+            break
+    return request
 
 
 def _retry(seconds: float) -> details_pb.RetryInfo:
