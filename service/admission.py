@@ -76,7 +76,7 @@ def check_references(spec: JobSpec, reach: Reach, prefix: str) -> None:
 
 
 def check_strategy(choice: StrategyChoice, prefix: str) -> None:
-    """Makes sure that the strategy exists and takes these options. Slow the first time: imports the engine.
+    """Makes sure that the strategy exists and takes these options.
 
     Raises:
         InvalidRequestError: It does not exist, or an option does not fit.

@@ -1,18 +1,24 @@
-"""All strategies by name. A new one is one file here and one line in `STRATEGIES`."""
+"""All strategies by name. A new one is one file here, its options in `options`, and one line in `STRATEGIES`.
+
+What may be set is known without the engine; a strategy's own module is loaded when a search begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from compressors.errors import OptionError
-from compressors.problem import Problem, Search
-from compressors.strategies import auto, easier, layer_collapse, layer_folding, layer_merge, layerfit, tlc
+from compressors.strategies import options as of
 from compressors.strategies.options import Options
+
+if TYPE_CHECKING:
+    from compressors.problem import Problem, Search
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,18 @@ class Strategy:
     """A way to make a network shallower.
 
     Attributes:
-        name: What users write.
-        summary: One sentence for users.
-        options: What may be set; every field has a description, bounds and a default.
-        begin: Starts a search from a problem and checked options; measures what it needs, fits nothing yet.
+        name: What users write; the module of that name here has `begin`, which starts a search from a problem and
+            checked options; it measures what it needs, and fits nothing yet.
+        options: What may be set.
     """
 
     name: str
-    summary: str
     options: type[Options]
-    begin: Callable[[Problem, Any], Search]
+
+    @property
+    def summary(self) -> str:
+        """One sentence for users."""
+        return self.options.summary
 
     def parse(self, given: Mapping[str, object]) -> Options:
         """Returns checked options.
@@ -48,22 +56,19 @@ class Strategy:
 
     def start(self, problem: Problem, options: Options | None = None) -> Search:
         """Returns a search on the problem; options are the defaults where none are given."""
-        return self.begin(problem, options or self.options())
+        begin: Callable[[Problem, Options], Search] = import_module(f"compressors.strategies.{self.name}").begin
+        return begin(problem, options or self.options())
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
-        "layerfit": Strategy("layerfit", layerfit.SUMMARY, layerfit.LayerfitOptions, layerfit.begin),
-        "auto": Strategy("auto", auto.SUMMARY, auto.AutoOptions, auto.begin),
-        "layer_merge": Strategy("layer_merge", layer_merge.SUMMARY, layer_merge.LayerMergeOptions, layer_merge.begin),
-        "layer_folding": Strategy(
-            "layer_folding", layer_folding.SUMMARY, layer_folding.LayerFoldingOptions, layer_folding.begin
-        ),
-        "layer_collapse": Strategy(
-            "layer_collapse", layer_collapse.SUMMARY, layer_collapse.LayerCollapseOptions, layer_collapse.begin
-        ),
-        "easier": Strategy("easier", easier.SUMMARY, easier.EasierOptions, easier.begin),
-        "tlc": Strategy("tlc", tlc.SUMMARY, tlc.TlcOptions, tlc.begin),
+        "layerfit": Strategy("layerfit", of.LayerfitOptions),
+        "auto": Strategy("auto", of.AutoOptions),
+        "layer_merge": Strategy("layer_merge", of.LayerMergeOptions),
+        "layer_folding": Strategy("layer_folding", of.LayerFoldingOptions),
+        "layer_collapse": Strategy("layer_collapse", of.LayerCollapseOptions),
+        "easier": Strategy("easier", of.EasierOptions),
+        "tlc": Strategy("tlc", of.TlcOptions),
     }
 )
 

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from pydantic import Field
-
 from compressors.strategies import easier, layer_merge, layerfit, tlc
-from compressors.strategies.options import Options
+from compressors.strategies.options import (
+    AutoOptions,
+    EasierOptions,
+    LayerfitOptions,
+    LayerMergeOptions,
+    Options,
+    TlcOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,25 +26,6 @@ if TYPE_CHECKING:
     from compressors.problem import Candidate, Problem, Search
 
 NAME = "auto"
-SUMMARY = (
-    "Runs layerfit first and then the other strategies as far as the time goes, and takes the best network of all of "
-    "them; never worse than layerfit."
-)
-
-
-class AutoOptions(Options):
-    """Options of `auto`."""
-
-    max_kernel: int = Field(default=5, ge=1, le=15)
-    """Largest kernel of a fitted or merged convolution."""
-    calibration_samples: int = Field(default=2048, ge=1)
-    """At most this many unlabelled samples for scores, lines and fits."""
-    selection_samples: int = Field(default=1024, ge=1)
-    """At most this many held-back samples for the choices."""
-    plans: int = Field(default=4, ge=1, le=32)
-    """How many plans each strategy compares."""
-    refinements: int = Field(default=32, ge=0, le=512)
-    """At most this many cuts are judged again with refitting, for each budget and strategy."""
 
 
 @final
@@ -49,14 +35,12 @@ class AutoSearch:
     def __init__(self, problem: Problem, options: AutoOptions) -> None:
         """Begins with `layerfit`."""
         self._problem = problem
-        first = layerfit.begin(problem, layerfit.LayerfitOptions(**_shared(options, layerfit.LayerfitOptions)))
+        first = layerfit.begin(problem, LayerfitOptions(**_shared(options, LayerfitOptions)))
         self._begun: list[Search] = [first]
         self._waiting: list[Callable[[], Search]] = [
-            lambda: layer_merge.begin(
-                problem, layer_merge.LayerMergeOptions(**_shared(options, layer_merge.LayerMergeOptions))
-            ),
-            lambda: easier.begin(problem, easier.EasierOptions(**_shared(options, easier.EasierOptions), rounds=1)),
-            lambda: tlc.begin(problem, tlc.TlcOptions(**_shared(options, tlc.TlcOptions), rounds=1)),
+            lambda: layer_merge.begin(problem, LayerMergeOptions(**_shared(options, LayerMergeOptions))),
+            lambda: easier.begin(problem, EasierOptions(**_shared(options, EasierOptions), rounds=1)),
+            lambda: tlc.begin(problem, TlcOptions(**_shared(options, TlcOptions), rounds=1)),
         ]
 
     def floor(self) -> Plan:

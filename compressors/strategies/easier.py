@@ -10,42 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, final
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, final
 
 from compressors.batches import count, in_order
 from compressors.memory import key_of, remembered
 from compressors.scores.entropy import EntropyConfig, entropies
 from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.options import refuse_with_parity
 from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
 from compressors.strategies.parity_easier import LowestEntropy
-from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
+from compressors.strategies.rounds import Look, RoundSearch, State, round_cuts, round_settings
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
     from compressors.problem import Problem, Search
+    from compressors.strategies.options import EasierOptions, RoundOptions
     from compressors.table import Alternative
 
 NAME = "easier"
-SUMMARY = (
-    "Takes out activations whose inputs hardly ever change sign, where that lets operators merge and the device gains; "
-    "trains in between (EASIER, 2024)."
-)
-
-
-class EasierOptions(RoundOptions):
-    """Options of `easier`."""
-
-    parity: bool = False
-    """Whether to do as the paper does: one activation at a time, the identity in its place, a training after each."""
-
-    @model_validator(mode="after")
-    def _without_contradiction(self) -> Self:
-        return refuse_with_parity(self, {"rounds", "way", "refit", "plans"}, parity=self.parity)
 
 
 @final
@@ -80,4 +63,4 @@ def begin(problem: Problem, options: EasierOptions) -> Search:
         cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
         settings = ParitySettings(NAME, options.selection_samples, options.margin)
         return ParitySearch(problem, cuts, LowestEntropy(problem, options.calibration_samples), settings)
-    return RoundSearch(problem, options.cuts(problem), Entropy(problem, options), options.settings(NAME))
+    return RoundSearch(problem, round_cuts(options, problem), Entropy(problem, options), round_settings(options, NAME))

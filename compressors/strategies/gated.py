@@ -22,12 +22,13 @@ from compressors.gates import (
     saving_weights,
 )
 from compressors.strategies.fitted import site_lines
-from compressors.strategies.rounds import Look, RoundOptions, State, restored
+from compressors.strategies.rounds import Look, State, restored
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
     from compressors.problem import Problem
+    from compressors.strategies.options import RoundOptions
     from compressors.table import Alternative
 
 _START = 0.02

@@ -8,40 +8,19 @@ included; padding moves to the front before training, so that the network that i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING
 
 from compressors.gates import GateRecipe
 from compressors.strategies.gated import Gates
-from compressors.strategies.options import refuse_with_parity
 from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
 from compressors.strategies.parity_gates import Folding
-from compressors.strategies.rounds import RoundOptions, RoundSearch
+from compressors.strategies.rounds import RoundSearch, round_cuts, round_settings
 
 if TYPE_CHECKING:
     from compressors.problem import Problem, Search
+    from compressors.strategies.options import LayerFoldingOptions
 
 NAME = "layer_folding"
-SUMMARY = (
-    "Trains a gate at every activation towards a line, the harder the more its fold would save on the device, and "
-    "folds the convolutions around those that give way (Layer Folding, 2022)."
-)
-
-
-class LayerFoldingOptions(RoundOptions):
-    """Options of `layer_folding`."""
-
-    rounds: int = Field(default=1, ge=1, le=50)
-    """How often gates are trained and activations taken out."""
-    penalty: float = Field(default=0.25, gt=0, le=100)
-    """Weight of the penalty in the loss."""
-    parity: bool = False
-    """Whether to do as the paper does: gates from 0 to the identity, one training, and the threshold 0.9."""
-
-    @model_validator(mode="after")
-    def _without_contradiction(self) -> Self:
-        return refuse_with_parity(self, {"rounds", "way", "refit", "plans", "calibration_samples"}, parity=self.parity)
 
 
 def begin(problem: Problem, options: LayerFoldingOptions) -> Search:
@@ -51,4 +30,4 @@ def begin(problem: Problem, options: LayerFoldingOptions) -> Search:
         settings = ParitySettings(NAME, options.selection_samples, options.margin)
         return ParitySearch(problem, cuts, Folding(problem, options.penalty), settings)
     method = Gates(problem, options, GateRecipe("folding", options.penalty))
-    return RoundSearch(problem, options.cuts(problem), method, options.settings(NAME))
+    return RoundSearch(problem, round_cuts(options, problem), method, round_settings(options, NAME))

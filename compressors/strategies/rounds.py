@@ -15,9 +15,7 @@ that lets operators merge and the merge is faster, and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, final
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Protocol, final
 
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
@@ -26,11 +24,10 @@ from compressors.channel_line import ChannelLine, Line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.memory import key_of, remembered_fit
-from compressors.plan import Plan, Way
+from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
-from compressors.strategies.options import Options
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 from compressors.table import Cut, region_cuts
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
     from compressors.graph import Graph
     from compressors.plan import Step
     from compressors.problem import Problem
+    from compressors.strategies.options import RoundOptions
     from compressors.table import Alternative
 
 _CORRECTIONS = 4
@@ -119,40 +117,25 @@ class RoundSettings:
     margin: float = 0.02
 
 
-class RoundOptions(Options):
-    """What the strategies that work in rounds have in common."""
+def round_settings(options: RoundOptions, name: str) -> RoundSettings:
+    """Returns how the rounds of a strategy go."""
+    return RoundSettings(
+        name,
+        options.rounds,
+        options.refit,
+        options.calibration_samples,
+        options.selection_samples,
+        options.plans,
+        options.margin,
+    )
 
-    rounds: int = Field(default=3, ge=1, le=50)
-    """How often activations are scored and taken out; between rounds, the network is trained."""
-    way: Way = "fitted"
-    """Which lines take the place of activations."""
-    refit: Literal["none", "last", "all"] = "all"
-    """What is refitted behind the merges: nothing, the last operator of each block, or every operator."""
-    max_kernel: int = Field(default=7, ge=1, le=31)
-    """Largest kernel of a merged convolution."""
-    span: int = Field(default=8, ge=1, le=64)
-    """Most positions of a chain that one merge covers."""
-    calibration_samples: int = Field(default=2048, ge=1)
-    """At most this many unlabelled samples for scores, lines and fits."""
-    selection_samples: int = Field(default=1024, ge=1)
-    """At most this many held-back samples for the choices."""
-    plans: int = Field(default=2, ge=1, le=32)
-    """How many plans of the last round are compared."""
-    margin: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the budget that is kept free, so that noise does not break it."""
 
-    def settings(self, name: str) -> RoundSettings:
-        """Returns how the rounds go."""
-        return RoundSettings(
-            name, self.rounds, self.refit, self.calibration_samples, self.selection_samples, self.plans, self.margin
-        )
-
-    def cuts(self, problem: Problem) -> list[Cut]:
-        """Returns every merge within reach that takes out activations, and no operator."""
-        reach = Reach(span=self.span, options=MergeLimits(kernel=self.max_kernel))
-        regions = merge_space(problem.graph, reach).regions
-        cuts = [cut for region in regions for cut in region_cuts(region, self.way)]
-        return [cut for cut in cuts if not cut.step.pruned]
+def round_cuts(options: RoundOptions, problem: Problem) -> list[Cut]:
+    """Returns every merge within reach that takes out activations, and no operator."""
+    reach = Reach(span=options.span, options=MergeLimits(kernel=options.max_kernel))
+    regions = merge_space(problem.graph, reach).regions
+    cuts = [cut for region in regions for cut in region_cuts(region, options.way)]
+    return [cut for cut in cuts if not cut.step.pruned]
 
 
 @final

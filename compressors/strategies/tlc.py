@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self, final
-
-from pydantic import model_validator
+from typing import TYPE_CHECKING, final
 
 from compressors.analysis.segments import Refusal
 from compressors.batches import count, in_order
@@ -24,39 +22,20 @@ from compressors.scores.likelihood import channel_lines, likelihoods
 from compressors.scores.trial import Trials
 from compressors.signature import fingerprint
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.options import refuse_with_parity
 from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
 from compressors.strategies.parity_tlc import PublishedTrials
-from compressors.strategies.rounds import Look, RoundOptions, RoundSearch, State
+from compressors.strategies.rounds import Look, RoundSearch, State, round_cuts, round_settings
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.channel_line import Line
     from compressors.graph import Graph
     from compressors.problem import Problem, Search
+    from compressors.strategies.options import TlcOptions
     from compressors.table import Alternative
 
 NAME = "tlc"
-SUMMARY = (
-    "Turns every channel of an activation into a line or a constant by what its batch norm says, where a trial shows "
-    "that the network can do without and the device gains (TLC, 2025)."
-)
 _JUDGED_ON = 256
-
-
-class TlcOptions(RoundOptions):
-    """Options of `tlc`."""
-
-    channels: Literal["binary", "fitted"] = "binary"
-    """What becomes of a channel: passed on or made constant, as in the paper, or the line that fits best."""
-    parity: bool = False
-    """Whether to do as the paper does: trials on one batch, channels' weights masked, a training after each removal."""
-
-    @model_validator(mode="after")
-    def _without_contradiction(self) -> Self:
-        return refuse_with_parity(
-            self, {"rounds", "way", "refit", "plans", "channels", "calibration_samples"}, parity=self.parity
-        )
 
 
 @final
@@ -104,4 +83,4 @@ def begin(problem: Problem, options: TlcOptions) -> Search:
         cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
         settings = ParitySettings(NAME, options.selection_samples, options.margin)
         return ParitySearch(problem, cuts, PublishedTrials(problem), settings)
-    return RoundSearch(problem, options.cuts(problem), Trial(problem, options), options.settings(NAME))
+    return RoundSearch(problem, round_cuts(options, problem), Trial(problem, options), round_settings(options, NAME))

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.client import Client
 from service.server import create
 from tests.service.server_harness import (
     finished,
@@ -29,6 +30,7 @@ from tests.service.server_harness import (
     upload,
     worker_command,
 )
+from tests.service.server_process import ServerProcess
 
 State = job_pb.OptimizationJob.State
 
@@ -327,3 +329,17 @@ async def test_health_and_reflection_answer(tmp_path: Path) -> None:
     others = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     assert names == {"shoal.v1.ModelOptimizer", "shoal.v1.DeviceAgents", "google.longrunning.Operations", *others}
     assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_a_server_that_took_jobs_has_not_loaded_the_engine(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "state") as server, Client(server.address) as client:
+        (tmp_path / "net.pt2").write_bytes(b"a model")
+        artifact = client.upload(tmp_path / "net.pt2", service_pb.ARTIFACT_KIND_MODEL)
+        model, budget = job_pb.ModelSource(pt2_artifact=artifact.name), job_pb.Budget(fraction=0.5)
+        list(client.watch(client.create(model=model, budget=budget).name))
+        client.strategies()
+        list(client.devices())
+        assert server.process is not None
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
+
+    assert "libtorch" not in mapped
