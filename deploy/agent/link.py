@@ -153,10 +153,6 @@ class Link:
 
 
 def _open(settings: AgentSettings) -> grpc.Channel:
-    if not settings.tls:
+    if settings.credentials is None:
         return grpc.insecure_channel(settings.server, options=_OPTIONS)
-    try:
-        roots = None if settings.roots is None else settings.roots.read_bytes()
-    except OSError as exc:
-        raise AgentError(f"cannot read the certificates in '{settings.roots}': {exc.strerror}") from exc
-    return grpc.secure_channel(settings.server, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+    return grpc.secure_channel(settings.server, settings.credentials, options=_OPTIONS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
+
 
 @dataclass(frozen=True)
 class AgentSettings:
@@ -14,8 +16,7 @@ class AgentSettings:
         server: Where the server is, `HOST:PORT`.
         token: Who the agent is; made by `shoal agents add` on the server.
         folder: For files on their way, and for answers that the server has not taken yet.
-        tls: Whether to speak TLS. Without it, the token can be read on the way.
-        roots: PEM file of the authorities to trust; None for those that gRPC knows. Only with `tls`.
+        credentials: For TLS; None for plain text, in which the token can be read on its way.
         cool_below: Degrees Celsius that the device has to be below before it is measured; None to measure at once.
         cool_seconds: Longest wait for that.
         cache_bytes: Files from the server are kept up to this, so that they need not be sent again.
@@ -24,8 +25,7 @@ class AgentSettings:
     server: str
     token: str = field(repr=False)
     folder: Path
-    tls: bool = False
-    roots: Path | None = None
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     cool_below: float | None = 75.0
     cool_seconds: float = 300.0
     cache_bytes: int = 4 << 30

@@ -17,6 +17,7 @@ from service.cli import table
 from service.cli.connect import tell
 from service.cli.errors import CommandError, InputError, Status
 from service.cli.options import json_option, log_format_option
+from service.cli.security import given, tls_options
 from service.cli.state import open_database, state_option
 from service.cli.watched import started_export
 
@@ -35,12 +36,9 @@ TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
 @click.option("--server", required=True, metavar="HOST:PORT", envvar="SHOAL_SERVER", help="The server to work for.")
 @click.option("--token-file", type=click.Path(exists=True, dir_okay=False), envvar="SHOAL_AGENT_TOKEN_FILE",
               help=f"File with the token from `shoal agents add`; or set {TOKEN_VARIABLE}.")  # fmt: skip
+@tls_options
 @click.option("--state-dir", type=click.Path(file_okay=False), envvar="SHOAL_AGENT_STATE_DIR",
               help="For files on their way. Default: in the user's cache folder.")  # fmt: skip
-@click.option("--tls", is_flag=True, help="Speak TLS, as with a server behind a proxy that does.")
-@click.option(
-    "--tls-ca", type=click.Path(exists=True, dir_okay=False), help="Authorities to trust, PEM; implies --tls."
-)
 @click.option("--cool-below", type=float, default=75.0, show_default=True, metavar="CELSIUS",
               help="Measure only when the device is cooler than this; 0 measures at once.")  # fmt: skip
 @log_format_option
@@ -89,13 +87,21 @@ def _watched(work: Work) -> Iterator[None]:
 
 def _settings(flags: dict[str, Any]) -> AgentSettings:
     from deploy.agent.settings import AgentSettings
+    from service.client.security import check_exposure, check_token
 
+    token, asked = _token(flags["token_file"]), given()
+    credentials = asked.credentials()
+    try:
+        check_token(token)
+        if credentials is None and not asked.insecure:
+            check_exposure(flags["server"])
+    except ValueError as exc:
+        raise InputError(str(exc)) from exc
     return AgentSettings(
         server=flags["server"],
-        token=_token(flags["token_file"]),
+        token=token,
         folder=Path(flags["state_dir"]) if flags["state_dir"] else _cache_folder(),
-        tls=flags["tls"] or flags["tls_ca"] is not None,
-        roots=Path(flags["tls_ca"]) if flags["tls_ca"] else None,
+        credentials=credentials,
         cool_below=flags["cool_below"] or None,
     )
 

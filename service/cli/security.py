@@ -20,6 +20,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 TOKEN_VARIABLE: Final = "SHOAL_TOKEN"  # noqa: S105 - the variable's name
 _KEY: Final = "shoal.security"
+_FILE: Final = click.Path(dir_okay=False)
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,28 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Any
 
 def security_options(command: F) -> F:
     """Adds the options that `given` reads."""
-    file = click.Path(dir_okay=False)
+    token = click.option(
+        "--token-file",
+        type=_FILE,
+        metavar="FILE",
+        envvar="SHOAL_TOKEN_FILE",
+        expose_value=False,
+        callback=_keep,
+        help=f"File with the token that says who calls; or set {TOKEN_VARIABLE}.",
+    )
+    return tls_options(token(command))
+
+
+def tls_options(command: F) -> F:
+    """Adds the options that `given` reads, but for the token."""
     for decorate in (
         click.option("--insecure", is_flag=True, envvar="SHOAL_INSECURE", expose_value=False, callback=_keep,
                      help="Send the token without TLS too; for networks that are trusted."),
-        click.option("--token-file", type=file, metavar="FILE", envvar="SHOAL_TOKEN_FILE", expose_value=False,
-                     callback=_keep, help=f"File with the token that says who calls; or set {TOKEN_VARIABLE}."),
-        click.option("--tls-key", type=file, metavar="FILE", envvar="SHOAL_TLS_KEY", expose_value=False,
+        click.option("--tls-key", type=_FILE, metavar="FILE", envvar="SHOAL_TLS_KEY", expose_value=False,
                      callback=_keep, help="Its private key, PEM."),
-        click.option("--tls-cert", type=file, metavar="FILE", envvar="SHOAL_TLS_CERT", expose_value=False,
+        click.option("--tls-cert", type=_FILE, metavar="FILE", envvar="SHOAL_TLS_CERT", expose_value=False,
                      callback=_keep, help="Your own certificate, PEM, for a server that asks for one."),
-        click.option("--tls-ca", type=file, metavar="FILE", envvar="SHOAL_TLS_CA", expose_value=False,
+        click.option("--tls-ca", type=_FILE, metavar="FILE", envvar="SHOAL_TLS_CA", expose_value=False,
                      callback=_keep, help="Authorities to trust, PEM; implies --tls."),
         click.option("--tls", is_flag=True, envvar="SHOAL_TLS", expose_value=False, callback=_keep,
                      help="Speak TLS with the server."),

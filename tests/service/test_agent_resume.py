@@ -94,7 +94,18 @@ class Mortal:
 def mortal(address: str, token: str, folder: Path, how: list[str], deaths: set[str]) -> Iterator[Mortal]:
     folder.mkdir()
     (folder / "token").write_text(token)
-    command = [*how, sys.executable, "-m", "service.cli", "agent", "--server", address, "--cool-below", "0"]
+    command = [
+        *how,
+        sys.executable,
+        "-m",
+        "service.cli",
+        "agent",
+        "--server",
+        address,
+        "--cool-below",
+        "0",
+        "--insecure",
+    ]
     command += ["--token-file", str(folder / "token"), "--state-dir", str(folder)]
     agent = Mortal(command, deaths)
     try:

@@ -156,8 +156,20 @@ async def test_a_devices_agent_calls_over_tls_with_its_own_token(tmp_path: Path,
     make_tokens(settings, "alice")
     token, stop = known(settings), threading.Event()
     async with serving(settings) as address:
-        agent = AgentSettings(address, token, tmp_path / "agent", tls=True, roots=keys.authority.pem)
+        agent = AgentSettings(address, token, tmp_path / "agent", tls_credentials(keys.authority.pem))
         link = Link(agent, "session-of-a-test", stop)
+        answer = await asyncio.to_thread(link.register, device_pb2.Device())
+        stop.set()
+    assert answer.name == "agent/edge"
+
+
+async def test_a_devices_agent_shows_a_certificate_where_one_is_asked_for(tmp_path: Path, keys: Keys) -> None:
+    settings = tls_settings(tmp_path, keys, tls_client_ca=keys.authority.pem)
+    make_tokens(settings, "alice")
+    token, stop, own = known(settings), threading.Event(), keys.authority.issue("edge", host=None)
+    async with serving(settings) as address:
+        credentials = tls_credentials(keys.authority.pem, own.cert, own.key)
+        link = Link(AgentSettings(address, token, tmp_path / "agent", credentials), "session-of-a-test", stop)
         answer = await asyncio.to_thread(link.register, device_pb2.Device())
         stop.set()
     assert answer.name == "agent/edge"

@@ -38,6 +38,13 @@ def test_an_agent_without_a_token_says_where_to_get_one(tmp_path: Path) -> None:
     assert "`shoal agents add` makes one" in done.stderr
 
 
+def test_an_agent_sends_no_token_in_plain_text_to_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("shoal-agent-secret\n")
+    done = shoal("agent", "--server", "192.0.2.1:50051", "--token-file", str(tmp_path / "token"))
+    assert done.returncode == 2
+    assert "the token could be read on its way to 192.0.2.1:50051; use TLS" in done.stderr
+
+
 def test_an_agent_that_nobody_knows_is_turned_away(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("nobody\n")
     with ServerProcess(tmp_path / "state") as server:
