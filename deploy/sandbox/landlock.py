@@ -36,9 +36,7 @@ RUN: Final = READ | EXECUTE
 """To read, and to start as a program."""
 USE: Final = READ | WRITE_FILE | IOCTL_DEV
 """To use as a device."""
-OWN: Final = (
-    READ | WRITE_FILE | TRUNCATE | _REMOVE | _MAKE_DIR | _MAKE_REG | _MAKE_SOCK | _MAKE_FIFO | _MAKE_SYM | _REFER
-)
+OWN: Final = READ | WRITE_FILE | TRUNCATE | _REMOVE | _MAKE | _REFER
 """To do as one likes with, but to start programs."""
 _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
