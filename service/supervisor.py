@@ -380,6 +380,7 @@ _HINTS = {
     signal.SIGSEGV: "a native library crashed; if the same job dies again, please report it with the model",
     signal.SIGABRT: "a native library gave up; if the same job dies again, please report it with the model",
     signal.SIGILL: "a native library was built for another processor",
+    signal.SIGSYS: "it made a system call that no job makes (sandbox); the job's log on the server says more",
     signal.SIGTERM: "something outside of the server stopped it",
 }
 

@@ -5,6 +5,7 @@ Source: `arch/x86/entry/syscalls/syscall_64.tbl` and `include/uapi/asm-generic/u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -56,6 +57,17 @@ _CALLS: Final = MappingProxyType(
         # Out of the process group that the server ends.
         "setsid": (112, 157),
         "setpgid": (109, 154),
+        # Files that cannot be opened: Landlock does not ask who changes their owners or attributes by their paths.
+        "chown": (92, None),
+        "lchown": (94, None),
+        "fchownat": (260, 54),
+        "setxattr": (188, 5),
+        "lsetxattr": (189, 6),
+        "removexattr": (197, 14),
+        "lremovexattr": (198, 15),
+        "setxattrat": (463, 463),
+        "removexattrat": (466, 466),
+        "file_setattr": (469, 469),
         # Files past their folders' permissions.
         "open_by_handle_at": (304, 265),
         "fanotify_init": (300, 262),
@@ -98,6 +110,9 @@ _CALLS: Final = MappingProxyType(
     }
 )
 
+# Nor does it ask who changes permissions, which libraries do when they copy files: those are told that it was done.
+_CHANGED_IN_VAIN: Final = MappingProxyType({"chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452)})
+
 _SPECIAL: Final = MappingProxyType(
     {"socket": (41, 198), "socketpair": (53, 199), "clone": (56, 220), "clone3": (435, 435), "seccomp": (317, 277)}
 )
@@ -105,7 +120,16 @@ _SPECIAL: Final = MappingProxyType(
 
 def forbidden(architecture: Architecture) -> dict[str, int]:
     """Returns the calls that are refused whatever their arguments, by name."""
-    found = {name: numbers[architecture.column] for name, numbers in _CALLS.items()}
+    return _of(_CALLS, architecture)
+
+
+def in_vain(architecture: Architecture) -> dict[str, int]:
+    """Returns the calls that seem to succeed and do nothing, by name."""
+    return _of(_CHANGED_IN_VAIN, architecture)
+
+
+def _of(calls: Mapping[str, tuple[int, int | None]], architecture: Architecture) -> dict[str, int]:
+    found = {name: numbers[architecture.column] for name, numbers in calls.items()}
     return {name: number for name, number in found.items() if number is not None}
 
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from deploy.sandbox.numbers import Architecture, forbidden, number_of
+from deploy.sandbox.numbers import Architecture, forbidden, in_vain, number_of
 
 _LOAD_WORD, _AND, _RETURN = 0x20, 0x54, 0x06
 _IF_EQUAL, _IF_AT_LEAST, _IF_ANY = 0x15, 0x35, 0x45
@@ -22,6 +22,8 @@ ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000
 _ERRNO: Final = 0x00050000
 REFUSE: Final = _ERRNO | errno.EPERM
+PRETEND: Final = _ERRNO
+"""The call is not made, and told to have succeeded."""
 ABSENT: Final = _ERRNO | errno.ENOSYS
 
 _X32 = 0x40000000
@@ -45,6 +47,8 @@ def filter_program(architecture: Architecture, families: Sequence[int] = ()) -> 
         program += _where(_IF_AT_LEAST, _X32, KILL)
     for number in sorted(forbidden(architecture).values()):
         program += _where(_IF_EQUAL, number, REFUSE)
+    for number in sorted(in_vain(architecture).values()):
+        program += _where(_IF_EQUAL, number, PRETEND)
     # Its flags lie in memory, where a filter cannot look; the C library goes on with `clone` then.
     program += _where(_IF_EQUAL, number_of("clone3", architecture), ABSENT)
     for name, body in _with_arguments(families).items():
