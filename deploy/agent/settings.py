@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.sandbox import Mode
+
 
 @dataclass(frozen=True)
 class AgentSettings:
@@ -18,6 +20,8 @@ class AgentSettings:
         roots: PEM file of the authorities to trust; None for those that gRPC knows. Only with `tls`.
         cool_below: Degrees Celsius that the device has to be below before it is measured; None to measure at once.
         cool_seconds: Longest wait for that.
+        sandbox: Whether work is confined by what the system offers (`auto`), only if it offers all (`required`), or not
+            at all (`off`).
         cache_bytes: Files from the server are kept up to this, so that they need not be sent again.
     """
 
@@ -28,4 +32,5 @@ class AgentSettings:
     roots: Path | None = None
     cool_below: float | None = 75.0
     cool_seconds: float = 300.0
+    sandbox: Mode = "auto"
     cache_bytes: int = 4 << 30
