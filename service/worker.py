@@ -17,6 +17,7 @@ from typing import IO, final
 
 from service.confinement import confine_worker
 from service.faults import UNEXPECTED, classify
+from service.fetching import fetch_published
 from service.watching import logs, spans, surroundings
 from service.watching.place import parse
 from service.work import DeviceEvent, ErrorEvent, Event, ProgressEvent, ResultEvent, SpanEvent, WorkOrder
@@ -88,6 +89,7 @@ def main() -> int:
         return 1
     watch(order, channel)
     try:
+        fetch_published(order)
         _LOG.info("%s", confine_worker(order).summary)
         channel.send(ResultEvent(file=_do(order, channel)))
     except BrokenPipeError:
