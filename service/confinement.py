@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from deploy.errors import SandboxError
 from deploy.measure.turn import lock_file
-from deploy.sandbox import Confined, Policy, confine, probe
+from deploy.sandbox import Confined, Network, Policy, confine, probe
 from service.settings import ServerSettings
 from service.work import WorkOrder
 
@@ -25,8 +27,19 @@ def confine_worker(order: WorkOrder) -> Confined:
             reads=tuple(order.files.values()),
             writes=(order.folder, order.cache_folder),
             locks=(lock_file(),),
+            network=_network(),
         )
     )
+
+
+def _network() -> Network:
+    """Returns `own` where several GPUs train together: their processes talk over the loopback device."""
+    if len(list(Path("/dev").glob("nvidia[0-9]*"))) < 2:
+        return "none"
+    # Ways to talk that need more than that: local sockets, and shared memory that all users share.
+    os.environ.setdefault("NCCL_CUMEM_ENABLE", "0")
+    os.environ.setdefault("NCCL_SHM_DISABLE", "1")
+    return "own"
 
 
 def check_sandbox(settings: ServerSettings) -> None:

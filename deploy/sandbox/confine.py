@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.errors import SandboxError
-from deploy.sandbox import capabilities, landlock, seccomp
+from deploy.sandbox import capabilities, landlock, loopback, seccomp
 from deploy.sandbox.kernel import give_up_new_privileges, is_linux, threads
 from deploy.sandbox.landlock import OWN, READ, WRITE_FILE, Rule
 from deploy.sandbox.places import everyday, for_downloads
@@ -21,6 +21,8 @@ from deploy.sandbox.probe import Layer, probe
 
 Mode = Literal["auto", "required", "off"]
 """Whether to use what there is, to insist on all of it, or to use nothing."""
+
+Network = Literal["none", "own", "all"]
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -34,14 +36,15 @@ class Policy:
         reads: Files, and folders with all that is below them.
         writes: Folders to do as it likes in, short of starting programs.
         locks: Files that are there to be locked: they may be opened for writing, too.
-        network: Whether it may call other machines.
+        network: What it may call: nobody, itself and what it starts (`own`, where the system offers that, else nobody),
+            or other machines.
     """
 
     mode: Mode = "auto"
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
     locks: tuple[Path, ...] = ()
-    network: bool = False
+    network: Network = "none"
 
 
 @dataclass(frozen=True)
@@ -88,20 +91,33 @@ def _put_up(policy: Policy, present: set[str]) -> None:
         msg = f"{running} threads run already, and those would not be confined: confine first, import later"
         raise SandboxError(msg)
     try:
+        families = _families(policy.network)
         give_up_new_privileges()
         if "landlock" in present:
-            landlock.restrict(_rules(policy), tcp=policy.network)
+            landlock.restrict(_rules(policy), tcp=bool(families))
         capabilities.drop()
         if "seccomp" in present:
-            seccomp.restrict(_INTERNET if policy.network else ())
+            seccomp.restrict(families)
     except OSError as exc:
         msg = f"this process cannot be confined: {exc.strerror}; see `shoal doctor`, or set sandbox to off"
         raise SandboxError(msg) from exc
 
 
+def _families(network: Network) -> tuple[int, ...]:
+    """Returns the sockets that may be made, once what they lead to is as it shall be."""
+    if network == "own":
+        try:
+            loopback.enter()
+        except OSError:
+            return ()
+        # Netlink tells which devices there are: only the one.
+        return (*_INTERNET, getattr(socket, "AF_NETLINK", socket.AF_INET))
+    return _INTERNET if network == "all" else ()
+
+
 def _rules(policy: Policy) -> Iterator[Rule]:
     yield from everyday()
-    yield from for_downloads() if policy.network else ()
+    yield from for_downloads() if policy.network == "all" else ()
     # What a link leads to is opened, so that is what the rule must be for.
     yield from (Rule(Path(os.path.realpath(path)), READ) for path in policy.reads)
     yield from (Rule(path, OWN) for path in policy.writes)

@@ -42,7 +42,7 @@ def able() -> None:
         pytest.skip(f"this system has no {', '.join(missing)}")
 
 
-def tried(*tries: str, network: bool = False, **paths: list[Path]) -> list[str]:
+def tried(*tries: str, network: str = "none", **paths: list[Path]) -> list[str]:
     """What each statement comes to in a confined process; empty for nothing."""
     places = {name: [str(path) for path in paths.get(name, [])] for name in ("reads", "writes", "locks")}
     request = json.dumps({"tries": tries, "network": network, **places})
@@ -112,9 +112,19 @@ def port() -> Iterator[int]:
         yield int(listening.getsockname()[1])
 
 
-@pytest.mark.parametrize(("network", "answer"), [(True, ""), (False, "PermissionError")])
-def test_the_network_is_there_for_who_downloads(port: int, network: bool, answer: str) -> None:
+@pytest.mark.parametrize(("network", "answer"), [("all", ""), ("none", "PermissionError")])
+def test_the_network_is_there_for_who_downloads(port: int, network: str, answer: str) -> None:
     assert tried(f"socket.create_connection(('127.0.0.1', {port}))", network=network) == [answer]
+
+
+def test_a_network_of_its_own_leads_to_itself_only(port: int) -> None:
+    listen = "door = socket.create_server(('127.0.0.1', 0)); told['port'] = door.getsockname()[1]"
+    reach = "socket.create_connection(('127.0.0.1', told['port']))"
+    found = tried(listen, reach, f"socket.create_connection(('127.0.0.1', {port}))", "socket.socket(1)", network="own")
+    if found[0]:
+        pytest.skip("this system allows no networks of one's own")
+
+    assert found == ["", "", "ConnectionRefusedError", "PermissionError"]
 
 
 def test_what_the_machine_tells_of_itself_can_be_read() -> None:
