@@ -82,3 +82,7 @@ class EngineMisfitError(DeployError):
 
 class EngineCancelledError(DeployError):
     """Nobody's fault: the caller asked the build to stop."""
+
+
+class SandboxError(DeployError):
+    """A process cannot be confined as it must be before it opens what a stranger sent."""

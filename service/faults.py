@@ -39,6 +39,8 @@ DISK_FULL = Fault("DISK_FULL", "machine", "RESOURCE_EXHAUSTED")
 TIME_LIMIT = Fault("TIME_LIMIT", "caller", "DEADLINE_EXCEEDED")
 WORKER_DIED = Fault("WORKER_DIED", "machine", "INTERNAL")
 WORKER_PROTOCOL = Fault("WORKER_PROTOCOL", "shoal", "INTERNAL")
+WORKER_MEMORY = Fault("WORKER_MEMORY", "machine", "RESOURCE_EXHAUSTED")
+WORKER_PROCESSES = Fault("WORKER_PROCESSES", "caller", "RESOURCE_EXHAUSTED")
 
 FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
     {
@@ -67,6 +69,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         deploy.EngineOperatorError: Fault("UNSUPPORTED_OPERATOR", "caller", "FAILED_PRECONDITION"),
         deploy.EngineMisfitError: Fault("ENGINE_MISFIT", "caller", "FAILED_PRECONDITION"),
         deploy.EngineCancelledError: Fault("ENGINE_CANCELLED", "caller", "CANCELLED"),
+        deploy.SandboxError: Fault("SANDBOX_MISSING", "machine", "FAILED_PRECONDITION"),
         deploy.CacheError: Fault("CACHE_FAILED", "machine", "INTERNAL"),
         # The service's own.
         errors.DataError: Fault("BAD_DATA", "caller", "FAILED_PRECONDITION"),
@@ -104,7 +107,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
 )
 
 BY_REASON: Mapping[str, Fault] = MappingProxyType(
-    {fault.reason: fault for fault in (*FAULTS.values(), UNEXPECTED, WORKER_DIED)}
+    {fault.reason: fault for fault in (*FAULTS.values(), UNEXPECTED, WORKER_DIED, WORKER_MEMORY, WORKER_PROCESSES)}
 )
 
 

@@ -26,7 +26,9 @@ from typing import Any, final
 from pydantic import ValidationError
 
 import service
+from deploy.measure.turn import LOCK_VARIABLE, make_lock_file
 from service.devices.desk import JobDesk
+from service.limits import Excess, limits_of, sacrifice, watch_excess
 from service.settings import ServerSettings
 from service.watching.relayed import SpanRelay
 from service.work import (
@@ -69,6 +71,7 @@ class Exit:
         stopped: It was stopped on request.
         expired: It was killed because its time was over.
         garbage: What was wrong with its output, if anything.
+        excess: What it took too much of, if it was killed for that.
     """
 
     result: ResultEvent | None = None
@@ -77,6 +80,7 @@ class Exit:
     stopped: bool = False
     expired: bool = False
     garbage: str | None = None
+    excess: Excess | None = None
 
 
 async def run_worker(
@@ -170,6 +174,7 @@ class _Worker:
         self._result: ResultEvent | None = None
         self._error: ErrorEvent | None = None
         self._garbage: str | None = None
+        self._excess: Excess | None = None
         self._announced = asyncio.Event()
 
     async def supervise(self, order: WorkOrder, stop: asyncio.Event) -> Exit:
@@ -177,6 +182,7 @@ class _Worker:
         stopping = asyncio.create_task(stop.wait())
         reading = [asyncio.create_task(self._read_events()), asyncio.create_task(self._keep_log())]
         handing = asyncio.create_task(self._hand_over(order))
+        watching = asyncio.create_task(self._end_excess())
         try:
             expired = await self._wait(exiting, stopping, order.deadline_seconds + self._settings.deadline_grace)
             if not exiting.done():
@@ -185,9 +191,9 @@ class _Worker:
             _signal_group(self._process.pid, signal.SIGKILL)
             # A descendant that left the group may hold the pipes open; it will not be waited for.
             await asyncio.wait(reading, timeout=_PIPE_DRAIN_SECONDS)
-            return Exit(self._result, self._error, returncode, stop.is_set(), expired, self._garbage)
+            return Exit(self._result, self._error, returncode, stop.is_set(), expired, self._garbage, self._excess)
         finally:
-            for task in (*reading, exiting, stopping, handing):
+            for task in (*reading, exiting, stopping, handing, watching):
                 task.cancel()
 
     async def _wait(self, exiting: asyncio.Task[int], stopping: asyncio.Task[bool], limit: float) -> bool:
@@ -204,14 +210,22 @@ class _Worker:
         finally:
             announced.cancel()
 
+    async def _end_excess(self) -> None:
+        self._excess = await watch_excess(self._process.pid, limits_of(self._settings))
+        _signal_group(self._process.pid, signal.SIGKILL)
+
     async def _hand_over(self, order: WorkOrder) -> None:
         stdin = self._process.protocol.stdin
         assert stdin is not None
         # A worker that is dead already is seen by its exit status.
         with suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(order.model_dump_json().encode() + b"\n")
+            stdin.write(self._told(order).model_dump_json().encode() + b"\n")
             await stdin.drain()
         stdin.close()
+
+    def _told(self, order: WorkOrder) -> WorkOrder:
+        settings = self._settings
+        return order.model_copy(update={"sandbox": settings.sandbox, "downloads": settings.hub_downloads})
 
     async def _end(self, exiting: asyncio.Task[int]) -> None:
         _signal_group(self._process.pid, signal.SIGTERM)
@@ -304,6 +318,7 @@ async def _spawn(order: WorkOrder, settings: ServerSettings) -> _Process:
             resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
             _lower(process.pid, resource.RLIMIT_NOFILE, settings.worker_open_files)
             _lower(process.pid, resource.RLIMIT_FSIZE, settings.worker_file_bytes)
+        sacrifice(process.pid)
     return process
 
 
@@ -332,6 +347,8 @@ def worker_environment(order: WorkOrder) -> dict[str, str]:
         # HOME has moved, and packages may be installed under the old one.
         "PYTHONUSERBASE": site.getuserbase() or "",
         "PYTHONUNBUFFERED": "1",
+        # One for all that measure on this machine, though each has a folder of its own for temporary files.
+        LOCK_VARIABLE: str(make_lock_file()),
         TOKEN_VARIABLE: str(order.folder),
     }
 

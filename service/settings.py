@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from deploy.sandbox import Mode
 from service.loopback import is_loopback
 from service.watching.logs import Format
 
@@ -50,6 +51,11 @@ class ServerSettings(BaseModel):
         worker_command: The worker program; reads a WorkOrder on stdin.
         worker_open_files: RLIMIT_NOFILE of a worker.
         worker_file_bytes: RLIMIT_FSIZE of a worker.
+        worker_memory_bytes: What a worker may use with its children. Default: 0.9 of the machine, divided by `workers`.
+        worker_processes: How many processes a worker may consist of, itself included.
+        sandbox: Whether workers are confined by what the system offers (`auto`), only if it offers all (`required`), or
+            not at all (`off`).
+        hub_downloads: Whether jobs may name published models that the server then downloads.
         worker_log_bytes: What is kept of a worker's stderr.
         analysis_seconds: Longest dry run.
         deadline_grace: What a worker gets beyond its time limit to hand in its best before it is killed.
@@ -100,6 +106,10 @@ class ServerSettings(BaseModel):
     worker_command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-P", "-m", "service.worker")
     worker_open_files: Annotated[int, Field(ge=64)] = 4096
     worker_file_bytes: Size = 64 * _GIB
+    worker_memory_bytes: Size | None = None
+    worker_processes: Annotated[int, Field(ge=1)] = 512
+    sandbox: Mode = "auto"
+    hub_downloads: bool = True
     worker_log_bytes: Size = 8 * _MIB
     analysis_seconds: Seconds = 600.0
     deadline_grace: Seconds = 120.0

@@ -352,7 +352,7 @@ def _failure_from(error: Exception) -> Failure:
 def has_died(ended: Exit) -> bool:
     """Returns whether a worker died: it said nothing last, and was neither stopped nor killed for a reason of ours."""
     said = ended.result is not None or ended.error is not None or ended.garbage is not None
-    return not (said or ended.stopped or ended.expired)
+    return not (said or ended.stopped or ended.expired or ended.excess is not None)
 
 
 def failure_of(ended: Exit, seconds: float) -> Failure:
@@ -366,6 +366,9 @@ def failure_of(ended: Exit, seconds: float) -> Failure:
         return Failure(reason=ended.error.reason, message=ended.error.message, blame=ended.error.blame)
     if ended.garbage is not None:
         return Failure(reason=WORKER_PROTOCOL.reason, message=ended.garbage, blame=WORKER_PROTOCOL.blame)
+    if ended.excess is not None:
+        fault = ended.excess.fault
+        return Failure(reason=fault.reason, message=ended.excess.message, blame=fault.blame)
     if ended.expired:
         message = f"the time limit of {seconds:g} s ended before there was anything to return; allow more time"
         return Failure(reason=TIME_LIMIT.reason, message=message, blame=TIME_LIMIT.blame)
@@ -377,6 +380,7 @@ _HINTS = {
     signal.SIGSEGV: "a native library crashed; if the same job dies again, please report it with the model",
     signal.SIGABRT: "a native library gave up; if the same job dies again, please report it with the model",
     signal.SIGILL: "a native library was built for another processor",
+    signal.SIGSYS: "it made a system call that no job makes (sandbox); the job's log on the server says more",
     signal.SIGTERM: "something outside of the server stopped it",
 }
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
+from deploy.sandbox import Mode
 from service.spec import JobSpec
 from service.watching.logs import Format
 
@@ -39,6 +40,8 @@ class WorkOrder(_Frozen):
         server_pid: Who sent it; a worker whose parent is somebody else is an orphan and ends itself.
         traceparent: What its spans are a part of (W3C Trace Context), empty for nothing.
         log_format: Of what it writes to stderr.
+        sandbox: How serious it is that the worker confines itself.
+        downloads: Whether a published model that the spec names may be downloaded.
     """
 
     job: str
@@ -53,6 +56,8 @@ class WorkOrder(_Frozen):
     server_pid: int | None = None
     traceparent: str = ""
     log_format: Format = "text"
+    sandbox: Mode = "auto"
+    downloads: bool = True
 
     @property
     def out(self) -> Path:

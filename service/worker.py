@@ -15,13 +15,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, final
 
+from service.confinement import confine_worker
 from service.faults import UNEXPECTED, classify
+from service.fetching import fetch_published
 from service.watching import logs, spans, surroundings
 from service.watching.place import parse
 from service.work import DeviceEvent, ErrorEvent, Event, ProgressEvent, ResultEvent, SpanEvent, WorkOrder
 
 _LOG = logging.getLogger("service.worker")
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _MAX_MESSAGE = 2000
 
 
@@ -77,6 +80,7 @@ def main() -> int:
     """
     channel = _take_stdout()
     die_with_parent()
+    gather_orphans()
     line = sys.stdin.buffer.readline()
     if not line:
         return 1
@@ -85,6 +89,8 @@ def main() -> int:
         return 1
     watch(order, channel)
     try:
+        fetch_published(order)
+        _LOG.info("%s", confine_worker(order).summary)
         channel.send(ResultEvent(file=_do(order, channel)))
     except BrokenPipeError:
         return 1
@@ -92,6 +98,12 @@ def main() -> int:
         channel.send(without_paths(to_event(exc), order))
         return 1
     return 0
+
+
+def gather_orphans() -> None:
+    """Has processes that lose their parent become this one's children, so that its server still finds them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def watch(order: WorkOrder, channel: Channel) -> None:

@@ -33,6 +33,7 @@ TORCH_FREE = (
     "deploy/measure",
     "deploy/predict.py",
     "deploy/runtimes",
+    "deploy/sandbox",
 )
 
 

@@ -152,6 +152,9 @@ def _lines(reader: Any, members: list[_Member]) -> Iterator[bytes]:
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    try:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return int(free.getsockname()[1])
+    except OSError as exc:
+        raise GroupError(f"the processes of a training cannot talk to each other here: {exc.strerror}") from exc

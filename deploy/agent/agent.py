@@ -187,7 +187,8 @@ class Agent:
     ) -> tuple[list[Path], tuple[str, str] | None]:
         folder.mkdir()
         try:
-            return do_in_child(Question(work.kind, json.loads(work.request), files), folder, cancel), None
+            question = Question(work.kind, json.loads(work.request), files)
+            return do_in_child(question, folder, cancel, self._settings.sandbox), None
         except MeasureCancelledError:
             raise
         except DeployError as exc:

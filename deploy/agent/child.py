@@ -1,6 +1,6 @@
 """Does one piece of work in a process of its own: what crashes, hangs or eats all memory takes no agent with it.
 
-`python -m deploy.agent.child`: one JSON request on stdin, one JSON answer on stdout. It ends when its parent does.
+That process (`deploy.agent.piece`) is confined, knows little of the agent's environment, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import site
 import subprocess
 import sys
 import threading
@@ -16,23 +17,37 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.bench.perform import perform
 from deploy.bench.work import FAILURES, Question
-from deploy.caller import end_with_caller, private_stdout, read_line
-from deploy.errors import DeployError, MeasureCancelledError, MeasureError
+from deploy.errors import MeasureCancelledError, MeasureError
+from deploy.measure.turn import LOCK_VARIABLE, lock_file
+from deploy.sandbox import Mode
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "deploy.agent.child")
+_COMMAND: Final = (sys.executable, "-P", "-m", "deploy.agent.piece")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _POLL_SECONDS: Final = 0.1
+# What the work may know of the agent's environment: not its token, nor anything else that is not listed.
+_PASSED: Final = (
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "PATH",
+    "TZ",
+    "VIRTUAL_ENV",
+)
 
 
-def do_in_child(question: Question, folder: Path, cancel: threading.Event) -> list[Path]:
+def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandbox: Mode = "auto") -> list[Path]:
     """Returns the files of the answer, the result first.
 
     Args:
         question: What is asked.
         folder: An empty folder for what is made.
         cancel: Set it from another thread to stop; everything that was started is killed.
+        sandbox: How serious it is that the process confines itself.
 
     Raises:
         MeasureCancelledError: If `cancel` was set.
@@ -43,6 +58,7 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event) -> li
         "request": dict(question.request),
         "files": [str(path) for path in question.files],
         "folder": str(folder),
+        "sandbox": sandbox,
     }
     process = _start(folder)
     try:
@@ -54,7 +70,6 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event) -> li
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
         _COMMAND,
         stdin=subprocess.PIPE,
@@ -63,9 +78,21 @@ def _start(folder: Path) -> subprocess.Popen[str]:
         text=True,
         errors="replace",
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env=_environment(folder),
         start_new_session=True,
     )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Returns the work's environment: home and temporary files in its folder, engines where they always are."""
+    return {name: os.environ[name] for name in _PASSED if name in os.environ} | {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONUSERBASE": site.getuserbase() or "",
+        LOCK_VARIABLE: str(lock_file()),
+    }
 
 
 def _talk(process: subprocess.Popen[str], request: str, cancel: threading.Event) -> tuple[str, str]:
@@ -119,32 +146,3 @@ def _decode(status: int, said: str, errors: str) -> list[Path]:
     if "error" in answer:
         raise FAILURES.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])
     return [Path(path) for path in answer["files"]]
-
-
-def main() -> None:
-    """Reads a request, does it, answers."""
-    answer = private_stdout()
-    request = json.loads(read_line())
-    end_with_caller()
-    json.dump(_answer(request), answer)
-    answer.flush()
-
-
-def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    folder = Path(request["folder"])
-    question = Question(request["kind"], request["request"], tuple(Path(path) for path in request["files"]))
-    try:
-        found = perform(question, folder)
-    except DeployError as exc:
-        return {"error": {"kind": type(exc).__name__, "message": str(exc)}}
-    except MemoryError:
-        return {"error": {"kind": "MeasureError", "message": "the device ran out of memory"}}
-    except Exception as exc:  # noqa: BLE001 - the process boundary: whatever it is, the server must be told
-        return {"error": {"kind": "MeasureError", "message": f"the work failed: {type(exc).__name__}: {exc}"}}
-    result = folder / "result.json"
-    result.write_text(json.dumps(found.result))
-    return {"files": [str(result), *map(str, found.files)]}
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grpc
 
+from deploy.sandbox import Mode
+
 
 @dataclass(frozen=True)
 class AgentSettings:
@@ -19,6 +21,8 @@ class AgentSettings:
         credentials: For TLS; None for plain text, in which the token can be read on its way.
         cool_below: Degrees Celsius that the device has to be below before it is measured; None to measure at once.
         cool_seconds: Longest wait for that.
+        sandbox: Whether work is confined by what the system offers (`auto`), only if it offers all (`required`), or not
+            at all (`off`).
         cache_bytes: Files from the server are kept up to this, so that they need not be sent again.
     """
 
@@ -28,4 +32,5 @@ class AgentSettings:
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     cool_below: float | None = 75.0
     cool_seconds: float = 300.0
+    sandbox: Mode = "auto"
     cache_bytes: int = 4 << 30

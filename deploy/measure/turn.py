@@ -6,18 +6,38 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.errors import MeasureCancelledError, MeasureError
 
+LOCK_VARIABLE = "SHOAL_TIMING_LOCK"
+"""Names the file to processes whose folder for temporary files is their own."""
 _POLL_SECONDS = 0.1
 
 
 def lock_file() -> Path:
     """Returns the file that whoever measures on this machine, as this user, holds locked."""
+    if told := os.environ.get(LOCK_VARIABLE):
+        return Path(told)
     user = os.getuid() if hasattr(os, "getuid") else "any"
     return Path(tempfile.gettempdir()) / f"shoal-timing-{user}.lock"
+
+
+def make_lock_file() -> Path:
+    """Returns the lock file, made if it is not there, for processes that may open it but make none in its folder.
+
+    One that cannot be made is their error to tell, once they measure.
+    """
+    path = lock_file()
+    with suppress(OSError):
+        os.close(_open(path))
+    return path
+
+
+def _open(path: Path) -> int:
+    # Never follows a link that somebody else may have put into the shared folder.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager
@@ -41,8 +61,7 @@ def wait_for_turn(cancel: threading.Event | None = None) -> Iterator[None]:
         return
     path = lock_file()
     try:
-        # Never follows a link that somebody else may have put into the shared folder.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = _open(path)
     except OSError as exc:
         msg = f"cannot open the timing lock '{path}': {exc.strerror}"
         raise MeasureError(msg) from exc

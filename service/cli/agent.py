@@ -41,6 +41,8 @@ TOKEN_VARIABLE: Final = "SHOAL_AGENT_TOKEN"  # noqa: S105 - the variable's name
               help="For files on their way. Default: in the user's cache folder.")  # fmt: skip
 @click.option("--cool-below", type=float, default=75.0, show_default=True, metavar="CELSIUS",
               help="Measure only when the device is cooler than this; 0 measures at once.")  # fmt: skip
+@click.option("--sandbox", type=click.Choice(("auto", "required", "off")), default="auto", show_default=True,
+              help="Confine work by what this system offers, only if it offers all, or not at all.")  # fmt: skip
 @log_format_option
 def agent(**flags: Any) -> int:
     """Measure and run networks on this machine for a server elsewhere.
@@ -103,6 +105,7 @@ def _settings(flags: dict[str, Any]) -> AgentSettings:
         folder=Path(flags["state_dir"]) if flags["state_dir"] else _cache_folder(),
         credentials=credentials,
         cool_below=flags["cool_below"] or None,
+        sandbox=flags["sandbox"],
     )
 
 

@@ -98,12 +98,13 @@ def _settings(folders: Mapping[str, str | None]) -> ServerSettings:
 
 
 def _of_machine() -> list[tuple[str, Check]]:
-    from service.doctor import machine
+    from service.doctor import machine, sandbox
 
     return [
         ("machine", machine.look_at_machine),
         ("clock", machine.look_at_clock),
         ("timing", machine.look_at_turn),
+        ("sandbox", sandbox.look_at_sandbox),
     ]
 
 

@@ -25,6 +25,7 @@ from service.access.gate import Gate, write_operator_token
 from service.access.rates import RateLimit
 from service.access.tokens import TokenStore
 from service.artifacts import ArtifactStore
+from service.confinement import check_sandbox
 from service.database import Database
 from service.devices.agents import AgentStore
 from service.devices.desk import Desk
@@ -96,6 +97,7 @@ class Server:
             DiskFullError: There is no room.
             ListenError: The address cannot be listened on.
             TlsError: The certificates cannot be used.
+            SandboxError: Workers cannot be confined here, and the settings require it.
         """
         try:
             parts = await self._open()
@@ -113,6 +115,7 @@ class Server:
 
     async def _open(self) -> Parts:
         settings = self._settings
+        check_sandbox(settings)
         with disk_errors("the state folder"):
             settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._opened.callback(_lock(settings.state_dir))

@@ -11,6 +11,7 @@ import sys
 MODULES = (
     "deploy.agent.agent",
     "deploy.agent.child",
+    "deploy.agent.piece",
     "deploy.engines.worker",
     "deploy.measure.worker",
     "deploy.predict",

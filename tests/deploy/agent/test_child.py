@@ -16,6 +16,7 @@ from deploy.agent.child import do_in_child
 from deploy.artifact import Artifact
 from deploy.bench.work import Question, pack_models
 from deploy.errors import MeasureCancelledError, MeasureError, ModelFileError
+from deploy.sandbox import probe
 
 LONG = {"min_seconds": 60.0, "max_seconds": 120.0, "precision": None}
 
@@ -81,3 +82,38 @@ def test_a_killed_child_is_told_as_such(artifact: Artifact, tmp_path: Path) -> N
         do_in_child(timing(artifact), tmp_path, threading.Event())
     killer.join()
     assert children() == []
+
+
+def test_the_work_knows_neither_the_agents_token_nor_the_rest_of_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact
+) -> None:
+    monkeypatch.setenv("SHOAL_AGENT_TOKEN", "a token")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    seen: list[dict[str, str]] = []
+    cancel = threading.Event()
+
+    def look() -> None:
+        seen.extend(child.environ() for child in wait_for(2))
+        cancel.set()
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    with pytest.raises(MeasureCancelledError):
+        do_in_child(timing(artifact), tmp_path, cancel)
+    watcher.join()
+
+    assert len(seen) == 2
+    assert not [value for environment in seen for value in environment.values() if value in {"a token", "a secret"}]
+
+
+@pytest.mark.skipif(not all(one.present for one in probe()), reason="this system cannot confine processes")
+def test_confined_work_measures_through_links(artifact: Artifact, tmp_path: Path) -> None:
+    home = tmp_path / "work"
+    home.mkdir()
+    linked = tmp_path / "net.onnx"
+    linked.symlink_to(artifact.path)
+    places, files = pack_models([linked])
+    short = {"min_seconds": 0.05, "max_seconds": 1.0, "precision": None}
+    question = Question("time", {"models": places, "settings": short}, files)
+
+    assert do_in_child(question, home, threading.Event(), "required")

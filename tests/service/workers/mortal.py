@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from service import pipeline
+from service.confinement import confine_worker
 from service.work import ResultEvent, WorkOrder
 from service.worker import Channel, die_with_parent
 
@@ -20,6 +20,10 @@ channel = Channel(stream)
 die_with_parent()
 order = WorkOrder.model_validate_json(sys.stdin.readline())
 assert order.server_pid is not None
+if how == "alone":
+    # Who is confined kills no server.
+    confine_worker(order)
+from service import pipeline  # noqa: E402 (what starts threads comes after)
 
 
 def progress(phase: str, fraction: float, message: str, metrics: Mapping[str, float]) -> None:
