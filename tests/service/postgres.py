@@ -15,6 +15,14 @@ from pathlib import Path
 
 MEMORY = Path("/dev/shm")
 _PATIENCE = 60.0
+_EMPTY = """
+DO $$ BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    EXECUTE COALESCE((SELECT 'TRUNCATE ' || string_agg(tablename, ', ') || ' RESTART IDENTITY CASCADE' FROM pg_tables
+        WHERE schemaname = 'public' AND tablename <> 'schema_version'), 'SELECT 1');
+END $$
+"""
 
 
 class Postgres:
@@ -24,6 +32,7 @@ class Postgres:
         self._programs, self._folder = programs, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
+        self._idle: list[str] = []
 
     def start(self) -> None:
         """Starts it, and waits until it takes connections."""
@@ -53,14 +62,15 @@ class Postgres:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """Makes an empty database and yields its URL; it is gone in the end."""
-        self._count += 1
-        name = f"shoal_{self._count}"
-        self.execute(f"CREATE DATABASE {name}")
-        try:
-            yield self.url(name)
-        finally:
-            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        """Yields the URL of a database with empty tables, or none: one that is made once serves many tests."""
+        if not self._idle:
+            self._count += 1
+            self._idle.append(f"shoal_{self._count}")
+            self.execute(f"CREATE DATABASE {self._idle[-1]}")
+        name = self._idle.pop()
+        yield self.url(name)
+        self.execute(_EMPTY, name)
+        self._idle.append(name)
 
     def execute(self, statement: str, name: str = "postgres") -> None:
         """Runs a statement outside of any transaction."""
