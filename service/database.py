@@ -34,6 +34,7 @@ from sqlalchemy.types import TypeDecorator
 from service import postgres
 from service.errors import DatabaseBusyError, DatabaseUrlError, DiskFullError, ServiceError, StateVersionError
 from service.schema import UPGRADABLE, upgrade
+from service.usage import Usage
 
 SCHEMA_VERSION = 3
 BUSY_SECONDS = 15.0
@@ -240,6 +241,7 @@ class Database:
             DiskFullError: There is no room.
         """
         self._engine = _open(url)
+        self._usage = Usage()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -260,15 +262,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """One consistent view."""
-        reading = self._engine.execution_options(**_READING[self._engine.dialect.name])
-        with translated_errors(), Session(reading, expire_on_commit=False) as session, session.begin():
+        with self._transaction(_READING[self._engine.dialect.name]) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction that holds the write lock from its beginning; commits unless an exception leaves it."""
-        writing = self._engine.execution_options(shoal_write=True)
-        with translated_errors(), Session(writing, expire_on_commit=False) as session, session.begin():
+        """One transaction that is alone of its kind from its first statement on; an exception rolls it back."""
+        with self._transaction({"shoal_write": True}) as session:
             yield session
 
     @contextmanager
@@ -278,12 +278,23 @@ class Database:
         Such as an UPDATE that checks in its WHERE what it relies on. It need not wait for others where the database can
         do without; SQLite cannot.
         """
-        changing = self._engine.execution_options(**_CHANGING[self._engine.dialect.name])
-        with translated_errors(), Session(changing, expire_on_commit=False) as session, session.begin():
+        with self._transaction(_CHANGING[self._engine.dialect.name]) as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, options: dict[str, Any]) -> Iterator[Session]:
+        engine = self._engine.execution_options(**options)
+        with (
+            self._usage.using(),
+            translated_errors(),
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections, once those that are in use are done with."""
+        self._usage.wait(BUSY_SECONDS)
         self._engine.dispose()
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, final
 
 from service.errors import DatabaseBusyError, DiskFullError
@@ -35,6 +36,7 @@ class Lookout:
         self._settings, self._jobs, self._supervisor, self._hub = settings, jobs, supervisor, hub
         self._seen: dict[str, int] = {}
         self._safe_until = 0.0
+        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -42,32 +44,32 @@ class Lookout:
         pause = self._settings.job_lease_seconds / _RENEWALS
         self._tasks = [
             asyncio.create_task(self._keep(pause)),
-            asyncio.create_task(_again_and_again(self._take_back, pause)),
-            asyncio.create_task(_again_and_again(self._look, self._settings.job_look_seconds)),
+            asyncio.create_task(self._again_and_again(self._take_back, pause)),
+            asyncio.create_task(self._again_and_again(self._look, self._settings.job_look_seconds)),
         ]
 
     async def stop(self) -> None:
         """Looks no more. To be called once nothing runs here: leases are renewed to the last."""
-        for task in self._tasks:
-            task.cancel()
+        self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep(self, pause: float) -> None:
         """Renews leases; gives up what runs here when it may run elsewhere."""
-        while True:
+        while not self._stopping.is_set():
             # Counted from before the call: what the database counts from is later.
             began = time.monotonic()
             held = self._supervisor.held()
             if not held or await self._renew(held):
                 self._safe_until = began + self._settings.job_lease_seconds
-                await asyncio.sleep(pause)
+                await self._pause(pause)
             else:
-                await asyncio.sleep(min(_RETRY_SECONDS, pause))
+                await self._pause(min(_RETRY_SECONDS, pause))
 
     async def _renew(self, held: dict[str, int]) -> bool:
         """Renews leases, and stops their jobs once they are over; returns whether it could."""
         renewing = asyncio.create_task(to_thread(self._jobs.renew, held))
-        left = max(0.0, self._safe_until - time.monotonic())
+        # A server that stalled may still have its jobs: it asks before it gives them up.
+        left = max(_RETRY_SECONDS, self._safe_until - time.monotonic())
         done, _ = await asyncio.wait({renewing}, timeout=left)
         if not done:
             self._give_up(held)
@@ -111,13 +113,17 @@ class Lookout:
         for job_id in renewal.lost:
             await self._supervisor.lose(job_id)
 
+    async def _again_and_again(self, call: Callable[[], Awaitable[None]], pause: float) -> None:
+        while not await self._pause(pause):
+            try:
+                await call()
+            except (DatabaseBusyError, DiskFullError) as exc:
+                _LOG.warning("cannot look at the database, trying again: %s", exc)
+            except Exception:  # noqa: BLE001 (the next look may do better)
+                _LOG.exception("cannot look at the database, trying again")
 
-async def _again_and_again(call: Callable[[], Awaitable[None]], pause: float) -> None:
-    while True:
-        await asyncio.sleep(pause)
-        try:
-            await call()
-        except (DatabaseBusyError, DiskFullError) as exc:
-            _LOG.warning("cannot look at the database, trying again: %s", exc)
-        except Exception:  # noqa: BLE001 (the next look may do better)
-            _LOG.exception("cannot look at the database, trying again")
+    async def _pause(self, seconds: float) -> bool:
+        """Waits; returns whether it is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
