@@ -79,6 +79,7 @@ class Supervisor:
         self._running: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._lost: set[str] = set()
+        self._ending: set[str] = set()
         self._scheduler: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
         self._analyses = asyncio.Semaphore(settings.analyses)
@@ -110,14 +111,15 @@ class Supervisor:
         if (stop := self._stops.get(job_id)) is not None:
             stop.set()
 
-    async def lose(self, job_id: str) -> None:
-        """Drops a job that runs here and is another server's now: its worker is killed, and nothing of it is kept."""
-        if job_id in self._attempts:
+    def lose(self, job_id: str) -> None:
+        """Drops a job that runs here and is another server's now: its worker is killed, and nothing of it is kept.
+
+        One whose end is just being written is left alone: the writing finds out by itself.
+        """
+        if job_id in self._attempts and job_id not in self._lost | self._ending:
             _LOG.error("job %s was taken from this server, whose lease ran out; its worker is killed", job_id)
-            _, task = self._attempts[job_id]
             self._lost.add(job_id)
-            task.cancel()
-            await asyncio.wait({task})
+            self._attempts[job_id][1].cancel()
 
     def wake(self) -> None:
         """Says that there may be a new job."""
@@ -239,7 +241,9 @@ class Supervisor:
             job = await self._persist(self._jobs.claim)
             if job is None:
                 return
-            await self.lose(job.id)  # an attempt of before, that does not know yet
+            if job.id in self._attempts:
+                self.lose(job.id)
+                await asyncio.wait({self._attempts[job.id][1]})
             self._launch(job)
 
     def _launch(self, job: Job) -> None:
@@ -253,6 +257,7 @@ class Supervisor:
         self._running.discard(task)
         del self._attempts[job_id], self._stops[job_id]
         self._lost.discard(job_id)
+        self._ending.discard(job_id)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("a job's supervision failed; the job is put back once its lease is over", exc_info=error)
@@ -266,6 +271,7 @@ class Supervisor:
         _LOG.info("job %s starts, attempt %d", job.id, job.attempts)
         try:
             ending = await self._work(job, stop)
+            self._ending.add(job.id)
             if ending is None:
                 job = await self._persist(lambda: self._jobs.requeue(job.id, job.attempts))
             else:
