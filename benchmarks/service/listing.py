@@ -1,8 +1,8 @@
 """How long lists take with many jobs: `python -m benchmarks.service.listing [--jobs 100000] [--database-url URL]`.
 
 Fills an empty database (default: SQLite in a temporary folder) with finished jobs and their results, starts a real
-server over it in a process of its own, and prints percentiles of `ListOptimizationJobs` as callers see them, and of what
-the queue does while 1,000 jobs wait, as a Markdown table.
+server over it in a process of its own, and prints percentiles of `ListOptimizationJobs` as callers see them, and of
+what the queue does while 1,000 jobs wait, as a Markdown table.
 """
 
 from __future__ import annotations
