@@ -1,4 +1,4 @@
-"""The database: tables, connections, transactions. SQLite by default, anything SQLAlchemy speaks by configuration."""
+"""The database: tables, connections, transactions. SQLite by default, PostgreSQL by configuration."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from sqlalchemy import (
     String,
     create_engine,
     event,
+    func,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from service.errors import DatabaseBusyError, DiskFullError, StateVersionError
+from service import postgres
+from service.errors import DatabaseBusyError, DatabaseUrlError, DiskFullError, ServiceError, StateVersionError
 from service.schema import UPGRADABLE, upgrade
+from service.usage import Usage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 15.0
 
 # SQLite numbers rows with a plain INTEGER key only.
@@ -71,12 +75,12 @@ class SchemaRow(Base):
 
 @final
 class JobRow(Base):
-    """One job. `row` counts up and orders the list."""
+    """One job. `row` counts up and orders the list. `runner` is the server that runs it, as long as its lease holds."""
 
     __tablename__ = "jobs"
     row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(63), unique=True)
-    principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
+    principal: Mapped[str] = mapped_column(String(63), server_default="local")
     request_id: Mapped[str | None] = mapped_column(String(36), unique=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     spec: Mapped[dict[str, Any]]
@@ -91,7 +95,10 @@ class JobRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     last_sequence: Mapped[int] = mapped_column(BigInteger, default=0)
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    runner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    # A principal's newest jobs are the end of its stretch of this index, however many jobs there are.
+    __table_args__ = (Index("ix_jobs_owned", "principal", "row"), {"sqlite_autoincrement": True})
 
 
 @final
@@ -225,15 +232,16 @@ class Database:
         """Opens it, creating the tables if there are none.
 
         Args:
-            url: SQLAlchemy URL.
+            url: SQLAlchemy URL, of SQLite or PostgreSQL.
 
         Raises:
+            DatabaseUrlError: It is of neither, or its driver is missing.
+            DatabaseAwayError: It does not answer.
             StateVersionError: The tables were made by another version.
             DiskFullError: There is no room.
         """
-        self._engine = create_engine(url, json_serializer=_compact_json)
-        if self._engine.dialect.name == "sqlite":
-            _tune_sqlite(self._engine)
+        self._engine = _open(url)
+        self._usage = Usage()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -254,19 +262,47 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """One consistent view."""
-        with translated_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+        with self._transaction(_READING[self._engine.dialect.name]) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction that holds the write lock from its beginning; commits unless an exception leaves it."""
-        writing = self._engine.execution_options(shoal_write=True)
-        with translated_errors(), Session(writing, expire_on_commit=False) as session, session.begin():
+        """One transaction that is alone of its kind from its first statement on; an exception rolls it back."""
+        with self._transaction({"shoal_write": True}) as session:
+            yield session
+
+    @contextmanager
+    def change(self) -> Iterator[Session]:
+        """One transaction beside those of `write`, for statements that are right whatever others do meanwhile.
+
+        Such as an UPDATE that checks in its WHERE what it relies on. It need not wait for others where the database can
+        do without; SQLite cannot.
+        """
+        with self._transaction(_CHANGING[self._engine.dialect.name]) as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, options: dict[str, Any]) -> Iterator[Session]:
+        engine = self._engine.execution_options(**options)
+        with (
+            self._usage.using(),
+            translated_errors(),
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections, once those that are in use are done with."""
+        self._usage.wait(BUSY_SECONDS)
         self._engine.dispose()
+
+
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+_CHANGING: dict[str, dict[str, Any]] = {"sqlite": {"shoal_write": True}, "postgresql": {}}
 
 
 def now() -> datetime:
@@ -274,24 +310,52 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def clock(session: Session) -> datetime:
+    """The present in UTC, by the clock that all servers of a database share; for what one says and another reads."""
+    if session.get_bind().dialect.name == "sqlite":
+        return now()  # whoever opens the file is on this machine
+    present: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return present.astimezone(UTC)
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turns a full disk and a lock that is not released into ours."""
+    """Turns a full disk, a lock that is not released and a database that is away into ours."""
     try:
         yield
-    except OperationalError as exc:
-        code = getattr(exc.orig, "sqlite_errorcode", None)
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFullError("the disk that holds the database is full; free some space and try again") from exc
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise DatabaseBusyError(f"the database was locked for {BUSY_SECONDS:.0f} s; try again") from exc
-        raise
+    except PoolTimeoutError as exc:
+        raise DatabaseBusyError("all connections to the database are in use; try again") from exc
+    except DBAPIError as exc:
+        error = _of_sqlite(exc.orig) if isinstance(exc.orig, sqlite3.Error) else postgres.translate(exc)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def _of_sqlite(error: sqlite3.Error) -> ServiceError | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError("the disk that holds the database is full; free some space and try again")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return DatabaseBusyError(f"the database was locked for {BUSY_SECONDS:.0f} s; try again")
+    return None
 
 
 def _compact_json(value: object) -> str:
     import json
 
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _open(url: str) -> Engine:
+    kind = url.partition(":")[0].partition("+")[0]
+    if kind in postgres.SCHEMES:
+        return postgres.open_postgres(url, json_serializer=_compact_json)
+    if kind != "sqlite":
+        raise DatabaseUrlError(f"the URL of a database starts with sqlite:/// or postgresql://, not with {kind[:40]!r}")
+    engine = create_engine(url, json_serializer=_compact_json)
+    _tune_sqlite(engine)
+    return engine
 
 
 def _tune_sqlite(engine: Engine) -> None:

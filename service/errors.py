@@ -81,6 +81,18 @@ class DatabaseBusyError(ServiceError):
     """The database stayed locked for too long."""
 
 
+class DatabaseAwayError(DatabaseBusyError):
+    """The database cannot be reached now. Whoever waits for a busy one waits for this one too."""
+
+
+class DatabaseUrlError(ServiceError):
+    """The operator's fault: no database can be opened under this URL."""
+
+
+class LeaseLostError(ServiceError):
+    """A job was taken from this server, whose lease ran out; nothing that it has to say of the job counts any more."""
+
+
 class DrainingError(ServiceError):
     """The server is stopping and takes nothing new."""
 

@@ -10,11 +10,11 @@ from typing import Final
 from sqlalchemy import Connection, MetaData, inspect
 from sqlalchemy.schema import CreateColumn
 
-UPGRADABLE: Final = frozenset({1})
+UPGRADABLE: Final = frozenset({1, 2})
 """Schema versions that `upgrade` starts from."""
 
-# Of version 1: one artifact for each content, whoever sent it.
-_GONE: Final = frozenset({("artifacts", "ix_artifacts_content")})
+# One artifact for each content, whoever sent it (1); jobs by principal, in no order (2).
+_GONE: Final = frozenset({("artifacts", "ix_artifacts_content"), ("jobs", "ix_jobs_principal")})
 
 
 def upgrade(connection: Connection, tables: MetaData) -> None:

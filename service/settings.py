@@ -34,8 +34,10 @@ class ServerSettings(BaseModel):
         metrics_address: Where Prometheus finds metrics over HTTP, `host:port`; None for nowhere.
         log_format: Of the server's log and its workers'.
         state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
-        database_url: SQLAlchemy URL. Default: SQLite in `state_dir`.
-        storage_url: fsspec URL of the artifact store. Default: a folder in `state_dir`.
+        database_url: SQLAlchemy URL of SQLite or PostgreSQL, which several servers may share. Default: SQLite in
+            `state_dir`.
+        storage_url: fsspec URL of the artifact store; servers that share a database share it too. Default: a folder in
+            `state_dir`.
         data_roots: Folders on this machine that jobs may read data from.
         workers: Jobs that run at the same time.
         analyses: Dry runs that run at the same time.
@@ -47,6 +49,8 @@ class ServerSettings(BaseModel):
         principal_calls_per_second: Calls of one principal, in the long run.
         principal_burst: Calls of one principal at once, after a pause.
         max_attempts: How often a job may lose its worker to a dead server before it is given up.
+        job_lease_seconds: A server that shows no life for so long has lost its jobs to the others.
+        job_look_seconds: How often a server looks for what others did to jobs that run or are watched here.
         worker_retries: How often a job whose worker died goes on in another, if it got further than before.
         worker_command: The worker program; reads a WorkOrder on stdin.
         worker_open_files: RLIMIT_NOFILE of a worker.
@@ -101,6 +105,8 @@ class ServerSettings(BaseModel):
     principal_calls_per_second: Annotated[float, Field(gt=0)] = 200.0
     principal_burst: Annotated[int, Field(ge=1)] = 1000
     max_attempts: Annotated[int, Field(ge=1)] = 5
+    job_lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    job_look_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     worker_retries: Annotated[int, Field(ge=0)] = 2
     # -P: the working directory is the job's folder, and nothing in there may be imported.
     worker_command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-P", "-m", "service.worker")

@@ -30,6 +30,7 @@ from service.errors import (
     DatabaseBusyError,
     DiskFullError,
     DrainingError,
+    LeaseLostError,
     QuotaError,
     TimeLimitError,
     WorkerError,
@@ -51,6 +52,7 @@ _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _ANALYSIS_RETRY_SECONDS = 10.0
 _LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
+_TRY_AGAIN = (DiskFullError, DatabaseBusyError)
 _OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")  # folders that the next attempt makes anew
 
 _T = TypeVar("_T")
@@ -75,6 +77,9 @@ class Supervisor:
         self._stops: dict[str, asyncio.Event] = {}
         self._deaths: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
+        self._attempts: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._lost: set[str] = set()
+        self._ending: set[str] = set()
         self._scheduler: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
         self._analyses = asyncio.Semaphore(settings.analyses)
@@ -83,13 +88,38 @@ class Supervisor:
     async def start(self) -> None:
         """Sorts out what a dead server left behind, then starts to work."""
         await asyncio.to_thread(self._clear_leftovers)
-        for job in await asyncio.to_thread(self._jobs.recover, self._settings.max_attempts):
+        await self.take_back(starting=True)
+        self._scheduler = asyncio.create_task(self._schedule())
+        self._wake.set()
+
+    async def take_back(self, *, starting: bool = False) -> None:
+        """Puts jobs back that were left behind; at the start, those that this server ran before are among them."""
+        limit, held = self._settings.max_attempts, self.held()
+        for job in await asyncio.to_thread(lambda: self._jobs.recover(limit, held, starting=starting)):
             _LOG.warning("job %s was left behind by a server that died; it is %s now", job.id, job.state)
             if job.finished:
                 await self._desk.drop(job.name)
                 await asyncio.to_thread(self._clear, job.id)
-        self._scheduler = asyncio.create_task(self._schedule())
         self._wake.set()
+
+    def held(self) -> dict[str, int]:
+        """Returns the jobs that run here, with the attempt of each."""
+        return {job_id: attempt for job_id, (attempt, _) in self._attempts.items()}
+
+    def stop_job(self, job_id: str) -> None:
+        """Stops the worker of a job that runs here; whether it is over or goes on later, its state says."""
+        if (stop := self._stops.get(job_id)) is not None:
+            stop.set()
+
+    def lose(self, job_id: str) -> None:
+        """Drops a job that runs here and is another server's now: its worker is killed, and nothing of it is kept.
+
+        One whose end is just being written is left alone: the writing finds out by itself.
+        """
+        if job_id in self._attempts and job_id not in self._lost | self._ending:
+            _LOG.error("job %s was taken from this server, whose lease ran out; its worker is killed", job_id)
+            self._lost.add(job_id)
+            self._attempts[job_id][1].cancel()
 
     def wake(self) -> None:
         """Says that there may be a new job."""
@@ -104,7 +134,8 @@ class Supervisor:
         await asyncio.to_thread(self._jobs.get, job_id, principal)
         job = await asyncio.to_thread(self._jobs.request_cancel, job_id)
         if job.state is State.CANCELLING:
-            self._stop_event(job_id).set()
+            # Where it runs elsewhere, the server that runs it will see.
+            self.stop_job(job_id)
         return job
 
     async def drain(self) -> None:
@@ -210,21 +241,26 @@ class Supervisor:
             job = await self._persist(self._jobs.claim)
             if job is None:
                 return
+            if job.id in self._attempts:
+                self.lose(job.id)
+                await asyncio.wait({self._attempts[job.id][1]})
             self._launch(job)
 
     def _launch(self, job: Job) -> None:
-        task = asyncio.create_task(self._run(job, self._stop_event(job.id)))
+        stop = self._stops[job.id] = asyncio.Event()
+        task = asyncio.create_task(self._run(job, stop))
         self._running.add(task)
-        task.add_done_callback(self._landed)
+        self._attempts[job.id] = (job.attempts, task)
+        task.add_done_callback(lambda task: self._landed(job.id, task))
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _landed(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        del self._attempts[job_id], self._stops[job_id]
+        self._lost.discard(job_id)
+        self._ending.discard(job_id)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("a job's supervision failed; the next start of the server sorts it out", exc_info=error)
-
-    def _stop_event(self, job_id: str) -> asyncio.Event:
-        return self._stops.setdefault(job_id, asyncio.Event())
+            _LOG.error("a job's supervision failed; the job is put back once its lease is over", exc_info=error)
 
     async def _run(self, job: Job, stop: asyncio.Event) -> None:
         place = await asyncio.to_thread(self._watch.place, job)
@@ -235,12 +271,19 @@ class Supervisor:
         _LOG.info("job %s starts, attempt %d", job.id, job.attempts)
         try:
             ending = await self._work(job, stop)
+            self._ending.add(job.id)
             if ending is None:
-                job = await self._persist(lambda: self._jobs.requeue(job.id))
+                job = await self._persist(lambda: self._jobs.requeue(job.id, job.attempts))
             else:
-                job = await self._persist(lambda: self._jobs.finish(job.id, ending))
+                job = await self._persist(lambda: self._jobs.finish(job.id, ending, job.attempts))
+        except LeaseLostError as exc:
+            _LOG.error("job %s: %s", job.id, exc)
+            self._lost.add(job.id)
+            return
         finally:
-            self._stops.pop(job.id, None)
+            if job.id in self._lost:
+                # Whoever has it now works in a folder of their own.
+                await asyncio.to_thread(self._clear, job.id)
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
             self._deaths.pop(job.id, None)
@@ -250,10 +293,11 @@ class Supervisor:
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
         """Runs the worker; returns how the job ends, or None if it was stopped or is to go on in another worker."""
         try:
-            order = await asyncio.to_thread(self._job_order, job)
+            order = await self._persist(lambda: self._job_order(job), (DatabaseBusyError,))
             kept = await asyncio.to_thread(work_kept, order.folder)
             writer = ProgressWriter(
-                lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
+                lambda progress: self._jobs.record_progress(job.id, progress, job.attempts),
+                self._settings.progress_interval,
             )
             try:
                 ended = await self._attempt(job, order, writer, stop)
@@ -266,6 +310,8 @@ class Supervisor:
             failure = failure_of(ended, job.spec.time_limit.total_seconds())
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
+        except DatabaseBusyError:
+            return None  # the server stops before the database came back
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
 
@@ -301,12 +347,12 @@ class Supervisor:
         report, artifacts = take_report(order.folder, ended.result, self._artifacts, job.principal)
         return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
 
-    async def _persist(self, call: Callable[[], _T]) -> _T:
-        """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""
+    async def _persist(self, call: Callable[[], _T], again: tuple[type[Exception], ...] = _TRY_AGAIN) -> _T:
+        """Tries until it fails in no way of `again`. When the server stops meanwhile, the next one sorts it out."""
         while True:
             try:
                 return await asyncio.to_thread(call)
-            except (DiskFullError, DatabaseBusyError) as exc:
+            except again as exc:
                 if self._draining.is_set():
                     raise
                 _LOG.error("cannot store a job's state, trying again: %s", exc)

@@ -1,1 +1,1 @@
-"""What the service stands: deaths, load, bad input."""
+"""What the service stands: deaths, load, bad input, many jobs."""

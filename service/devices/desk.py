@@ -26,6 +26,7 @@ from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
 from service.devices.work import DeviceWork, WorkState, WorkStore
 from service.errors import NotFoundError, WorkerProtocolError
+from service.patience import patiently
 from service.watching.place import parse
 from service.watching.spans import current, spanning
 
@@ -133,7 +134,7 @@ class JobDesk:
         try:
             asked = await to_thread(self._question, key)
             with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
-                work = await to_thread(self._submit, key, asked)
+                work = await patiently(lambda: self._submit(key, asked))
                 self._desk.publish(self._agent)
                 done = await to_thread(self._hand_over, key, await self._answered(work))
         except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
@@ -183,21 +184,21 @@ class JobDesk:
         with self._desk.subscribe(work.id) as changed:
             while True:
                 changed.clear()
-                present = await to_thread(self._desk.work.find, work.id)
+                present = await patiently(lambda: self._desk.work.find(work.id))
                 if present is None:
                     raise WorkerProtocolError("work for a device was dropped while its job was running")
                 if present.state is WorkState.DONE:
                     return present
                 if time.monotonic() - told >= _TELL_SECONDS:
                     told = time.monotonic()
-                    await to_thread(self._desk.work.expire)
+                    await patiently(self._desk.work.expire)
                     self._tell(await self._status(present))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
 
     async def _status(self, work: DeviceWork) -> str:
         try:
-            agent = await to_thread(self._desk.agents.get, self._agent)
+            agent = await patiently(lambda: self._desk.agents.get(self._agent))
         except NotFoundError:
             return f"waiting for agent/{self._agent}, which was removed; add it again, or cancel the job"
         if not agent.online:

@@ -19,7 +19,7 @@ from typing import Any, Final, final
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service.database import Database, DeviceWorkRow, now
+from service.database import Database, DeviceWorkRow, clock, now
 from service.watching.kept import Kept, drop, find, keep
 from service.watching.place import Place
 
@@ -129,7 +129,7 @@ class WorkStore:
             leased = session.scalars(own.where(DeviceWorkRow.state == WorkState.LEASED)).all()
             for row in leased:
                 if row.session == session_id:
-                    row.lease_until = now() + LEASE
+                    row.lease_until = clock(session) + LEASE
                     return _work(row)
                 # Another session of the same agent had it: that one is gone, or will be told so.
                 row.state = WorkState.WAITING
@@ -138,7 +138,7 @@ class WorkStore:
                 return None
             row_.state, row_.session, row_.message = WorkState.LEASED, session_id, ""
             row_.lease += 1
-            row_.lease_until = now() + LEASE
+            row_.lease_until = clock(session) + LEASE
             return _work(row_)
 
     def renew(self, held: Held, message: str) -> bool:
@@ -147,7 +147,7 @@ class WorkStore:
             row = _held(session, held)
             if row is None:
                 return False
-            row.state, row.lease_until, row.message = WorkState.LEASED, now() + LEASE, message[:_MAX_MESSAGE]
+            row.state, row.lease_until, row.message = WorkState.LEASED, clock(session) + LEASE, message[:_MAX_MESSAGE]
             return True
 
     def may_complete(self, held: Held) -> bool:
@@ -176,7 +176,7 @@ class WorkStore:
         """Puts work back whose lease ran out; returns the agents that it is for."""
         with self._database.write() as session:
             late = select(DeviceWorkRow).where(
-                DeviceWorkRow.state == WorkState.LEASED, DeviceWorkRow.lease_until < now()
+                DeviceWorkRow.state == WorkState.LEASED, DeviceWorkRow.lease_until < clock(session)
             )
             rows = session.scalars(late).all()
             for row in rows:

@@ -6,19 +6,21 @@ import hashlib
 import json
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
 from service.artifacts import Artifact, add_artifact
 from service.database import Database, EventRow, JobRow, TurnRow, now
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
+from service.jobs.glance import Glance, glance
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
+from service.jobs.leases import LET_GO, Holder, Renewal, check, left_behind, renew, taken
 from service.jobs.states import TRANSITIONS, State
 from service.watching.kept import Kept, keep
 from service.watching.spans import current, new_root
@@ -56,6 +58,7 @@ class JobStore:
         database: Database,
         listener: Callable[[str], None] = lambda _job_id: None,
         ended: Callable[[Job], None] = lambda _job: None,
+        holder: Holder | None = None,
     ) -> None:
         """Works on an open database.
 
@@ -63,7 +66,9 @@ class JobStore:
             database: Where to keep things.
             listener: Called with a job's id after each committed change, in the thread that made it.
             ended: Called with a job once its state is final, before the listener, in the same thread.
+            holder: Who takes jobs.
         """
+        self._holder = holder or Holder()
         self._database = database
         self._listener = listener
         self._ended = ended
@@ -168,17 +173,24 @@ class JobStore:
             session.merge(TurnRow(principal=principal, turn=last + 1))
             started = func.coalesce(JobRow.start_time, now())
             values = {"attempts": JobRow.attempts + 1, "start_time": started, "progress": None}
+            values |= taken(session, self._holder)
             job = _transition(session, job_id, State.QUEUED, State.RUNNING, values)
         self._listener(job.id)
         return job
 
-    def record_progress(self, job_id: str, progress: Progress) -> None:
-        """Appends a progress event to a RUNNING job; in any other state it comes too late and is dropped."""
+    def record_progress(self, job_id: str, progress: Progress, attempt: int | None = None) -> None:
+        """Appends a progress event to a RUNNING job; in any other state it comes too late and is dropped.
+
+        Args:
+            job_id: The job.
+            progress: How far it is.
+            attempt: Dropped too when this is no longer the attempt that this server is at; None for whichever it is.
+        """
         body = progress.model_dump(mode="json")
-        with self._database.write() as session:
+        with self._database.change() as session:
             changed = (
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.state == State.RUNNING)
+                .where(JobRow.id == job_id, JobRow.state == State.RUNNING, *self._fence(attempt))
                 .values(progress=body, last_sequence=JobRow.last_sequence + 1)
                 .returning(JobRow.row, JobRow.last_sequence)
             )
@@ -201,15 +213,21 @@ class JobStore:
         self._tell(job)
         return job
 
-    def finish(self, job_id: str, ending: Ending) -> Job:
+    def finish(self, job_id: str, ending: Ending, attempt: int | None = None) -> Job:
         """Ends a RUNNING job as asked; a CANCELLING one becomes CANCELLED whatever was asked.
+
+        Args:
+            job_id: The job.
+            ending: How it is to end.
+            attempt: Which attempt comes to this end; None for whichever this server is at.
 
         Raises:
             IllegalTransitionError: It is in neither state.
+            LeaseLostError: This server is not at that attempt any more.
         """
         with self._database.write() as session:
-            state = State(_existing(session, job_id).state)
-            values: dict[str, Any] = {"end_time": now()}
+            state = self._held(session, job_id, attempt)
+            values: dict[str, Any] = {"end_time": now(), **LET_GO}
             target = State.CANCELLED if state is State.CANCELLING else ending.state
             if target is not State.CANCELLED:
                 values["result"] = ending.result
@@ -220,38 +238,68 @@ class JobStore:
         self._tell(job)
         return job
 
-    def requeue(self, job_id: str) -> Job:
+    def requeue(self, job_id: str, attempt: int | None = None) -> Job:
         """Puts a RUNNING job back to QUEUED, to go on in another worker; a CANCELLING one becomes CANCELLED.
+
+        Args:
+            job_id: The job.
+            attempt: Which attempt is over; None for whichever this server is at.
 
         Raises:
             IllegalTransitionError: It is in neither state.
+            LeaseLostError: This server is not at that attempt any more.
         """
         with self._database.write() as session:
-            state = State(_existing(session, job_id).state)
+            state = self._held(session, job_id, attempt)
             target = State.CANCELLED if state is State.CANCELLING else State.QUEUED
             values = {"end_time": now()} if target is State.CANCELLED else {}
-            job = _transition(session, job_id, state, target, values)
+            job = _transition(session, job_id, state, target, {**values, **LET_GO})
         self._tell(job)
         return job
 
-    def recover(self, max_attempts: int) -> list[Job]:
-        """Sorts out what a server that died left behind; to be called before any worker runs.
+    def renew(self, held: Mapping[str, int]) -> Renewal:
+        """Renews the leases of this server's jobs; `held` has the attempt of each."""
+        with self._database.change() as session:
+            return renew(session, self._holder, held)
+
+    def glance(self, watched: Collection[str], held: Mapping[str, int]) -> Glance:
+        """Returns what became of jobs that are watched here, and of those that run here by their attempts."""
+        with self._database.read() as session:
+            return glance(session, self._holder, watched, held)
+
+    def recover(self, max_attempts: int, held: Collection[str] = (), *, starting: bool = True) -> list[Job]:
+        """Puts jobs back that a server left behind.
 
         RUNNING jobs go back to QUEUED, or to FAILED when this happened `max_attempts` times; CANCELLING ones become
         CANCELLED.
+
+        Args:
+            max_attempts: How often a job may be left behind.
+            held: What this server runs.
+            starting: This server runs nothing yet, so what it ran before is left behind; else, only leases count.
 
         Returns:
             The jobs as they are now.
         """
         recovered = []
         with self._database.write() as session:
-            query = select(JobRow).where(JobRow.state.in_([State.RUNNING, State.CANCELLING])).order_by(JobRow.row)
-            for row in session.scalars(query).all():
+            for row in left_behind(session, self._holder, held, starting=starting):
                 target, values = _recovery(row, max_attempts)
-                recovered.append(_transition(session, row.id, State(row.state), target, values))
+                recovered.append(_transition(session, row.id, State(row.state), target, {**values, **LET_GO}))
         for job in recovered:
             self._tell(job)
         return recovered
+
+    def _held(self, session: Session, job_id: str, attempt: int | None) -> State:
+        """Returns the state of a job that this server holds, as it stays until the transaction is over."""
+        row = _existing(session, job_id, lock=True)
+        check(row, self._holder, attempt)
+        return State(row.state)
+
+    def _fence(self, attempt: int | None) -> list[ColumnElement[bool]]:
+        if attempt is None:
+            return []
+        return [JobRow.runner == self._holder.runner, JobRow.attempts == attempt]
 
     def _tell(self, job: Job) -> None:
         if job.finished:
@@ -300,8 +348,9 @@ def _append_snapshot(session: Session, row: JobRow) -> Job:
     return job
 
 
-def _existing(session: Session, job_id: str, principal: str | None = None) -> JobRow:
-    row = session.scalar(select(JobRow).where(JobRow.id == job_id))
+def _existing(session: Session, job_id: str, principal: str | None = None, *, lock: bool = False) -> JobRow:
+    query = select(JobRow).where(JobRow.id == job_id)
+    row = session.scalar(query.with_for_update() if lock else query)
     if row is None or principal not in {None, row.principal}:
         raise NotFoundError("job", f"optimizationJobs/{job_id}")
     return row

@@ -24,6 +24,10 @@ class Hub:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, job_id)
 
+    def watched(self) -> list[str]:
+        """Returns the ids of the jobs that somebody watches."""
+        return list(self._waiting)
+
     def close(self) -> None:
         """Wakes everyone, for good."""
         self.closed = True

@@ -96,7 +96,7 @@ def write_database(database: Database) -> None:
     Raises:
         Exception: It cannot be written.
     """
-    with database.write() as session:
+    with database.change() as session:
         session.execute(update(SchemaRow).values(version=SchemaRow.version))
 
 

@@ -33,11 +33,13 @@ from service.devices.files import WorkFiles
 from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
+from service.jobs.leases import Holder, runner_of
 from service.jobs.store import JobStore
 from service.server import agents, operations
 from service.server.access import AccessInterceptor
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
+from service.server.lookout import Lookout
 from service.server.readiness import Readiness, checks
 from service.server.servicer import Parts, Servicer
 from service.server.sweep import sweep
@@ -80,6 +82,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
+        self._lookout: Lookout | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._readiness: Readiness | None = None
         self._meter: Meter = Unmeasured()
@@ -103,6 +106,8 @@ class Server:
             parts = await self._open()
             self._grpc, port = self._bind(parts)
             await parts.supervisor.start()
+            self._lookout = Lookout(self._settings, parts.jobs, parts.supervisor, parts.hub)
+            self._lookout.start()
             assert self._readiness is not None
             await self._readiness.start()
             await self._grpc.start()
@@ -125,7 +130,8 @@ class Server:
         self._meter = self._measure(database)
         self._readiness = Readiness(checks(settings, database), settings, self._meter, self._tell_health)
         watch = JobWatch(database, self._meter)
-        jobs = JobStore(database, self._hub.publish, watch.ended)
+        holder = Holder(runner_of(settings.state_dir), settings.job_lease_seconds)
+        jobs = JobStore(database, self._hub.publish, watch.ended, holder)
         artifacts = await to_thread(ArtifactStore, database, settings.storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
@@ -210,6 +216,8 @@ class Server:
             self._hub.close()
         if self._supervisor is not None:
             await self._supervisor.drain()
+        if self._lookout is not None:
+            await self._lookout.stop()
         if self._grpc is not None:
             await self._grpc.stop(self._settings.stop_grace if grace is None else grace)
         self._opened.close()

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from tests.service.postgres import Postgres, running_postgres
 from tests.service.server_harness import running, settings_for
 
 MEMORY = Path("/dev/shm")
@@ -26,3 +27,29 @@ async def stub(tmp_path: Path) -> AsyncIterator[ModelOptimizerStub]:
     """Talks to a server whose workers finish at once."""
     async with running(settings_for(tmp_path)) as stub:
         yield stub
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this run's own."""
+    try:
+        with running_postgres() as server:
+            yield server
+    except LookupError as exc:
+        pytest.skip(str(exc))
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """An empty database of PostgreSQL."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'shoal.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url

@@ -1,0 +1,133 @@
+"""Servers with state folders of their own over one database and one store."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from protos.shoal.v1 import model_optimizer_pb2 as service_pb
+from protos.shoal.v1 import optimization_job_pb2 as job_pb
+from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.settings import ServerSettings
+from tests.service.server_harness import (
+    eventually,
+    finished,
+    follow,
+    gone,
+    reached,
+    running,
+    settings_for,
+    start_job,
+    worker_command,
+)
+from tests.service.test_server_restart import queue, served
+
+State = job_pb.OptimizationJob.State
+
+
+def one_of(tmp_path: Path, name: str, url: str, *worker: str, **changes: Any) -> ServerSettings:
+    """The settings of one of several servers."""
+    shared = {"database_url": url, "storage_url": f"file://{tmp_path / 'store'}"}
+    quick = {"job_lease_seconds": 1.0, "job_look_seconds": 0.05}
+    command = worker_command(*(worker or ("finish",)))
+    return settings_for(tmp_path, state_dir=tmp_path / name, worker_command=command, **{**shared, **quick, **changes})
+
+
+@asynccontextmanager
+async def busy(settings: ServerSettings) -> AsyncIterator[tuple[ModelOptimizerStub, str, int]]:
+    """A server in this process, a job that runs there, and its worker."""
+    async with running(settings) as stub:
+        name = (await start_job(stub)).name
+        job = await reached(stub, name, is_working)
+        yield stub, name, int(job.progress.metrics["worker"])
+
+
+def is_working(job: job_pb.OptimizationJob) -> bool:
+    return job.progress.phase == "tune"
+
+
+def story(events: list[service_pb.JobEvent]) -> list[State.ValueType]:
+    """The states that a job went through."""
+    return [event.snapshot.state for event in events[1:] if event.HasField("snapshot")]
+
+
+async def test_a_job_is_watched_and_cancelled_through_another_server(database_url: str, tmp_path: Path) -> None:
+    async with (
+        busy(one_of(tmp_path, "a", database_url, "slow", "600")) as (_, name, worker),
+        running(one_of(tmp_path, "b", database_url, workers=1)) as other,
+    ):
+        watching = asyncio.create_task(follow(other, name))
+        await reached(other, name, is_working)
+        cancelled = await other.CancelOptimizationJob(service_pb.CancelOptimizationJobRequest(name=name))
+        events = await asyncio.wait_for(watching, 10)
+        await gone(worker)
+
+    assert cancelled.state == State.STATE_CANCELLING
+    assert events[-1].snapshot.state == State.STATE_CANCELLED
+    assert [event.sequence for event in events] == list(range(events[0].sequence, events[0].sequence + len(events)))
+
+
+async def test_what_is_queued_through_one_server_runs_on_another(postgres_url: str, tmp_path: Path) -> None:
+    async with (
+        busy(one_of(tmp_path, "a", postgres_url, "slow", "600")) as (stub, *_),
+        running(one_of(tmp_path, "b", postgres_url)) as other,
+    ):
+        waiting = (await start_job(stub)).name
+        assert (await finished(stub, waiting)).state == State.STATE_SUCCEEDED
+        result = (await finished(other, waiting)).result
+        download = service_pb.DownloadArtifactRequest(name=result.artifacts[0].name)
+        parts = [part.chunk.data async for part in stub.DownloadArtifact(download) if part.HasField("chunk")]
+        assert len(b"".join(parts)) == result.artifacts[0].size_bytes
+
+
+async def test_a_job_whose_server_is_killed_is_ended_once_by_another(postgres_url: str, tmp_path: Path) -> None:
+    settings, name = one_of(tmp_path, "a", postgres_url, "slow", "600"), "optimizationJobs/some"
+    await queue(settings, "some")
+    async with served(settings) as (stub, server):
+        await reached(stub, name, is_working)
+        async with running(one_of(tmp_path, "b", postgres_url)) as other:
+            await asyncio.sleep(1.5)  # longer than a lease that is not renewed
+            assert (await other.GetOptimizationJob(service_pb.GetOptimizationJobRequest(name=name))).attempts == 1
+            server.kill()
+            events = await asyncio.wait_for(follow(other, name), 20)
+
+    assert events[-1].snapshot.attempts == 2
+    assert story(events) == [
+        State.STATE_QUEUED, State.STATE_RUNNING, State.STATE_QUEUED, State.STATE_RUNNING, State.STATE_SUCCEEDED,
+    ]  # fmt: skip
+
+
+async def test_a_server_that_stalled_writes_nothing_of_what_it_lost(postgres_url: str, tmp_path: Path) -> None:
+    """Its worker comes to its end meanwhile, so that there is something to be written."""
+    settings, name = one_of(tmp_path, "a", postgres_url, "slow", "1"), "optimizationJobs/some"
+    await queue(settings, "some")
+    async with served(settings) as (stub, server):
+        await reached(stub, name, is_working)
+        server.send_signal(signal.SIGSTOP)
+        async with running(one_of(tmp_path, "b", postgres_url, "slow", "600")) as other:
+            second = await asyncio.wait_for(reached(other, name, lambda job: is_working(job) and job.attempts == 2), 20)
+            server.send_signal(signal.SIGCONT)
+            folder = tmp_path / "a/jobs/some"
+            await eventually(lambda: [path.name for path in folder.iterdir()] == ["log"], 10)
+            third = await other.GetOptimizationJob(service_pb.GetOptimizationJobRequest(name=name))
+            assert third == second
+            await other.CancelOptimizationJob(service_pb.CancelOptimizationJobRequest(name=name))
+            events = await follow(other, name)
+
+    assert [event.progress.phase for event in events if event.HasField("progress")] == ["tune", "tune"]
+    assert story(events) == [
+        State.STATE_QUEUED, State.STATE_RUNNING, State.STATE_QUEUED, State.STATE_RUNNING, State.STATE_CANCELLING,
+        State.STATE_CANCELLED,
+    ]  # fmt: skip
+
+
+async def test_a_stop_hands_jobs_to_the_others_at_once(postgres_url: str, tmp_path: Path) -> None:
+    patient = {"job_lease_seconds": 600.0}
+    async with running(one_of(tmp_path, "a", postgres_url, **patient)) as other:
+        async with busy(one_of(tmp_path, "b", postgres_url, "slow", "600", **patient)) as (_, name, _worker):
+            pass
+        assert (await asyncio.wait_for(finished(other, name), 10)).attempts == 2
