@@ -81,6 +81,8 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.AgentRefusedError: Fault("AGENT_REFUSED", "caller", "UNAUTHENTICATED"),
         errors.QuotaError: Fault("QUOTA_EXCEEDED", "caller", "RESOURCE_EXHAUSTED"),
         errors.DiskFullError: DISK_FULL,
+        errors.StorageUnavailableError: Fault("STORAGE_UNAVAILABLE", "machine", "UNAVAILABLE"),
+        errors.StorageSettingError: Fault("BAD_STORAGE", "caller", "FAILED_PRECONDITION"),
         errors.DatabaseBusyError: Fault("DATABASE_BUSY", "machine", "UNAVAILABLE"),
         errors.DrainingError: Fault("DRAINING", "machine", "UNAVAILABLE"),
         errors.StateInUseError: Fault("STATE_IN_USE", "caller", "FAILED_PRECONDITION"),

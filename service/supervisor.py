@@ -31,6 +31,7 @@ from service.errors import (
     DiskFullError,
     DrainingError,
     QuotaError,
+    StorageUnavailableError,
     TimeLimitError,
     WorkerError,
 )
@@ -41,9 +42,10 @@ from service.jobs.store import Ending, JobStore
 from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
-from service.results import take_analysis, take_report
+from service.results import check_report, keep_files, take_analysis
 from service.settings import ServerSettings
 from service.spec import JobSpec
+from service.waiting import until_stored
 from service.watching.jobs import JobWatch
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
@@ -249,25 +251,29 @@ class Supervisor:
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
         """Runs the worker; returns how the job ends, or None if it was stopped or is to go on in another worker."""
+        writer = ProgressWriter(
+            lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
+        )
         try:
-            order = await asyncio.to_thread(self._job_order, job)
+            order = await until_stored(lambda: self._job_order(job), stop, writer.remark)
             kept = await asyncio.to_thread(work_kept, order.folder)
-            writer = ProgressWriter(
-                lambda progress: self._jobs.record_progress(job.id, progress), self._settings.progress_interval
-            )
-            try:
-                ended = await self._attempt(job, order, writer, stop)
-            finally:
-                await writer.close()
+            ended = await self._attempt(job, order, writer, stop)
             if ended.result is not None:
-                return await asyncio.to_thread(self._take_over, job, order, ended)
+                report, artifacts = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
+                store = self._artifacts
+                await until_stored(lambda: keep_files(order.folder, artifacts, store), stop, writer.remark)
+                return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
             if ended.stopped:
                 return None
             failure = failure_of(ended, job.spec.time_limit.total_seconds())
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
+        except StorageUnavailableError:
+            return None
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
+        finally:
+            await writer.close()
 
     async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
         with self._watch.attempt(job) as attempt:
@@ -295,11 +301,6 @@ class Supervisor:
             return False
         _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
         return True
-
-    def _take_over(self, job: Job, order: WorkOrder, ended: Exit) -> Ending:
-        assert ended.result is not None
-        report, artifacts = take_report(order.folder, ended.result, self._artifacts, job.principal)
-        return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
 
     async def _persist(self, call: Callable[[], _T]) -> _T:
         """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from asyncio import to_thread
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -15,8 +17,11 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service import convert
 from service.announcement import Announcement
 from service.artifacts import Artifact, ArtifactStore
-from service.errors import ArtifactDamagedError, InvalidRequestError, UploadSupersededError, Violation
-from service.uploads import OpenUpload, Uploads
+from service.errors import ArtifactDamagedError, InvalidRequestError, ServiceError, UploadSupersededError, Violation
+from service.openupload import OpenUpload
+from service.uploads import Uploads
+
+_LOG = logging.getLogger(__name__)
 
 Requests = AsyncIterator[service_pb.UploadArtifactRequest]
 
@@ -29,6 +34,7 @@ class Receiver:
         """Stores through `uploads`."""
         self._uploads = uploads
         self._active: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
+        self._finishing: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
 
     async def receive(self, requests: Requests, principal: str) -> Artifact:
         """Takes one upload stream of a principal to its end.
@@ -44,6 +50,10 @@ class Receiver:
         announced = replace(convert.read_announcement(first.metadata), principal=principal)
         upload = (principal, announced.upload_id)
         await self._supersede(upload)
+        if (finishing := self._finishing.get(upload)) is not None:
+            # Nothing is to be sent any more; putting a large file together may take longer than a client waits.
+            with suppress(ServiceError):
+                return await asyncio.shield(finishing)
         task = asyncio.create_task(self._receive(announced, requests))
         self._active[upload] = task
         try:
@@ -71,9 +81,29 @@ class Receiver:
         try:
             async for request in requests:
                 await to_thread(_append, begun, request)
-            return await to_thread(begun.finish)
-        finally:
+        except BaseException:
             await to_thread(begun.close)
+            raise
+        return await self._finish(begun, (announced.principal, announced.upload_id))
+
+    async def _finish(self, begun: OpenUpload, upload: tuple[str, str]) -> Artifact:
+        """Puts the file together, whether or not the client stays to hear of it."""
+        task = asyncio.create_task(to_thread(_finish, begun))
+
+        def forget(_task: asyncio.Task[Artifact]) -> None:
+            if self._finishing.get(upload) is task:
+                del self._finishing[upload]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _LOG.info("an upload could not be finished: %s", error)
+
+        self._finishing[upload] = task
+        task.add_done_callback(forget)
+        return await asyncio.shield(task)
+
+
+def _finish(upload: OpenUpload) -> Artifact:
+    with upload:
+        return upload.finish()
 
 
 def _append(upload: OpenUpload, request: service_pb.UploadArtifactRequest) -> None:
@@ -96,9 +126,11 @@ async def send(
 
     Raises:
         OffsetRangeError: The offset lies outside of the file.
+        StorageUnavailableError: The storage does not answer.
         ArtifactDamagedError: The stored bytes are not what was stored; known only at the end, and only from offset 0.
     """
-    with store.open(artifact, offset) as stream:
+    stream = await to_thread(store.open, artifact, offset)
+    try:
         yield service_pb.DownloadArtifactResponse(artifact=convert.write_artifact(artifact))
         digest = hashlib.sha256()
         position = offset
@@ -110,6 +142,8 @@ async def send(
         if position != artifact.size_bytes or (offset == 0 and digest.hexdigest() != artifact.sha256):
             raise ArtifactDamagedError(f"the stored bytes of {artifact.name} are damaged")
         yield service_pb.DownloadArtifactResponse(sha256=artifact.sha256)
+    finally:
+        await to_thread(stream.close)
 
 
 def _digest(data: bytes, digest: hashlib._Hash) -> int:

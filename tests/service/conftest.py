@@ -4,11 +4,15 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from tests.service.server_harness import running, settings_for
+
+if TYPE_CHECKING:
+    from tests.service.s3 import S3
 
 MEMORY = Path("/dev/shm")
 
@@ -26,3 +30,19 @@ async def stub(tmp_path: Path) -> AsyncIterator[ModelOptimizerStub]:
     """Talks to a server whose workers finish at once."""
     async with running(settings_for(tmp_path)) as stub:
         yield stub
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An S3 of our own, with one bucket."""
+    pytest.importorskip("moto", reason="moto, of the extra dev, is not installed")
+    pytest.importorskip("s3fs", reason="s3fs, of the extra s3, is not installed")
+    from tests.service.s3 import S3, surround
+
+    server = S3()
+    surround(monkeypatch, server.endpoint)
+    server.client.create_bucket(Bucket=server.bucket)
+    try:
+        yield server
+    finally:
+        server.stop()
