@@ -22,7 +22,7 @@ from service.access.principal import LOCAL_NAME
 from service.database import ArtifactRow, Database, now
 from service.disk import disk_errors
 from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
-from service.storage import Reading, Storage
+from service.storage import SMALL, Reading, Storage
 
 ARTIFACT_PREFIX = "artifacts/"
 MAX_FILENAME = 255
@@ -107,17 +107,21 @@ class ArtifactStore:
             StorageUnavailableError: The store does not answer; the file stays.
             DiskFullError: There is no room; the file stays.
         """
-        path = blob_path(sha256)
-        if self.holds(sha256, source.stat().st_size):
+        path, size = blob_path(sha256), source.stat().st_size
+        if self.holds(sha256, size):
             source.unlink()
-        elif self.storage.folder is None:
-            with self.storage.writing(path) as target, source.open("rb") as stream:
-                shutil.copyfileobj(stream, target, _BLOCK)
-            source.unlink()
-        else:
+            return
+        if self.storage.folder is not None:
             self.storage.check()
             with self.storage.guarded():
                 _move(source, self.storage.folder / path)
+            return
+        if size <= SMALL:
+            self.storage.put(path, source.read_bytes())
+        else:
+            with self.storage.writing(path) as target, source.open("rb") as stream:
+                shutil.copyfileobj(stream, target, _BLOCK)
+        source.unlink()
 
     def keep_blocks(self, blocks: Iterable[bytes], sha256: str, size_bytes: int) -> bool:
         """Puts bytes under their SHA-256; returns whether they have it. If not, nothing is put.
@@ -132,6 +136,11 @@ class ArtifactStore:
                 digest.update(block)
             return digest.hexdigest() == sha256
         try:
+            if size_bytes <= SMALL:
+                data = b"".join(blocks)
+                _check_digest(hashlib.sha256(data), sha256)
+                self.storage.put(blob_path(sha256), data)
+                return True
             with self.storage.writing(blob_path(sha256)) as target:
                 for block in blocks:
                     digest.update(block)

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO, Final, final
 
 from service.artifacts import ArtifactStore, file_digest
-from service.storage import Storage
+from service.storage import SMALL, Storage
 
 FOLDER: Final = "uploads"
 _SUFFIX: Final = ".part"
-_LARGEST_OBJECT: Final = 16 << 20
 _BLOCK: Final = 1 << 20
 
 
@@ -119,8 +118,7 @@ def keep_whole(store: ArtifactStore, pieces: Sequence[Piece], sha256: str) -> bo
 def _blocks(storage: Storage, pieces: Sequence[Piece]) -> Iterator[bytes]:
     for piece in pieces:
         try:
-            with storage.open(f"{FOLDER}/{piece.name}") as stream:
-                data = stream.read(piece.size)
+            data = storage.get(f"{FOLDER}/{piece.name}", piece.size)
         except FileNotFoundError as exc:
             raise LostPieceError(piece.start) from exc
         if len(data) < piece.size:
@@ -232,15 +230,14 @@ class _Objects(PieceWriter):
 
     @property
     def most(self) -> int:
-        return _LARGEST_OBJECT
+        return SMALL
 
     def write(self, data: bytes) -> None:
         self._data += data
 
     def flush(self) -> Piece:
         name = _new_name(self._key, self._start)
-        with self._storage.writing(f"{FOLDER}/{name}") as target:
-            target.write(self._data)
+        self._storage.put(f"{FOLDER}/{name}", bytes(self._data))
         return Piece(self._start, len(self._data), name)
 
     def settle(self) -> None:

@@ -24,7 +24,9 @@ from service.errors import DiskFullError, StorageSettingError, StorageUnavailabl
 _LOG = logging.getLogger(__name__)
 _MARKER: Final = ".shoal"
 _MARK: Final = b"Artifacts of Shoal. Without this file, servers take this place for gone.\n"
-_PART: Final = 16 << 20
+SMALL: Final = 16 << 20
+"""Bytes that are held in memory for one call; and the size of the parts that larger files go in."""
+
 _AHEAD: Final = 4 << 20
 _OBJECTS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -199,7 +201,7 @@ class Storage:
             self.check()
         with self.guarded():
             if self._protocol in _OBJECTS:
-                with _object(self._files.open(target, "wb", block_size=_PART, autocommit=False)) as stream:
+                with _object(self._files.open(target, "wb", block_size=SMALL, autocommit=False)) as stream:
                     yield stream
                 return
             self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -212,6 +214,30 @@ class Storage:
                 with suppress(Exception):
                     self._files.rm_file(partial)
                 raise
+
+    def put(self, path: str, data: bytes) -> None:
+        """Makes a file of bytes that fit into memory; with a store of objects, that is one request.
+
+        Raises:
+            StorageUnavailableError: It does not answer.
+            DiskFullError: There is no room.
+        """
+        if self._protocol in _OBJECTS:
+            with self.guarded():
+                self._files.pipe_file(self._at(path), data)
+            return
+        with self.writing(path) as target:
+            target.write(data)
+
+    def get(self, path: str, size: int) -> bytes:
+        """Returns a file's first `size` bytes, or what there is of them.
+
+        Raises:
+            FileNotFoundError: There is none, but the place is there.
+            StorageUnavailableError: It does not answer.
+        """
+        with self.guarded():
+            return bytes(self._files.cat_file(self._at(path), start=0, end=size))
 
     def remove(self, path: str) -> None:
         """Removes a file, if it is there.

@@ -30,10 +30,10 @@ class S3:
     def client(self) -> Any:
         return boto3.client("s3")
 
-    def keys(self) -> list[str]:
-        """What is in the bucket, without the prefix and the mark."""
+    def names(self) -> list[str]:
+        """What is in the bucket, without the prefix, the mark and what readiness writes."""
         found = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        return [each["Key"].removeprefix("shoal/") for each in found if not each["Key"].endswith(".shoal")]
+        return [each["Key"].removeprefix("shoal/") for each in found if "/." not in each["Key"]]
 
     def stop(self) -> None:
         self._server.stop()
