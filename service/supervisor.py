@@ -267,6 +267,8 @@ class Supervisor:
                 return None
             failure = failure_of(ended, job.spec.time_limit.total_seconds())
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
+            # A worker may have failed for want of its inputs: then the job waits, and starts again.
+            await asyncio.to_thread(self._artifacts.storage.check)
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
         except StorageUnavailableError:
             return None

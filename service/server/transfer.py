@@ -51,9 +51,9 @@ class Receiver:
         upload = (principal, announced.upload_id)
         await self._supersede(upload)
         if (finishing := self._finishing.get(upload)) is not None:
-            # Nothing is to be sent any more; putting a large file together may take longer than a client waits.
+            # Putting a large file together may take longer than a client waits: who asks again gets what comes of it.
             with suppress(ServiceError):
-                return await asyncio.shield(finishing)
+                await asyncio.shield(finishing)
         task = asyncio.create_task(self._receive(announced, requests))
         self._active[upload] = task
         try:

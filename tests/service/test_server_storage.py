@@ -279,6 +279,21 @@ async def test_a_job_that_ends_while_the_storage_is_away_hands_its_result_in_lat
     assert (job.state, job.attempts) == (State.STATE_SUCCEEDED, 1)
 
 
+async def test_a_job_whose_worker_failed_for_want_of_its_files_starts_again(tmp_path: Path) -> None:
+    place, release = in_folder(tmp_path), tmp_path / "release"
+    command = worker_command("held", str(release), "late")
+    async with running(settings_of(tmp_path, place, worker_command=command)) as stub:
+        name = (await start_job(stub)).name
+        await at_work(stub, name)
+        place.take_away()
+        release.touch()
+        await waits(stub, name)
+        place.bring_back()
+        job = await finished(stub, name)
+
+    assert (job.state, job.attempts) == (State.STATE_SUCCEEDED, 2)
+
+
 async def at_work(stub: ModelOptimizerStub, name: str) -> None:
     async with asyncio.timeout(20):
         request = service_pb.GetOptimizationJobRequest(name=name)
