@@ -1,4 +1,4 @@
-"""Stored files: bytes under their SHA-256 in a folder (or anything else fsspec opens), facts in the database."""
+"""Stored files: bytes under their SHA-256 in the storage, facts in the database."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -25,6 +22,7 @@ from service.access.principal import LOCAL_NAME
 from service.database import ArtifactRow, Database, now
 from service.disk import disk_errors
 from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
+from service.storage import SMALL, Reading, Storage
 
 ARTIFACT_PREFIX = "artifacts/"
 MAX_FILENAME = 255
@@ -69,20 +67,18 @@ class Artifact:
 class ArtifactStore:
     """Files by content. Every method blocks, and may be called from any thread."""
 
-    def __init__(self, database: Database, url: str) -> None:
+    def __init__(self, database: Database, place: str | Storage) -> None:
         """Opens the store.
 
         Args:
             database: Where the facts are kept.
-            url: The fsspec URL of a folder; made if it is missing.
+            place: Where the bytes are, or its fsspec URL.
 
         Raises:
-            DiskFullError: There is no room to make it.
+            ServiceError: See `Storage`.
         """
         self._database = database
-        self._files, self._root = fsspec.core.url_to_fs(url)
-        with disk_errors("the artifact folder"):
-            self._files.makedirs(self._root, exist_ok=True)
+        self.storage = Storage(place) if isinstance(place, str) else place
 
     def get(self, artifact_id: str, principal: str | None = None) -> Artifact:
         """Returns the facts.
@@ -97,75 +93,106 @@ class ArtifactStore:
         return to_artifact(row)
 
     def holds(self, sha256: str, size_bytes: int) -> bool:
-        """Returns whether bytes with this SHA-256 are in the store, whatever they were called."""
-        path = self._blob(sha256)
-        return bool(self._files.exists(path) and self._files.size(path) == size_bytes)
-
-    def keep(self, source: Path, sha256: str) -> None:
-        """Puts a local file's bytes under their SHA-256; the file is moved away when the store is local.
+        """Returns whether bytes with this SHA-256 are in the store, whatever they were called.
 
         Raises:
-            DiskFullError: There is no room.
+            StorageUnavailableError: Nobody knows.
         """
-        target = self._blob(sha256)
-        if self._files.exists(target):
+        return self.storage.size(blob_path(sha256)) == size_bytes
+
+    def keep(self, source: Path, sha256: str) -> None:
+        """Puts a local file's bytes under their SHA-256; the file is gone from where it was then.
+
+        Raises:
+            StorageUnavailableError: The store does not answer; the file stays.
+            DiskFullError: There is no room; the file stays.
+        """
+        path, size = blob_path(sha256), source.stat().st_size
+        if self.holds(sha256, size):
             source.unlink()
             return
-        with disk_errors("the artifact folder"):
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            if isinstance(self._files, LocalFileSystem):
-                _move(source, Path(target))
-                return
-            # A name of its own first: nobody may see half of a file under its hash.
-            partial = f"{target}.{secrets.token_hex(4)}.partial"
-            self._files.put_file(str(source), partial)
-            self._files.mv(partial, target)
-            source.unlink()
+        if self.storage.folder is not None:
+            self.storage.check()
+            with self.storage.guarded():
+                _move(source, self.storage.folder / path)
+            return
+        if size <= SMALL:
+            self.storage.put(path, source.read_bytes())
+        else:
+            with self.storage.writing(path) as target, source.open("rb") as stream:
+                shutil.copyfileobj(stream, target, _BLOCK)
+        source.unlink()
 
-    @contextmanager
-    def open(self, artifact: Artifact, offset: int = 0) -> Iterator[IO[bytes]]:
-        """Opens the bytes for reading at `offset`.
+    def keep_blocks(self, blocks: Iterable[bytes], sha256: str, size_bytes: int) -> bool:
+        """Puts bytes under their SHA-256; returns whether they have it. If not, nothing is put.
+
+        Raises:
+            StorageUnavailableError: The store does not answer.
+            DiskFullError: There is no room.
+        """
+        digest = hashlib.sha256()
+        if self.holds(sha256, size_bytes):
+            for block in blocks:
+                digest.update(block)
+            return digest.hexdigest() == sha256
+        try:
+            if size_bytes <= SMALL:
+                data = b"".join(blocks)
+                _check_digest(hashlib.sha256(data), sha256)
+                self.storage.put(blob_path(sha256), data)
+                return True
+            with self.storage.writing(blob_path(sha256)) as target:
+                for block in blocks:
+                    digest.update(block)
+                    target.write(block)
+                _check_digest(digest, sha256)
+        except ArtifactDamagedError:
+            return False
+        return True
+
+    def open(self, artifact: Artifact, offset: int = 0) -> Reading:
+        """Opens the bytes for reading at `offset`; to be closed by the caller.
 
         Raises:
             OffsetRangeError: The offset lies outside of the file.
             ArtifactDamagedError: The bytes are gone or have another length.
+            StorageUnavailableError: The store does not answer.
         """
         if not 0 <= offset <= artifact.size_bytes:
             raise OffsetRangeError(
                 f"offset {offset} lies outside of {artifact.name}, which has {artifact.size_bytes} bytes"
             )
-        path = self._blob(artifact.sha256)
+        path = blob_path(artifact.sha256)
+        size = self.storage.size(path)
+        if size not in {None, artifact.size_bytes}:
+            raise ArtifactDamagedError(f"{artifact.name} has {size} bytes in the store, not {artifact.size_bytes}")
         try:
-            size = self._files.size(path)
-            if size != artifact.size_bytes:
-                raise ArtifactDamagedError(f"{artifact.name} has {size} bytes in the store, not {artifact.size_bytes}")
-            stream = self._files.open(path, "rb")
+            return self.storage.open(path, offset)
         except FileNotFoundError as exc:
             raise ArtifactDamagedError(f"the bytes of {artifact.name} are gone from the store") from exc
-        with stream:
-            stream.seek(offset)
-            yield stream
 
     def local_path(self, artifact: Artifact, folder: Path) -> Path:
-        """Returns a local, read-only path of the bytes: `folder/{id}/{filename}`, a link or a copy.
+        """Returns a local, read-only path of the bytes: `folder/{id}/{filename}`, a link or a checked copy.
 
         Raises:
-            ArtifactDamagedError: The bytes are gone or have another length.
+            ArtifactDamagedError: The bytes are gone, have another length, or are others (known of copies only).
+            StorageUnavailableError: The store does not answer.
             DiskFullError: There is no room for the copy.
         """
         path = folder / artifact.id / artifact.filename
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         with self.open(artifact) as stream, disk_errors("the job's folder"):
-            if isinstance(self._files, LocalFileSystem):
-                path.symlink_to(self._blob(artifact.sha256))
+            if self.storage.folder is not None:
+                path.symlink_to(self.storage.folder / blob_path(artifact.sha256))
             else:
-                with path.open("wb") as copy:
-                    shutil.copyfileobj(stream, copy, _BLOCK)
+                _copy_checked(stream, path, artifact)
         return path
 
-    def _blob(self, sha256: str) -> str:
-        return f"{self._root}/{sha256[:2]}/{sha256}"
+
+def blob_path(sha256: str) -> str:
+    """Returns where bytes with this SHA-256 are in the storage."""
+    return f"{sha256[:2]}/{sha256}"
 
 
 def new_artifact(
@@ -235,7 +262,27 @@ def safe_filename(name: str) -> str:
     return base.encode()[-MAX_FILENAME:].decode(errors="ignore")
 
 
+def _copy_checked(stream: Reading, path: Path, artifact: Artifact) -> None:
+    digest = hashlib.sha256()
+    try:
+        with path.open("wb") as copy:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                copy.write(block)
+        _check_digest(digest, artifact.sha256)
+        path.chmod(0o444)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _check_digest(digest: hashlib._Hash, sha256: str) -> None:
+    if digest.hexdigest() != sha256:
+        raise ArtifactDamagedError(f"the bytes stored as {sha256} have the SHA-256 {digest.hexdigest()}")
+
+
 def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     source.chmod(0o444)
     try:
         source.replace(target)

@@ -155,6 +155,19 @@ class UploadRow(Base):
     committed_size: Mapped[int] = mapped_column(BigInteger, default=0)
     artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"))
     update_time: Mapped[datetime]
+    # Who writes: a call that another one took over from, perhaps on another server, must not go on.
+    writer: Mapped[str | None] = mapped_column(String(32))
+
+
+@final
+class PieceRow(Base):
+    """One durable piece of an upload: `size` bytes from `start` on, at the beginning of the file `name`."""
+
+    __tablename__ = "upload_pieces"
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    size: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(160))
 
 
 @final

@@ -77,6 +77,14 @@ class DiskFullError(ServiceError):
     """The machine's fault: there is no room to store something."""
 
 
+class StorageUnavailableError(ServiceError):
+    """The machine's fault: the place where files are kept does not answer. What is in it is not lost."""
+
+
+class StorageSettingError(ServiceError):
+    """The operator's fault: the place where files are to be kept does not exist or cannot be used."""
+
+
 class DatabaseBusyError(ServiceError):
     """The database stayed locked for too long."""
 

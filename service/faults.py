@@ -84,6 +84,8 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.AgentRefusedError: Fault("AGENT_REFUSED", "caller", "UNAUTHENTICATED"),
         errors.QuotaError: Fault("QUOTA_EXCEEDED", "caller", "RESOURCE_EXHAUSTED"),
         errors.DiskFullError: DISK_FULL,
+        errors.StorageUnavailableError: Fault("STORAGE_UNAVAILABLE", "machine", "UNAVAILABLE"),
+        errors.StorageSettingError: Fault("BAD_STORAGE", "caller", "FAILED_PRECONDITION"),
         errors.DatabaseBusyError: Fault("DATABASE_BUSY", "machine", "UNAVAILABLE"),
         errors.DatabaseAwayError: Fault("DATABASE_AWAY", "machine", "UNAVAILABLE"),
         errors.DatabaseUrlError: Fault("BAD_DATABASE_URL", "caller", "FAILED_PRECONDITION"),

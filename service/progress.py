@@ -57,8 +57,8 @@ class ProgressWriter:
 
     def remark(self, message: str) -> None:
         """Reports what the work waits for, as far as it had come."""
-        if self._last is not None:
-            self._take(self._last.model_copy(update={"message": message}))
+        last = self._last or ProgressEvent(phase="load", fraction=0.0)
+        self._take(last.model_copy(update={"message": message}))
 
     async def close(self) -> None:
         """Stores what is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,23 +22,19 @@ _MAX_JSON = 64 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def take_report(
-    folder: Path, event: ResultEvent, store: ArtifactStore, principal: str
-) -> tuple[Report, list[Artifact]]:
-    """Checks a job's result and puts its files into the store.
+def check_report(folder: Path, event: ResultEvent, principal: str) -> tuple[Report, list[Artifact]]:
+    """Checks a job's result.
 
     Args:
         folder: The job's folder. Nothing may write to it any more.
         event: What the worker announced.
-        store: Where the files go; they are moved.
         principal: Whose they are.
 
     Returns:
-        The report, and the facts of the files, not recorded in the database yet.
+        The report, and the facts of the files, which are neither stored nor recorded in the database yet.
 
     Raises:
         WorkerProtocolError: Files are missing, or are not what the report says.
-        DiskFullError: There is no room to store them.
     """
     report = _read(folder, event, Report)
     files = _plain_files(folder / "out")
@@ -48,9 +45,25 @@ def take_report(
         new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name], principal)
         for name, path in files.items()
     ]
-    for artifact in artifacts:
-        store.keep(files[artifact.filename], artifact.sha256)
     return report, artifacts
+
+
+def keep_files(folder: Path, artifacts: Sequence[Artifact], store: ArtifactStore) -> None:
+    """Moves a job's files into the store; what an earlier call has moved is passed over.
+
+    Args:
+        folder: The job's folder.
+        artifacts: What `check_report` returned.
+        store: Where the files go.
+
+    Raises:
+        DiskFullError: There is no room to store them.
+        StorageUnavailableError: The store does not answer.
+    """
+    for artifact in artifacts:
+        path = folder / "out" / artifact.filename
+        if path.exists():
+            store.keep(path, artifact.sha256)
 
 
 def take_analysis(folder: Path, event: ResultEvent) -> AnalysisResult:

@@ -42,9 +42,10 @@ from service.jobs.store import Ending, JobStore
 from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
-from service.results import take_analysis, take_report
+from service.results import check_report, keep_files, take_analysis
 from service.settings import ServerSettings
 from service.spec import JobSpec
+from service.waiting import AWAY, until_there
 from service.watching.jobs import JobWatch
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
@@ -292,28 +293,32 @@ class Supervisor:
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
         """Runs the worker; returns how the job ends, or None if it was stopped or is to go on in another worker."""
+        writer = ProgressWriter(
+            lambda progress: self._jobs.record_progress(job.id, progress, job.attempts),
+            self._settings.progress_interval,
+        )
         try:
-            order = await self._persist(lambda: self._job_order(job), (DatabaseBusyError,))
+            order = await until_there(lambda: self._job_order(job), stop, writer.remark)
             kept = await asyncio.to_thread(work_kept, order.folder)
-            writer = ProgressWriter(
-                lambda progress: self._jobs.record_progress(job.id, progress, job.attempts),
-                self._settings.progress_interval,
-            )
-            try:
-                ended = await self._attempt(job, order, writer, stop)
-            finally:
-                await writer.close()
+            ended = await self._attempt(job, order, writer, stop)
             if ended.result is not None:
-                return await asyncio.to_thread(self._take_over, job, order, ended)
+                report, artifacts = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
+                store = self._artifacts
+                await until_there(lambda: keep_files(order.folder, artifacts, store), stop, writer.remark)
+                return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
             if ended.stopped:
                 return None
             failure = failure_of(ended, job.spec.time_limit.total_seconds())
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
+            # A worker may have failed for want of its inputs: then the job waits, and starts again.
+            await asyncio.to_thread(self._artifacts.storage.check)
             return None if went_on and self._goes_on(job, failure) else _failed(failure)
-        except DatabaseBusyError:
-            return None  # the server stops before the database came back
+        except AWAY:
+            return None  # the server stops before what was away came back
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
             return _failed(_failure_from(exc))
+        finally:
+            await writer.close()
 
     async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
         with self._watch.attempt(job) as attempt:
@@ -342,17 +347,12 @@ class Supervisor:
         _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
         return True
 
-    def _take_over(self, job: Job, order: WorkOrder, ended: Exit) -> Ending:
-        assert ended.result is not None
-        report, artifacts = take_report(order.folder, ended.result, self._artifacts, job.principal)
-        return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
-
-    async def _persist(self, call: Callable[[], _T], again: tuple[type[Exception], ...] = _TRY_AGAIN) -> _T:
-        """Tries until it fails in no way of `again`. When the server stops meanwhile, the next one sorts it out."""
+    async def _persist(self, call: Callable[[], _T]) -> _T:
+        """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""
         while True:
             try:
                 return await asyncio.to_thread(call)
-            except again as exc:
+            except _TRY_AGAIN as exc:
                 if self._draining.is_set():
                     raise
                 _LOG.error("cannot store a job's state, trying again: %s", exc)

@@ -1,16 +1,14 @@
-"""Files on their way in: appended piece by piece to a partial file, durable up to a committed size, resumable."""
+"""Files on their way in: announced, let in or refused, and forgotten if nobody comes back for them."""
 
 from __future__ import annotations
 
-import os
+import secrets
+import shutil
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
-from crc32c import crc32c
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
@@ -20,7 +18,6 @@ from service.artifacts import (
     ArtifactKind,
     ArtifactStore,
     add_artifact,
-    file_digest,
     find_upload,
     has_content,
     new_artifact,
@@ -28,21 +25,11 @@ from service.artifacts import (
     to_artifact,
 )
 from service.database import ArtifactRow, Database, UploadRow, now
-from service.disk import check_free, disk_errors
-from service.errors import (
-    AlreadyExistsError,
-    ChecksumMismatchError,
-    ChunkChecksumError,
-    ChunkOffsetError,
-    InvalidRequestError,
-    NotFoundError,
-    QuotaError,
-    UploadIncompleteError,
-    Violation,
-)
+from service.disk import check_free
+from service.errors import AlreadyExistsError, NotFoundError, QuotaError
+from service.openupload import OpenUpload, durable_pieces
+from service.pieces import piece_files, remove_pieces
 from service.settings import ServerSettings
-
-MAX_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,13 +45,16 @@ class Uploads:
     """All uploads of a server. Every method blocks, and may be called from any thread."""
 
     def __init__(self, database: Database, artifacts: ArtifactStore, settings: ServerSettings) -> None:
-        """Keeps partial files in the state folder, and clears away those that nobody came back for."""
+        """Keeps pieces in the artifacts' storage, and clears away those that nobody came back for.
+
+        Raises:
+            StorageUnavailableError: The storage does not answer.
+        """
         self._database = database
         self._artifacts = artifacts
         self._settings = settings
-        self._folder = settings.state_dir / "uploads"
-        with disk_errors("the upload folder"):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        # Where older servers kept what they alone could go on with.
+        shutil.rmtree(settings.state_dir / "uploads", ignore_errors=True)
         self.forget_old()
 
     def status(self, upload_id: str, principal: str = LOCAL_NAME) -> UploadStatus:
@@ -96,46 +86,47 @@ class Uploads:
             QuotaError: The file is larger than this server takes, or the principal's share of the server is used up.
             AlreadyExistsError: The upload id announced another file before.
             DiskFullError: It does not fit.
+            StorageUnavailableError: The storage does not answer.
         """
         announced, kind = checked(announced)
         self._check_size(announced.size_bytes, kind)
-        row = UploadRow(
-            id=announced.key,
-            principal=announced.principal,
-            kind=kind,
-            filename=announced.filename,
-            size_bytes=announced.size_bytes,
-            sha256=announced.sha256,
-            committed_size=0,
-            update_time=now(),
-        )
+        # Asked before the transaction: a storage that is slow must not keep others from the database.
+        held = self._artifacts.holds(announced.sha256, announced.size_bytes)
         with self._database.write() as session:
             known = session.get(UploadRow, announced.key)
+            row = known or _new_row(announced, kind)
             if known is not None:
                 _check_same(known, announced)
                 known.update_time = now()
-                # What the store took, and the database did not, is gone from here: it has to be sent again.
-                known.committed_size = min(known.committed_size, _size(self._partial(known.id)))
-            row = known or row
-            if stored := self._stored(session, row):
+                known.committed_size = sum(piece.size for piece in durable_pieces(session, known.id))
+            if stored := self._stored(session, row, held=held):
                 session.add(row)
                 row.artifact_id, row.committed_size = stored.id, stored.size_bytes
                 return stored
             self._check_share(session, announced, new=known is None)
-            missing = announced.size_bytes - row.committed_size
-            check_free(self._folder, missing, self._settings.min_free_bytes)
+            if row.artifact_id is not None:
+                # It was stored once, and is gone: send it again.
+                row.artifact_id, row.committed_size = None, 0
+            self._check_room(announced.size_bytes - row.committed_size)
+            row.writer = secrets.token_hex(8)
             session.add(row)
-        return OpenUpload(self._database, self._artifacts, row, self._partial(row.id), self._settings.commit_bytes)
+        return OpenUpload(self._database, self._artifacts, row, self._settings.commit_bytes)
 
-    def _stored(self, session: Session, row: UploadRow) -> Artifact | None:
+    def _check_room(self, missing: int) -> None:
+        if (folder := self._artifacts.storage.folder) is not None:
+            check_free(folder, missing, self._settings.min_free_bytes)
+
+    def _stored(self, session: Session, row: UploadRow, *, held: bool) -> Artifact | None:
         """Returns the artifact if its principal has these bytes here, under the same kind or another.
 
         What others have does not count: knowing a file's hash is not having the file, and nobody is told who else has.
         """
+        if not held:
+            return None
         kind = ArtifactKind(row.kind)
         if (artifact := find_upload(session, row.sha256, kind, row.principal)) is not None:
             return artifact
-        if not has_content(session, row.sha256, row.principal) or not self._artifacts.holds(row.sha256, row.size_bytes):
+        if not has_content(session, row.sha256, row.principal):
             return None
         artifact = new_artifact(kind, row.filename, row.size_bytes, row.sha256, row.principal)
         add_artifact(session, artifact)
@@ -172,179 +163,37 @@ class Uploads:
                 "size_bytes", f"{kind.lower()} files may have {limits[kind]} bytes on this server; this one has {size}"
             )
 
-    def _partial(self, upload_id: str) -> Path:
-        return self._folder / f"{upload_id}.part"
-
     def forget_old(self) -> None:
-        """Clears away what nobody came back for. May be called while uploads are under way: those are not old."""
+        """Clears away what nobody came back for. May be called while uploads are under way: those are not old.
+
+        Raises:
+            StorageUnavailableError: The storage does not answer.
+        """
         limit = now() - timedelta(seconds=self._settings.upload_retention)
-        # Listed first: a file is made after its row, so one that is here and has no row never gets one.
-        paths = list(self._folder.glob("*.part"))
+        # Listed first: a piece is made after its upload's row, so one that is here and has no row never gets one.
+        found = piece_files(self._artifacts.storage)
         with self._database.write() as session:
             for row in session.scalars(select(UploadRow).where(UploadRow.update_time < limit)):
                 session.delete(row)
             session.flush()
-            open_ids = set(session.scalars(select(UploadRow.id).where(UploadRow.artifact_id.is_(None))))
-            for path in paths:
-                if path.stem not in open_ids:
-                    path.unlink(missing_ok=True)
+            open_keys = set(session.scalars(select(UploadRow.id).where(UploadRow.artifact_id.is_(None))))
+        remove_pieces(self._artifacts.storage, [name for name, key in found.items() if key not in open_keys])
 
 
-@final
-class OpenUpload:
-    """One upload that is being written. Not for more than one thread at a time."""
-
-    def __init__(
-        self, database: Database, artifacts: ArtifactStore, row: UploadRow, partial: Path, commit_bytes: int
-    ) -> None:
-        """Opens the partial file at the committed size; what lies beyond was never promised and is cut off."""
-        self._database = database
-        self._artifacts = artifacts
-        self._row = row
-        self._partial = partial
-        self._commit_bytes = commit_bytes
-        self._file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        # Shorter than committed: somebody emptied the folder. Then that much is all there is.
-        self._size = self._committed = min(row.committed_size, os.fstat(self._file).st_size)
-        os.ftruncate(self._file, self._size)
-        os.lseek(self._file, self._size, os.SEEK_SET)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far: where the next chunk must start."""
-        return self._size
-
-    def append(self, offset: int, data: bytes, checksum: int) -> None:
-        """Writes one chunk.
-
-        Args:
-            offset: Where it says that it belongs.
-            data: Its bytes, at most 1 MiB.
-            checksum: Their CRC-32C.
-
-        Raises:
-            InvalidRequestError: The chunk is empty or too large.
-            ChunkOffsetError: It does not start at `size`.
-            ChunkChecksumError: Its bytes were changed on the way.
-            ChecksumMismatchError: It goes beyond the announced size; the upload is discarded.
-            DiskFullError: There is no room; what was written before stays.
-        """
-        if not 0 < len(data) <= MAX_CHUNK:
-            raise InvalidRequestError([Violation("chunk.data", f"has {len(data)} bytes; send 1 to {MAX_CHUNK}")])
-        if offset != self._size:
-            self.commit()
-            raise ChunkOffsetError(
-                f"chunk starts at {offset}, but {self._size} bytes are stored; go on from there", self._size
-            )
-        if crc32c(data) != checksum:
-            self.commit()
-            raise ChunkChecksumError(
-                f"chunk at {offset} does not have the CRC-32C {checksum:08x} that it states; send it again", self._size
-            )
-        if self._size + len(data) > self._row.size_bytes:
-            self._discard()
-            raise ChecksumMismatchError(
-                f"more than the announced {self._row.size_bytes} bytes arrived; the upload is discarded"
-            )
-        self._write(data)
-        if self._size - self._committed >= self._commit_bytes:
-            self.commit()
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            with disk_errors("uploads"):
-                while view:
-                    view = view[os.write(self._file, view) :]
-        except BaseException:
-            os.ftruncate(self._file, self._size)
-            os.lseek(self._file, self._size, os.SEEK_SET)
-            raise
-        self._size += len(data)
-
-    def commit(self) -> None:
-        """Makes everything written so far durable, and says so in the database.
-
-        Raises:
-            DiskFullError: There is no room for that.
-        """
-        if self._size == self._committed:
-            return
-        with disk_errors("uploads"):
-            os.fsync(self._file)
-        with self._database.write() as session:
-            changed = update(UploadRow).where(UploadRow.id == self._row.id)
-            session.execute(changed.values(committed_size=self._size, update_time=now()))
-        self._committed = self._size
-
-    def finish(self) -> Artifact:
-        """Checks the whole file and stores it.
-
-        Raises:
-            UploadIncompleteError: Bytes are missing; what arrived is kept.
-            ChecksumMismatchError: The bytes are not those announced; the upload is discarded.
-            DiskFullError: There is no room.
-        """
-        self.commit()
-        if self._size < self._row.size_bytes:
-            raise UploadIncompleteError(
-                f"{self._size} of {self._row.size_bytes} bytes arrived; go on from there", self._size
-            )
-        digest = file_digest(self._partial)
-        if digest != self._row.sha256:
-            self._discard()
-            raise ChecksumMismatchError(
-                f"the file's SHA-256 is {digest}, but {self._row.sha256} was announced; the upload is discarded"
-            )
-        self._artifacts.keep(self._partial, digest)
-        return self._record()
-
-    def _record(self) -> Artifact:
-        kind = ArtifactKind(self._row.kind)
-        with self._database.write() as session:
-            row = self._row
-            artifact = find_upload(session, row.sha256, kind, row.principal)
-            if artifact is None:
-                artifact = new_artifact(kind, row.filename, row.size_bytes, row.sha256, row.principal)
-                add_artifact(session, artifact)
-            changed = update(UploadRow).where(UploadRow.id == self._row.id)
-            session.execute(changed.values(artifact_id=artifact.id, update_time=now()))
-        return artifact
-
-    def _discard(self) -> None:
-        self._partial.unlink(missing_ok=True)
-        with self._database.write() as session:
-            if row := session.get(UploadRow, self._row.id):
-                session.delete(row)
-        self._committed = self._size
-
-    def close(self) -> None:
-        """Commits what it can and lets go of the file. May be called twice."""
-        if self._file < 0:
-            return
-        try:
-            self.commit()
-        finally:
-            os.close(self._file)
-            self._file = -1
+def _new_row(announced: Announcement, kind: ArtifactKind) -> UploadRow:
+    return UploadRow(
+        id=announced.key,
+        principal=announced.principal,
+        kind=kind,
+        filename=announced.filename,
+        size_bytes=announced.size_bytes,
+        sha256=announced.sha256,
+        committed_size=0,
+        update_time=now(),
+    )
 
 
 def _check_same(known: UploadRow, wanted: Announcement) -> None:
     if (known.kind, known.size_bytes, known.sha256) != (wanted.kind, wanted.size_bytes, wanted.sha256):
         name = wanted.upload_id
         raise AlreadyExistsError("upload", name, f"upload {name} announced another file before; choose a new upload_id")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

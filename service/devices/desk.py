@@ -25,8 +25,8 @@ from service.devices.agents import AgentStore
 from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
 from service.devices.work import DeviceWork, WorkState, WorkStore
-from service.errors import NotFoundError, WorkerProtocolError
-from service.patience import patiently
+from service.errors import NotFoundError, StorageUnavailableError, WorkerProtocolError
+from service.waiting import until_there
 from service.watching.place import parse
 from service.watching.spans import current, spanning
 
@@ -85,7 +85,10 @@ class Desk:
     async def drop(self, job_id: str) -> None:
         """Forgets the work of a job that ended."""
         for work_id in await to_thread(self.work.drop, job_id):
-            await to_thread(self.files.drop, work_id)
+            try:
+                await to_thread(self.files.drop, work_id)
+            except StorageUnavailableError:
+                _LOG.warning("files of device work %s stay in the storage, which does not answer", work_id)
 
     def open(self, job_id: str, agent: str, folder: Path, tell: Callable[[str], None]) -> JobDesk:
         """Returns what carries one job's questions.
@@ -130,13 +133,14 @@ class JobDesk:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _carry(self, key: str) -> None:
-        began, done = self._since[key], DoneWork()
+        began, done, never = self._since[key], DoneWork(), asyncio.Event()
         try:
             asked = await to_thread(self._question, key)
             with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
-                work = await patiently(lambda: self._submit(key, asked))
+                work = await until_there(lambda: self._submit(key, asked), never, self._tell)
                 self._desk.publish(self._agent)
-                done = await to_thread(self._hand_over, key, await self._answered(work))
+                answered = await self._answered(work)
+                done = await until_there(lambda: self._hand_over(key, answered), never, self._tell)
         except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
             _LOG.error("cannot carry device work of job %s", self._job_id, exc_info=exc)
             failure = ("MeasureError", "the server could not carry work to the device; its log says more")
@@ -184,21 +188,21 @@ class JobDesk:
         with self._desk.subscribe(work.id) as changed:
             while True:
                 changed.clear()
-                present = await patiently(lambda: self._desk.work.find(work.id))
+                present = await until_there(lambda: self._desk.work.find(work.id))
                 if present is None:
                     raise WorkerProtocolError("work for a device was dropped while its job was running")
                 if present.state is WorkState.DONE:
                     return present
                 if time.monotonic() - told >= _TELL_SECONDS:
                     told = time.monotonic()
-                    await patiently(self._desk.work.expire)
+                    await until_there(self._desk.work.expire)
                     self._tell(await self._status(present))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
 
     async def _status(self, work: DeviceWork) -> str:
         try:
-            agent = await patiently(lambda: self._desk.agents.get(self._agent))
+            agent = await until_there(lambda: self._desk.agents.get(self._agent))
         except NotFoundError:
             return f"waiting for agent/{self._agent}, which was removed; add it again, or cancel the job"
         if not agent.online:

@@ -1,58 +1,49 @@
-"""The bytes of device work, by piece, side and place, in the artifact store's folder (anything that fsspec opens)."""
+"""The bytes of device work, by piece, side and place, in the artifacts' storage."""
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, Literal, final
-
-import fsspec
+from typing import Final, Literal, final
 
 from service.artifacts import file_digest
 from service.devices.work import StoredFile
 from service.disk import disk_errors
+from service.storage import Reading, Storage
 
 Side = Literal["in", "out"]
 
 _BLOCK: Final = 1 << 20
+_FOLDER: Final = "device-work"
 
 
 @final
 class WorkFiles:
     """Files of pieces of work. Every method blocks, and may be called from any thread."""
 
-    def __init__(self, url: str) -> None:
-        """Works below `device-work` in the folder at the fsspec URL."""
-        self._files, root = fsspec.core.url_to_fs(url)
-        self._root = f"{root}/device-work"
+    def __init__(self, place: str | Storage) -> None:
+        """Works below `device-work` in the storage, or in what its fsspec URL names."""
+        self._storage = Storage(place) if isinstance(place, str) else place
 
     def put(self, work_id: str, side: Side, place: int, source: Path) -> StoredFile:
         """Copies a local file in, and returns what it is.
 
         Raises:
             DiskFullError: There is no room.
+            StorageUnavailableError: The storage does not answer.
         """
-        target = self._path(work_id, side, place)
-        with disk_errors("the folder of device work"):
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            partial = f"{target}.{secrets.token_hex(4)}.partial"
-            self._files.put_file(str(source), partial)
-            self._files.mv(partial, target)
+        with self._storage.writing(_path(work_id, side, place)) as target, source.open("rb") as stream:
+            shutil.copyfileobj(stream, target, _BLOCK)
         return StoredFile(source.name, source.stat().st_size, file_digest(source))
 
-    @contextmanager
-    def open(self, work_id: str, side: Side, place: int, offset: int = 0) -> Iterator[IO[bytes]]:
-        """Opens a file for reading at an offset.
+    def open(self, work_id: str, side: Side, place: int, offset: int = 0) -> Reading:
+        """Opens a file for reading at an offset; to be closed by the caller.
 
         Raises:
             FileNotFoundError: It is gone.
+            StorageUnavailableError: The storage does not answer.
         """
-        with self._files.open(self._path(work_id, side, place), "rb") as stream:
-            stream.seek(offset)
-            yield stream
+        return self._storage.open(_path(work_id, side, place), offset)
 
     def fetch(self, work_id: str, side: Side, place: int, to: Path) -> None:
         """Copies a file out.
@@ -60,15 +51,19 @@ class WorkFiles:
         Raises:
             FileNotFoundError: It is gone.
             DiskFullError: There is no room.
+            StorageUnavailableError: The storage does not answer.
         """
         with self.open(work_id, side, place) as stream, disk_errors("the job's folder"), to.open("wb") as copy:
             shutil.copyfileobj(stream, copy, _BLOCK)
 
     def drop(self, work_id: str) -> None:
-        """Forgets the files of a piece of work."""
-        folder = f"{self._root}/{work_id}"
-        if self._files.exists(folder):
-            self._files.rm(folder, recursive=True)
+        """Forgets the files of a piece of work.
 
-    def _path(self, work_id: str, side: Side, place: int) -> str:
-        return f"{self._root}/{work_id}/{side}/{place}"
+        Raises:
+            StorageUnavailableError: The storage does not answer.
+        """
+        self._storage.remove_folder(f"{_FOLDER}/{work_id}")
+
+
+def _path(work_id: str, side: Side, place: int) -> str:
+    return f"{_FOLDER}/{work_id}/{side}/{place}"

@@ -79,16 +79,13 @@ def _of_journal(journal: str) -> Finding:
 def look_at_store(settings: ServerSettings) -> Iterator[Finding]:
     """Yields whether files can be stored, read back and deleted."""
     with needing("storage", "store", Level.WARN, "server"):
-        import fsspec
-
-        from service.server.readiness import write_store
-    files, root = fsspec.core.url_to_fs(settings.storage)
-    if settings.storage_url is None and not files.exists(root):
+        from service.storage import Storage
+    if settings.storage_url is None and not (settings.state_dir / "artifacts").exists():
         with tempfile.TemporaryDirectory(prefix=".shoal-doctor-", dir=_nearest(settings.state_dir)) as folder:
-            write_store(f"file://{folder}")
+            Storage(f"file://{folder}").probe()
         yield Finding("storage", "store", Level.OK, "none yet; files can be written, read and deleted there")
         return
-    write_store(settings.storage)
+    Storage(settings.storage).probe()
     yield Finding("storage", "store", Level.OK, "files can be written, read and deleted")
 
 

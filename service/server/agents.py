@@ -101,9 +101,12 @@ class AgentsServicer(DeviceAgentsServicer):
         work = await to_thread(self._desk.work.find, request.work)
         if work is None or work.agent != agent.name or not 0 <= request.index < len(work.files):
             raise NotFoundError("file of work", f"{request.work}/{request.index}")
-        with self._desk.files.open(work.id, "in", request.index, request.offset) as stream:
+        stream = await to_thread(self._desk.files.open, work.id, "in", request.index, request.offset)
+        try:
             while data := await to_thread(stream.read, _CHUNK):
                 yield pb.DownloadWorkFileResponse(data=data)
+        finally:
+            await to_thread(stream.close)
 
     async def CompleteWork(
         self, request_iterator: AsyncIterator[pb.CompleteWorkRequest], context: Context

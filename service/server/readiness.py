@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import shutil
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import final
 
-import fsspec
 from sqlalchemy import update
 
 from service.database import Database, SchemaRow
 from service.settings import ServerSettings
+from service.storage import Storage
 from service.watching.meter import Meter
 
 _LOG = logging.getLogger(__name__)
@@ -81,11 +80,11 @@ class Readiness:
         return "" if error is None else str(error) or type(error).__name__
 
 
-def checks(settings: ServerSettings, database: Database) -> dict[str, Check]:
+def checks(settings: ServerSettings, database: Database, storage: Storage) -> dict[str, Check]:
     """Returns what a server needs for its work, by name."""
     return {
         "database": lambda: write_database(database),
-        "store": lambda: write_store(settings.storage),
+        "store": storage.probe,
         "disk": lambda: find_room(settings.state_dir, settings.min_free_bytes),
     }
 
@@ -98,25 +97,6 @@ def write_database(database: Database) -> None:
     """
     with database.change() as session:
         session.execute(update(SchemaRow).values(version=SchemaRow.version))
-
-
-def write_store(url: str) -> None:
-    """Writes a few bytes, reads them and deletes them.
-
-    Args:
-        url: The fsspec URL of the store.
-
-    Raises:
-        OSError: It cannot be written, or does not give back what was written.
-    """
-    files, root = fsspec.core.url_to_fs(url)
-    path, data = f"{root}/.ready-{secrets.token_hex(4)}", secrets.token_bytes(16)
-    files.pipe_file(path, data)
-    try:
-        if files.cat_file(path) != data:
-            raise OSError("the store does not give back what was written")
-    finally:
-        files.rm_file(path)
 
 
 def find_room(folder: Path, least: int) -> None:

@@ -46,6 +46,7 @@ from service.server.sweep import sweep
 from service.server.tls import server_credentials
 from service.server.watching import WatchingInterceptor
 from service.settings import ServerSettings
+from service.storage import Storage
 from service.supervisor import Supervisor
 from service.uploads import Uploads
 from service.watching.census import Census
@@ -99,6 +100,8 @@ class Server:
             StateVersionError: Another version of Shoal wrote it.
             DiskFullError: There is no room.
             ListenError: The address cannot be listened on.
+            StorageSettingError: There is no storage where the settings say.
+            StorageUnavailableError: The storage does not answer.
             TlsError: The certificates cannot be used.
             SandboxError: Workers cannot be confined here, and the settings require it.
         """
@@ -128,13 +131,14 @@ class Server:
         self._opened.callback(database.close)
         self._hub = Hub(asyncio.get_running_loop())
         self._meter = self._measure(database)
-        self._readiness = Readiness(checks(settings, database), settings, self._meter, self._tell_health)
         watch = JobWatch(database, self._meter)
         holder = Holder(runner_of(settings.state_dir), settings.job_lease_seconds)
         jobs = JobStore(database, self._hub.publish, watch.ended, holder)
-        artifacts = await to_thread(ArtifactStore, database, settings.storage)
+        storage = await to_thread(Storage, settings.storage)
+        self._readiness = Readiness(checks(settings, database, storage), settings, self._meter, self._tell_health)
+        artifacts = ArtifactStore(database, storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
-        desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
+        desk = Desk(AgentStore(database), WorkStore(database), WorkFiles(storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
         gate = await to_thread(self._make_gate, TokenStore(database))
         return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)

@@ -74,6 +74,7 @@ class Servicer(ModelOptimizerServicer):
         self._check_open()
         new = replace(read_new_job(request), principal=caller().name)
         settings = self._parts.settings
+        await to_thread(self._parts.artifacts.storage.check)
         await to_thread(check_references, new.spec, self._reach, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
         await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator
@@ -25,7 +26,10 @@ from service.errors import (
     UploadSupersededError,
     Violation,
 )
-from service.uploads import OpenUpload, Uploads
+from service.openupload import OpenUpload
+from service.uploads import Uploads
+
+_LOG = logging.getLogger(__name__)
 
 Requests = AsyncIterator[service_pb.UploadArtifactRequest]
 
@@ -67,6 +71,7 @@ class Receiver:
         """Stores through `uploads`."""
         self._uploads = uploads
         self._active: dict[tuple[str, str], _Arrival] = {}
+        self._finishing: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
 
     async def receive(self, requests: Requests, principal: str) -> Artifact:
         """Takes one upload stream of a principal to its end.
@@ -82,11 +87,12 @@ class Receiver:
             raise InvalidRequestError([Violation("metadata", "must be the first message of the stream")])
         announced = replace(convert.read_announcement(first.metadata), principal=principal)
         upload = (principal, announced.upload_id)
-        while (before := self._active.get(upload)) is not None and not before.done:
-            if not before.silent:
-                size = await to_thread(self._committed, announced)
-                raise UploadInProgressError(f"another call is sending upload {announced.upload_id}", size)
+        while (before := self._active.get(upload)) is not None and not before.done and before.silent:
             await before.end()
+        # Putting a large file together may take long, and goes on when its client does not wait for it.
+        if upload in self._finishing or (before is not None and not before.done):
+            size = await to_thread(self._committed, announced)
+            raise UploadInProgressError(f"another call is sending upload {announced.upload_id}", size)
         arrival = self._active[upload] = _Arrival()
         try:
             arrival.task = asyncio.create_task(self._receive(announced, requests, arrival))
@@ -116,9 +122,29 @@ class Receiver:
                 await to_thread(_append, begun, request)
                 arrival.heard = time.monotonic()
             arrival.complete = True
-            return await to_thread(begun.finish)
-        finally:
+        except BaseException:
             await to_thread(begun.close)
+            raise
+        return await self._finish(begun, (announced.principal, announced.upload_id))
+
+    async def _finish(self, begun: OpenUpload, upload: tuple[str, str]) -> Artifact:
+        """Puts the file together, whether or not the client stays to hear of it."""
+        task = asyncio.create_task(to_thread(_finish, begun))
+
+        def forget(_task: asyncio.Task[Artifact]) -> None:
+            if self._finishing.get(upload) is task:
+                del self._finishing[upload]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _LOG.info("an upload could not be finished: %s", error)
+
+        self._finishing[upload] = task
+        task.add_done_callback(forget)
+        return await asyncio.shield(task)
+
+
+def _finish(upload: OpenUpload) -> Artifact:
+    with upload:
+        return upload.finish()
 
 
 def _append(upload: OpenUpload, request: service_pb.UploadArtifactRequest) -> None:
@@ -141,9 +167,11 @@ async def send(
 
     Raises:
         OffsetRangeError: The offset lies outside of the file.
+        StorageUnavailableError: The storage does not answer.
         ArtifactDamagedError: The stored bytes are not what was stored; known only at the end, and only from offset 0.
     """
-    with store.open(artifact, offset) as stream:
+    stream = await to_thread(store.open, artifact, offset)
+    try:
         yield service_pb.DownloadArtifactResponse(artifact=convert.write_artifact(artifact))
         digest = hashlib.sha256()
         position = offset
@@ -155,6 +183,8 @@ async def send(
         if position != artifact.size_bytes or (offset == 0 and digest.hexdigest() != artifact.sha256):
             raise ArtifactDamagedError(f"the stored bytes of {artifact.name} are damaged")
         yield service_pb.DownloadArtifactResponse(sha256=artifact.sha256)
+    finally:
+        await to_thread(stream.close)
 
 
 def _digest(data: bytes, digest: hashlib._Hash) -> int:

@@ -4,12 +4,16 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from tests.service.postgres import Postgres, running_postgres
 from tests.service.server_harness import running, settings_for
+
+if TYPE_CHECKING:
+    from tests.service.s3 import S3
 
 MEMORY = Path("/dev/shm")
 
@@ -53,3 +57,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'shoal.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An S3 of our own, with one bucket."""
+    pytest.importorskip("moto", reason="moto, of the extra dev, is not installed")
+    pytest.importorskip("s3fs", reason="s3fs, of the extra s3, is not installed")
+    from tests.service.s3 import S3, surround
+
+    server = S3()
+    surround(monkeypatch, server.endpoint)
+    server.client.create_bucket(Bucket=server.bucket)
+    try:
+        yield server
+    finally:
+        server.stop()

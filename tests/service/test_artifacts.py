@@ -27,10 +27,12 @@ def database(tmp_path: Path) -> Database:
     return Database(f"sqlite:///{tmp_path / 'shoal.db'}")
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["folder", "s3", "other"])
 def store(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> ArtifactStore:
-    """On this disk, or somewhere else: fsspec's memory file system stands for every store that is not local."""
-    url = f"file://{tmp_path / 'files'}" if request.param == "local" else f"memory://{tmp_path.name}"
+    """In a folder, in a store of objects, or elsewhere: fsspec's memory file system stands for all that is neither."""
+    if request.param == "s3":
+        return ArtifactStore(database, request.getfixturevalue("s3").url)
+    url = f"file://{tmp_path / 'files'}" if request.param == "folder" else f"memory://{tmp_path.name}"
     return ArtifactStore(database, url)
 
 
@@ -119,7 +121,7 @@ def test_a_full_store_keeps_the_source(database: Database, tmp_path: Path, monke
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", full)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "mv", full)
     with pytest.raises(DiskFullError, match="the artifact folder is full"):
         store.keep(source, SHA256)
     assert source.exists()

@@ -24,6 +24,7 @@ OTHER_SIDE = ("service/client", "service/cli", "deploy/agent")
 
 # Caught where they are raised; if one ever came through it would be our own mistake, which is what UNEXPECTED says.
 NEVER_LEAVE = {
+    "LostPieceError",
     "AliasedWriteError",
     "BrokenSampleError",
     "GroupError",

@@ -260,7 +260,7 @@ async def test_one_content_is_stored_once_and_each_has_an_artifact(known: Caller
 
     assert mine.name != theirs.name
     assert await download(known.bob, theirs.name) == data
-    blobs = [path for path in (tmp_path / "state/artifacts").rglob("*") if path.is_file()]
+    blobs = [path for path in (tmp_path / "state/artifacts").rglob("*") if path.is_file() and path.name != ".shoal"]
     assert [path.name for path in blobs] == [mine.sha256]
 
 
@@ -392,9 +392,9 @@ async def test_half_finished_uploads_expire_while_the_server_runs(tmp_path: Path
     async with running(settings_for(tmp_path, upload_retention=0.4)) as stub:
         half = list(upload_messages(b"a" * 5_000))[:2]
         await refusal(stub.UploadArtifact(iter(half)))
-        assert len(list((tmp_path / "state/uploads").iterdir())) == 1
+        assert len(list((tmp_path / "state/artifacts/uploads").iterdir())) == 1
         async with asyncio.timeout(10):
-            while list((tmp_path / "state/uploads").iterdir()):  # noqa: ASYNC110 (nobody tells)
+            while list((tmp_path / "state/artifacts/uploads").iterdir()):  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.02)
         status = service_pb.GetUploadStatusRequest(upload_id="upload-0001")
         assert (await refusal(stub.GetUploadStatus(status))).code is grpc.StatusCode.NOT_FOUND
@@ -413,7 +413,7 @@ async def test_secrets_are_nowhere_in_logs_and_folders(tmp_path: Path, caplog: p
         operator = (tmp_path / "state" / OPERATOR_FILE).read_text()
         await names(speaking(stub, operator))
         (tmp_path / "state" / OPERATOR_FILE).unlink()
-    kept = [path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    kept = [path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file() and path.name != ".shoal"]
 
     assert any(b"job" in content for content in kept)
     for secret in (token, wrong, operator, token.upper()):

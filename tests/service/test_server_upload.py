@@ -107,7 +107,7 @@ async def test_an_upload_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path)) as stub:
         await break_off(stub, first(4, upload_messages(DATA)))
         await committed(stub, 3000)
-    with (tmp_path / "state/uploads/upload-0001.part").open("ab") as partial:
+    with next((tmp_path / "state/artifacts/uploads").glob("upload-0001.*.part")).open("ab") as partial:
         partial.write(b"written but never committed")
     async with running(settings_for(tmp_path)) as stub:
         assert (await status_of(stub)).committed_size == 3000
@@ -299,7 +299,7 @@ async def test_unfinished_uploads_are_forgotten_one_day(tmp_path: Path) -> None:
         await upload(stub, b"kept", upload_id="finished-upload")
     async with running(settings_for(tmp_path, upload_retention=1e-3)) as stub:
         assert (await refusal(status_of(stub))).code is grpc.StatusCode.NOT_FOUND
-        assert not list((tmp_path / "state/uploads").glob("*.part"))
+        assert not list((tmp_path / "state/artifacts/uploads").glob("*.part"))
         assert (await upload(stub, b"kept")).filename == "net.pt2"
 
 
