@@ -96,20 +96,32 @@ class ArtifactStore:
             raise NotFoundError("artifact", ARTIFACT_PREFIX + artifact_id)
         return to_artifact(row)
 
+    def newest(self, limit: int, before: int | None = None, principal: str | None = None) -> list[tuple[int, Artifact]]:
+        """Returns up to `limit` files, newest first, each with the number to go on `before`; all or a principal's."""
+        query = select(ArtifactRow).order_by(ArtifactRow.row.desc()).limit(limit)
+        if principal is not None:
+            query = query.where(ArtifactRow.principal == principal)
+        if before is not None:
+            query = query.where(ArtifactRow.row < before)
+        with self._database.read() as session:
+            return [(row.row, to_artifact(row)) for row in session.scalars(query)]
+
     def holds(self, sha256: str, size_bytes: int) -> bool:
         """Returns whether bytes with this SHA-256 are in the store, whatever they were called."""
         path = self._blob(sha256)
         return bool(self._files.exists(path) and self._files.size(path) == size_bytes)
 
     def keep(self, source: Path, sha256: str) -> None:
-        """Puts a local file's bytes under their SHA-256; the file is moved away when the store is local.
+        """Puts a local file's bytes under their SHA-256; the file is moved away. Again does no harm.
+
+        The bytes have to be named in the database before (`service.holds`), so that nobody takes them away.
 
         Raises:
             DiskFullError: There is no room.
         """
         target = self._blob(sha256)
         if self._files.exists(target):
-            source.unlink()
+            source.unlink(missing_ok=True)
             return
         with disk_errors("the artifact folder"):
             self._files.makedirs(target.rpartition("/")[0], exist_ok=True)

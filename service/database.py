@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,29 +10,27 @@ from typing import Any, final
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Connection,
     DateTime,
     Dialect,
-    Engine,
     ForeignKey,
     Index,
     Integer,
     String,
     create_engine,
-    event,
+    inspect,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from service.errors import DatabaseBusyError, DiskFullError, StateVersionError
+from service.errors import StateVersionError
 from service.schema import UPGRADABLE, upgrade
+from service.sqlite import SqliteFile
+from service.troubles import translated_errors
 
-SCHEMA_VERSION = 2
-BUSY_SECONDS = 15.0
+SCHEMA_VERSION = 3
 
 # SQLite numbers rows with a plain INTEGER key only.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
@@ -151,6 +148,15 @@ class UploadRow(Base):
 
 
 @final
+class HoldRow(Base):
+    """Content that a job under way puts into the store, or finds there, before its artifacts are recorded."""
+
+    __tablename__ = "holds"
+    job_row: Mapped[int] = mapped_column(ForeignKey("jobs.row", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+
+
+@final
 class TokenRow(Base):
     """One token of a caller. `scopes` are separated by spaces."""
 
@@ -221,20 +227,31 @@ class TraceRow(Base):
 class Database:
     """Connections to one database. Every method may be called from any thread."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prepare: bool = True) -> None:
         """Opens it, creating the tables if there are none.
 
         Args:
             url: SQLAlchemy URL.
+            prepare: Make or upgrade the tables. Without, the database has to be there, and is taken as it is.
 
         Raises:
             StateVersionError: The tables were made by another version.
             DiskFullError: There is no room.
+            DatabaseUnavailableError: It cannot be opened.
         """
         self._engine = create_engine(url, json_serializer=_compact_json)
-        if self._engine.dialect.name == "sqlite":
-            _tune_sqlite(self._engine)
-        self._prepare()
+        file = SqliteFile(self._engine) if self._engine.dialect.name == "sqlite" else None
+        if prepare:
+            self._prepare()
+        if file is not None:
+            file.expect()
+
+    def version(self) -> int | None:
+        """Returns which version of the tables it holds; None where it holds none."""
+        with self.read() as session:
+            if not inspect(session.connection()).has_table(SchemaRow.__tablename__):
+                return None
+            return session.scalar(select(SchemaRow.version))
 
     def _prepare(self) -> None:
         with self.write() as session:
@@ -274,37 +291,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turns a full disk and a lock that is not released into ours."""
-    try:
-        yield
-    except OperationalError as exc:
-        code = getattr(exc.orig, "sqlite_errorcode", None)
-        if code == sqlite3.SQLITE_FULL:
-            raise DiskFullError("the disk that holds the database is full; free some space and try again") from exc
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise DatabaseBusyError(f"the database was locked for {BUSY_SECONDS:.0f} s; try again") from exc
-        raise
-
-
 def _compact_json(value: object) -> str:
     import json
 
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _tune_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # sqlite3's own BEGIN comes too late and is always deferred
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A read transaction that turns into a write one fails at once when somebody else wrote; so take the lock first.
-        writing = connection.get_execution_options().get("shoal_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

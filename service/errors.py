@@ -81,6 +81,18 @@ class DatabaseBusyError(ServiceError):
     """The database stayed locked for too long."""
 
 
+class DatabaseUnavailableError(ServiceError):
+    """The machine's fault: the database is gone, cannot be written, or cannot be reached."""
+
+
+class JobActiveError(ServiceError):
+    """A job is not finished, so it cannot be removed."""
+
+
+class ArtifactInUseError(ServiceError):
+    """A file belongs to a job, so it cannot be removed by itself."""
+
+
 class DrainingError(ServiceError):
     """The server is stopping and takes nothing new."""
 

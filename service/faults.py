@@ -13,7 +13,7 @@ from typing import Literal
 import compressors.errors as engine
 import deploy.errors as deploy
 from service import errors
-from service.disk import FULL_ERRORS
+from service.disk import is_full
 
 Blame = Literal["caller", "machine", "shoal"]
 
@@ -82,6 +82,9 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.QuotaError: Fault("QUOTA_EXCEEDED", "caller", "RESOURCE_EXHAUSTED"),
         errors.DiskFullError: DISK_FULL,
         errors.DatabaseBusyError: Fault("DATABASE_BUSY", "machine", "UNAVAILABLE"),
+        errors.DatabaseUnavailableError: Fault("DATABASE_UNAVAILABLE", "machine", "UNAVAILABLE"),
+        errors.JobActiveError: Fault("JOB_ACTIVE", "caller", "FAILED_PRECONDITION"),
+        errors.ArtifactInUseError: Fault("ARTIFACT_IN_USE", "caller", "FAILED_PRECONDITION"),
         errors.DrainingError: Fault("DRAINING", "machine", "UNAVAILABLE"),
         errors.StateInUseError: Fault("STATE_IN_USE", "caller", "FAILED_PRECONDITION"),
         errors.StateVersionError: Fault("STATE_VERSION", "caller", "FAILED_PRECONDITION"),
@@ -111,7 +114,7 @@ def classify(error: BaseException) -> Fault:
     """Returns what an exception means; the nearest class in its ancestry counts."""
     if isinstance(error, errors.WorkerError):
         return _of_worker(error)
-    if isinstance(error, OSError) and error.errno in FULL_ERRORS:
+    if is_full(error):
         return DISK_FULL
     if isinstance(error, RuntimeError) and _is_allocation_failure(error):
         return OUT_OF_MEMORY

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,36 +23,54 @@ _MAX_JSON = 64 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def take_report(
-    folder: Path, event: ResultEvent, store: ArtifactStore, principal: str
-) -> tuple[Report, list[Artifact]]:
-    """Checks a job's result and puts its files into the store.
+@dataclass(frozen=True)
+class Delivery:
+    """What a job made, checked.
+
+    Attributes:
+        report: What it says of it.
+        artifacts: The facts of the files, not recorded in the database yet.
+        files: Where each of them lies, by name.
+    """
+
+    report: Report
+    artifacts: tuple[Artifact, ...]
+    files: Mapping[str, Path]
+
+
+def check_report(folder: Path, event: ResultEvent, principal: str) -> Delivery:
+    """Checks a job's result.
 
     Args:
         folder: The job's folder. Nothing may write to it any more.
         event: What the worker announced.
-        store: Where the files go; they are moved.
-        principal: Whose they are.
-
-    Returns:
-        The report, and the facts of the files, not recorded in the database yet.
+        principal: Whose the files are to be.
 
     Raises:
         WorkerProtocolError: Files are missing, or are not what the report says.
-        DiskFullError: There is no room to store them.
     """
     report = _read(folder, event, Report)
     files = _plain_files(folder / "out")
     digests = {name: file_digest(path) for name, path in files.items()}
     _check_claims(report, files)
     _check_manifest(files, digests)
-    artifacts = [
+    artifacts = tuple(
         new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name], principal)
         for name, path in files.items()
-    ]
-    for artifact in artifacts:
-        store.keep(files[artifact.filename], artifact.sha256)
-    return report, artifacts
+    )
+    return Delivery(report, artifacts, files)
+
+
+def store_report(delivery: Delivery, store: ArtifactStore) -> None:
+    """Moves the files of a delivery into the store; may be called again when there was no room for all of them.
+
+    Their job holds them (`service.holds`).
+
+    Raises:
+        DiskFullError: There is no room.
+    """
+    for artifact in delivery.artifacts:
+        store.keep(delivery.files[artifact.filename], artifact.sha256)
 
 
 def take_analysis(folder: Path, event: ResultEvent) -> AnalysisResult:

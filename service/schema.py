@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, MetaData, inspect
 from sqlalchemy.schema import CreateColumn
 
-UPGRADABLE: Final = frozenset({1})
+UPGRADABLE: Final = frozenset({1, 2})
 """Schema versions that `upgrade` starts from."""
 
 # Of version 1: one artifact for each content, whoever sent it.

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from service.convert import result_fields
 from service.devices.desk import Desk, JobDesk
 from service.errors import (
     DatabaseBusyError,
-    DiskFullError,
+    DatabaseUnavailableError,
     DrainingError,
     QuotaError,
     TimeLimitError,
@@ -41,14 +40,17 @@ from service.jobs.store import Ending, JobStore
 from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
-from service.results import take_analysis, take_report
+from service.results import check_report, store_report, take_analysis
+from service.setbacks import Setbacks, blamed_on_disk, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
+from service.troubles import PASSING
 from service.watching.jobs import JobWatch
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 10.0
 _ANALYSIS_RETRY_SECONDS = 10.0
 _LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
 _OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")  # folders that the next attempt makes anew
@@ -73,7 +75,7 @@ class Supervisor:
         self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
-        self._deaths: Counter[str] = Counter()
+        self._setbacks = Setbacks(settings.worker_retries)
         self._running: set[asyncio.Task[None]] = set()
         self._scheduler: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
@@ -199,6 +201,7 @@ class Supervisor:
             await self._wake.wait()
             self._wake.clear()
             try:
+                await wait_for_room(self._settings, self._draining)
                 await self._fill()
             except Exception:  # noqa: BLE001 (the queue must not stand still because of one row)
                 _LOG.exception("cannot take the next job from the queue, trying again")
@@ -243,8 +246,8 @@ class Supervisor:
             self._stops.pop(job.id, None)
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
-            self._deaths.pop(job.id, None)
-            await self._desk.drop(job.name)
+            self._setbacks.forget(job.id)
+            await self._persist(lambda: self._drop_work(job.name))
             await asyncio.to_thread(self._clear, job.id)
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
@@ -260,14 +263,18 @@ class Supervisor:
             finally:
                 await writer.close()
             if ended.result is not None:
-                return await asyncio.to_thread(self._take_over, job, order, ended)
+                return await self._take_over(job, order, ended, stop)
             if ended.stopped:
                 return None
-            failure = failure_of(ended, job.spec.time_limit.total_seconds())
+            failure = blamed_on_disk(failure_of(ended, job.spec.time_limit.total_seconds()), order.folder)
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
-            return None if went_on and self._goes_on(job, failure) else _failed(failure)
+            return None if self._setbacks.goes_on(job.id, failure, got_further=went_on) else _failed(failure)
+        except (DatabaseBusyError, DatabaseUnavailableError) as exc:
+            _LOG.warning("job %s goes back to the queue: %s", job.id, exc)
+            return None
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
-            return _failed(_failure_from(exc))
+            failure = _failure_from(exc)
+            return None if self._setbacks.goes_on(job.id, failure, got_further=False) else _failed(failure)
 
     async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
         with self._watch.attempt(job) as attempt:
@@ -286,32 +293,42 @@ class Supervisor:
         agent = order.spec.target.agent
         return None if agent is None else self._desk.open(order.job, agent, order.folder, tell)
 
-    def _goes_on(self, job: Job, failure: Failure) -> bool:
-        """Returns whether a job whose worker had kept some work is tried again; counts its deaths."""
-        if failure.reason != WORKER_DIED.reason:
-            return False
-        self._deaths[job.id] += 1
-        if self._deaths[job.id] > self._settings.worker_retries:
-            return False
-        _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
-        return True
-
-    def _take_over(self, job: Job, order: WorkOrder, ended: Exit) -> Ending:
+    async def _take_over(self, job: Job, order: WorkOrder, ended: Exit, stop: asyncio.Event) -> Ending | None:
+        """Stores what was made, as soon as there is room for it; None if the job was stopped before."""
         assert ended.result is not None
-        report, artifacts = take_report(order.folder, ended.result, self._artifacts, job.principal)
-        return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
+        delivery = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
+        digests = [artifact.sha256 for artifact in delivery.artifacts]
+        try:
+            await self._persist(lambda: self._jobs.hold(job.id, digests), stop)
+            await self._persist(lambda: store_report(delivery, self._artifacts), stop)
+        except PASSING:
+            if stop.is_set():
+                return None
+            raise
+        result = result_fields(delivery.report, delivery.artifacts)
+        return Ending(State.SUCCEEDED, result=result, artifacts=delivery.artifacts)
 
-    async def _persist(self, call: Callable[[], _T]) -> _T:
-        """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""
+    def _drop_work(self, job_name: str) -> None:
+        for work_id in self._desk.work.drop(job_name):
+            self._desk.files.drop(work_id)
+
+    async def _persist(self, call: Callable[[], _T], stop: asyncio.Event | None = None) -> _T:
+        """Tries until it can be stored, however long that takes: a worker's work is not lost with a disk or database.
+
+        When the server stops meanwhile, the next one sorts it out.
+        """
+        pause = _RETRY_SECONDS
         while True:
             try:
                 return await asyncio.to_thread(call)
-            except (DiskFullError, DatabaseBusyError) as exc:
-                if self._draining.is_set():
+            except PASSING as exc:
+                if self._draining.is_set() or (stop is not None and stop.is_set()):
                     raise
-                _LOG.error("cannot store a job's state, trying again: %s", exc)
+                _LOG.error("cannot store how a job is, trying again in %.0f s: %s", pause, exc)
                 self._watch.meter.database_retried()
-                await asyncio.sleep(_RETRY_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._draining.wait(), pause)
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
 
     def _clear(self, job_id: str) -> None:
         """Removes a finished job's working files; its log stays."""

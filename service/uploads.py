@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, final
 
 from crc32c import crc32c
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
@@ -40,6 +40,7 @@ from service.errors import (
     UploadIncompleteError,
     Violation,
 )
+from service.holds import lock_content
 from service.settings import ServerSettings
 
 MAX_CHUNK = 1 << 20
@@ -110,6 +111,7 @@ class Uploads:
             update_time=now(),
         )
         with self._database.write() as session:
+            lock_content(session)
             known = session.get(UploadRow, announced.key)
             if known is not None:
                 _check_same(known, announced)
@@ -177,13 +179,15 @@ class Uploads:
 
     def forget_old(self) -> None:
         """Clears away what nobody came back for. May be called while uploads are under way: those are not old."""
-        limit = now() - timedelta(seconds=self._settings.upload_retention)
+        settings = self._settings
+        limit = now() - timedelta(seconds=settings.upload_retention)
+        # One that is complete tells when its file was last sent, for as long as that matters.
+        sent = now() - timedelta(seconds=max(settings.upload_retention, settings.artifact_retention or 0.0))
+        old = (UploadRow.update_time < limit) & UploadRow.artifact_id.is_(None) | (UploadRow.update_time < sent)
         # Listed first: a file is made after its row, so one that is here and has no row never gets one.
         paths = list(self._folder.glob("*.part"))
         with self._database.write() as session:
-            for row in session.scalars(select(UploadRow).where(UploadRow.update_time < limit)):
-                session.delete(row)
-            session.flush()
+            session.execute(delete(UploadRow).where(old))
             open_ids = set(session.scalars(select(UploadRow.id).where(UploadRow.artifact_id.is_(None))))
             for path in paths:
                 if path.stem not in open_ids:

@@ -32,7 +32,9 @@ from service.devices.files import WorkFiles
 from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
+from service.jobs.removal import Removal
 from service.jobs.store import JobStore
+from service.keeping import Keeper
 from service.server import agents, operations
 from service.server.access import AccessInterceptor
 from service.server.hub import Hub
@@ -79,6 +81,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
+        self._keeper: Keeper | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._readiness: Readiness | None = None
         self._meter: Meter = Unmeasured()
@@ -94,6 +97,7 @@ class Server:
             StateInUseError: Another server uses the state folder.
             StateVersionError: Another version of Shoal wrote it.
             DiskFullError: There is no room.
+            DatabaseUnavailableError: The database cannot be opened.
             ListenError: The address cannot be listened on.
             TlsError: The certificates cannot be used.
         """
@@ -104,7 +108,8 @@ class Server:
             assert self._readiness is not None
             await self._readiness.start()
             await self._grpc.start()
-            self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
+            assert self._keeper is not None
+            self._sweeper = asyncio.create_task(sweep(self._keeper.tidy, self._keeper.pause))
         except BaseException:
             await self.stop(0)
             raise
@@ -125,10 +130,12 @@ class Server:
         jobs = JobStore(database, self._hub.publish, watch.ended)
         artifacts = await to_thread(ArtifactStore, database, settings.storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
+        self._keeper = Keeper(settings, database, uploads, self._meter)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
         gate = await to_thread(self._make_gate, TokenStore(database))
-        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)
+        removal = Removal(database, settings.state_dir / "jobs")
+        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate, removal)
 
     def _make_gate(self, tokens: TokenStore) -> Gate:
         settings = self._settings
@@ -172,7 +179,7 @@ class Server:
         interceptors = (
             WatchingInterceptor(self._meter, *ours),
             ErrorInterceptor(*ours),
-            AccessInterceptor(parts.gate, rates),
+            AccessInterceptor(parts.gate, rates, settings.recheck_seconds),
         )
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         servicer = Servicer(parts)

@@ -60,7 +60,7 @@ def _extra_details(error: BaseException) -> list[Message]:
             violation = details_pb.QuotaFailure.Violation(subject=error.subject, description=str(error))
             found: list[Message] = [details_pb.QuotaFailure(violations=[violation])]
             return found if error.retry_seconds is None else [*found, _retry(error.retry_seconds)]
-        case errors.DrainingError() | errors.DatabaseBusyError():
+        case errors.DrainingError() | errors.DatabaseBusyError() | errors.DatabaseUnavailableError():
             return [_retry(_RETRY_SECONDS)]
     return _precondition(error)
 
