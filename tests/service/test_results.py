@@ -11,7 +11,7 @@ import pytest
 from service.artifacts import ArtifactStore
 from service.database import Database
 from service.errors import WorkerProtocolError
-from service.results import take_report
+from service.results import check_report, store_report
 from service.work import ResultEvent
 from tests.service.workers.reports import FILES, write_result
 
@@ -31,12 +31,22 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_every_file_is_taken_over(folder: Path, store: ArtifactStore) -> None:
-    _, artifacts = take_report(folder, EVENT, store, "local")
-    assert {artifact.filename for artifact in artifacts} == {*FILES, "report.json", "report.html", "manifest.json"}
+    delivery = check_report(folder, EVENT, "local")
+    store_report(delivery, store)
+    names = {artifact.filename for artifact in delivery.artifacts if store.holds(artifact.sha256, artifact.size_bytes)}
+    assert names == {*FILES, "report.json", "report.html", "manifest.json"}
+
+
+def test_storing_goes_on_where_it_was_interrupted(folder: Path, store: ArtifactStore) -> None:
+    delivery = check_report(folder, EVENT, "local")
+    first = delivery.artifacts[0]
+    store.keep(delivery.files[first.filename], first.sha256)
+    store_report(delivery, store)
+    assert all(store.holds(artifact.sha256, artifact.size_bytes) for artifact in delivery.artifacts)
 
 
 @pytest.mark.parametrize("spoil", ["hash", "missing", "extra"])
-def test_a_manifest_of_other_files_is_not_taken(folder: Path, store: ArtifactStore, spoil: str) -> None:
+def test_a_manifest_of_other_files_is_not_taken(folder: Path, spoil: str) -> None:
     place = folder / "out/manifest.json"
     document = json.loads(place.read_bytes())
     if spoil == "hash":
@@ -47,22 +57,22 @@ def test_a_manifest_of_other_files_is_not_taken(folder: Path, store: ArtifactSto
         document["files"].append({"filename": "more", "sha256": "0" * 64, "size_bytes": 1})
     place.write_text(json.dumps(document))
     with pytest.raises(WorkerProtocolError, match="the manifest does not speak of the files that are there"):
-        take_report(folder, EVENT, store, "local")
+        check_report(folder, EVENT, "local")
 
 
-def test_a_manifest_that_is_none_is_not_taken(folder: Path, store: ArtifactStore) -> None:
+def test_a_manifest_that_is_none_is_not_taken(folder: Path) -> None:
     (folder / "out/manifest.json").write_text("{}")
     with pytest.raises(WorkerProtocolError, match=r"the worker's manifest\.json is no Manifest"):
-        take_report(folder, EVENT, store, "local")
+        check_report(folder, EVENT, "local")
 
 
-def test_weights_that_are_a_link_are_not_followed(folder: Path, store: ArtifactStore) -> None:
+def test_weights_that_are_a_link_are_not_followed(folder: Path) -> None:
     (folder / "out/model.onnx.data").symlink_to("/dev/zero")
     with pytest.raises(WorkerProtocolError, match=r"model\.onnx\.data as something other than a plain file"):
-        take_report(folder, EVENT, store, "local")
+        check_report(folder, EVENT, "local")
 
 
-def test_weights_beside_a_model_are_part_of_it(folder: Path, store: ArtifactStore) -> None:
+def test_weights_beside_a_model_are_part_of_it(folder: Path) -> None:
     out = folder / "out"
     (out / "manifest.json").unlink()
     for name in ("model.onnx.data", "baseline.onnx.data"):
@@ -73,5 +83,5 @@ def test_weights_beside_a_model_are_part_of_it(folder: Path, store: ArtifactStor
         content = FILES[entry["filename"]] + b"weights"
         entry.update(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     (out / "report.json").write_text(json.dumps(report))
-    _, artifacts = take_report(folder, EVENT, store, "local")
+    artifacts = check_report(folder, EVENT, "local").artifacts
     assert {"model.onnx.data", "baseline.onnx.data"} <= {artifact.filename for artifact in artifacts}
