@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,18 +23,22 @@ def artifacts_named(spec: Any) -> Iterator[str]:
     elif isinstance(spec, Mapping):
         for value in spec.values():
             yield from artifacts_named(value)
-    elif isinstance(spec, Sequence):
+    elif isinstance(spec, Collection):
         for value in spec:
             yield from artifacts_named(value)
 
 
-def check_there(session: Session, spec: Mapping[str, Any]) -> None:
-    """Makes sure, in the transaction that creates a job, that no file was removed since the spec was checked.
+def check_there(session: Session, names: Collection[str]) -> None:
+    """Makes sure, in the transaction that creates a job, that no file was removed since its spec was checked.
+
+    Args:
+        session: The transaction.
+        names: `artifacts/{id}`.
 
     Raises:
         InvalidRequestError: One was.
     """
-    named = set(artifacts_named(spec))
+    named = set(artifacts_named(names))
     there = set(session.scalars(select(ArtifactRow.id).where(ArtifactRow.id.in_(named)))) if named else set()
     if gone := sorted(named - there):
         rule = "was removed meanwhile; upload the file again"

@@ -91,7 +91,7 @@ class JobStore:
                 raise AlreadyExistsError(
                     "job", f"optimizationJobs/{new.id}", f"there is a job {new.id!r} already; choose another id"
                 )
-            check_there(session, new.spec.model_dump(mode="json"))
+            check_there(session, new.needs)
             _check_queue(session, queue_limit)
             if share is not None:
                 _check_share(session, new.principal, share)

@@ -22,7 +22,7 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
 from service.access.gate import Gate
-from service.admission import Reach, check_references, check_strategy, check_target
+from service.admission import Reach, artifact_references, check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database import now
 from service.devices.desk import Desk
@@ -81,6 +81,7 @@ class Servicer(ModelOptimizerServicer):
         await to_thread(check_references, new.spec, self._reach, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
         await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")
+        new = replace(new, needs=tuple(reference.name for reference in artifact_references(new.spec)))
         job = await to_thread(self._parts.jobs.create, new, settings.queue_limit, settings.principal_queue_limit)
         self._parts.supervisor.wake()
         return convert.write_job(job)
