@@ -69,6 +69,6 @@ def _of_sqlite(error: sqlite3.Error) -> ServiceError | None:
     # Tables do not vanish from a database; another file has taken its place.
     if code & 0xFF in _AWAY or _NO_TABLE in str(error):
         return DatabaseUnavailableError(
-            f"the database cannot be used now ({error.sqlite_errorname}); try again once its operator has mended it"
+            f"the database cannot be used now: {error} ({error.sqlite_errorname}); try again once that is mended"
         )
     return None
