@@ -302,7 +302,7 @@ class Supervisor:
             await self._persist(lambda: self._jobs.hold(job.id, digests), stop)
             await self._persist(lambda: store_report(delivery, self._artifacts), stop)
         except PASSING:
-            if stop.is_set():
+            if stop.is_set() or self._draining.is_set():
                 return None
             raise
         result = result_fields(delivery.report, delivery.artifacts)

@@ -26,6 +26,7 @@ from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
 from service.devices.work import DeviceWork, WorkState, WorkStore
 from service.errors import NotFoundError, WorkerProtocolError
+from service.troubles import PASSING
 from service.watching.place import parse
 from service.watching.spans import current, spanning
 
@@ -131,11 +132,7 @@ class JobDesk:
     async def _carry(self, key: str) -> None:
         began, done = self._since[key], DoneWork()
         try:
-            asked = await to_thread(self._question, key)
-            with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
-                work = await to_thread(self._submit, key, asked)
-                self._desk.publish(self._agent)
-                done = await to_thread(self._hand_over, key, await self._answered(work))
+            done = await self._patiently(key)
         except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
             _LOG.error("cannot carry device work of job %s", self._job_id, exc_info=exc)
             failure = ("MeasureError", "the server could not carry work to the device; its log says more")
@@ -145,6 +142,22 @@ class JobDesk:
             self._since.pop(key, None)
             self._tasks.pop(key, None)
             self._waited += max(0.0, time.monotonic() - began - done.took)
+
+    async def _patiently(self, key: str) -> DoneWork:
+        """Asks and returns the answer; again and again while the database or the disk does not let it."""
+        while True:
+            try:
+                return await self._asked(key)
+            except PASSING as exc:
+                _LOG.warning("device work of job %s waits: %s", self._job_id, exc)
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _asked(self, key: str) -> DoneWork:
+        asked = await to_thread(self._question, key)
+        with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
+            work = await to_thread(self._submit, key, asked)
+            self._desk.publish(self._agent)
+            return await to_thread(self._hand_over, key, await self._answered(work))
 
     def _submit(self, key: str, asked: AskedWork) -> DeviceWork:
         """Queues the question, unless it is known; one that failed is asked again."""

@@ -24,7 +24,7 @@ from tests.service.server_harness import (
 )
 from tests.service.server_process import ServerProcess
 
-DATA = bytes(range(256)) * 20_000
+DATA = bytes(range(256)) * 80_000
 GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
@@ -45,7 +45,7 @@ async def test_everything_under_way_ends_and_is_taken_up_again(tmp_path: Path) -
     ) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = ModelOptimizerStub(channel)
-            stored = await upload(stub, DATA, upload_id="upload-whole", chunk=500_000)
+            stored = await upload(stub, DATA, upload_id="upload-whole", chunk=1_000_000)
             request = await job_request(stub)
             job = await stub.CreateOptimizationJob(request)
             calls = await begin(stub, job, stored)
@@ -107,7 +107,7 @@ async def take_up(stub: ModelOptimizerStub, job: job_pb.OptimizationJob, stored:
     """Goes on with what was interrupted."""
     status = await stub.GetUploadStatus(service_pb.GetUploadStatusRequest(upload_id="upload-slow"))
     assert status.committed_size == 150_000
-    rest = upload_messages(DATA[::-1], upload_id="upload-slow", start=150_000, chunk=500_000)
+    rest = upload_messages(DATA[::-1], upload_id="upload-slow", start=150_000, chunk=1_000_000)
     assert (await stub.UploadArtifact(rest)).size_bytes == len(DATA)
     request = service_pb.DownloadArtifactRequest(name=stored.name, offset=1_000_000)
     pieces = [message.chunk.data async for message in stub.DownloadArtifact(request)]
