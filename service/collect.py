@@ -78,7 +78,8 @@ class Collector:
         """Takes away what nobody names among the bytes whose SHA-256 begins so."""
         there = self._list(f"{self._root}/{prefix}")
         with self._database.read() as session:
-            named = set(session.scalars(select(ArtifactRow.sha256).where(ArtifactRow.sha256.startswith(prefix))))
+            own = ArtifactRow.sha256.between(prefix, f"{prefix}g")  # "g" comes after all hexadecimal digits
+            named = set(session.scalars(select(ArtifactRow.sha256).where(own)))
         freed = Freed()
         for path in there:
             name = _name(path)

@@ -113,7 +113,7 @@ class ArtifactRow(Base):
     kind: Mapped[str] = mapped_column(String(16))
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
     principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
     create_time: Mapped[datetime]
     __table_args__ = (

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import shutil
 import signal
 from asyncio import to_thread
 from collections.abc import Callable
@@ -186,6 +187,7 @@ class Server:
         add_ModelOptimizerServicer_to_server(servicer, server)
         add_OperationsServicer_to_server(operations.OperationsServicer(servicer), server)
         incoming = settings.state_dir / "device-answers"
+        shutil.rmtree(incoming, ignore_errors=True)  # what a server that was killed had half received
         most = settings.max_device_answer_bytes
         add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
