@@ -92,6 +92,16 @@ class ArtifactStore:
             raise NotFoundError("artifact", ARTIFACT_PREFIX + artifact_id)
         return to_artifact(row)
 
+    def newest(self, limit: int, before: int | None = None, principal: str | None = None) -> list[tuple[int, Artifact]]:
+        """Returns up to `limit` files, newest first, each with the number to go on `before`; all or a principal's."""
+        query = select(ArtifactRow).order_by(ArtifactRow.row.desc()).limit(limit)
+        if principal is not None:
+            query = query.where(ArtifactRow.principal == principal)
+        if before is not None:
+            query = query.where(ArtifactRow.row < before)
+        with self._database.read() as session:
+            return [(row.row, to_artifact(row)) for row in session.scalars(query)]
+
     def holds(self, sha256: str, size_bytes: int) -> bool:
         """Returns whether bytes with this SHA-256 are in the store, whatever they were called.
 
@@ -102,6 +112,8 @@ class ArtifactStore:
 
     def keep(self, source: Path, sha256: str) -> None:
         """Puts a local file's bytes under their SHA-256; the file is gone from where it was then.
+
+        The bytes have to be named in the database before (`service.holds`), so that nobody takes them away.
 
         Raises:
             StorageUnavailableError: The store does not answer; the file stays.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from typing import Any, final
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Connection,
     DateTime,
     Dialect,
     Engine,
@@ -20,24 +18,23 @@ from sqlalchemy import (
     Integer,
     String,
     create_engine,
-    event,
     func,
+    inspect,
     select,
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from service import postgres
-from service.errors import DatabaseBusyError, DatabaseUrlError, DiskFullError, ServiceError, StateVersionError
+from service.errors import DatabaseUrlError, StateVersionError
 from service.schema import UPGRADABLE, upgrade
+from service.sqlite import SqliteFile
+from service.troubles import BUSY_SECONDS, translated_errors
 from service.usage import Usage
 
 SCHEMA_VERSION = 3
-BUSY_SECONDS = 15.0
 
 # SQLite numbers rows with a plain INTEGER key only.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
@@ -123,7 +120,7 @@ class ArtifactRow(Base):
     kind: Mapped[str] = mapped_column(String(16))
     filename: Mapped[str] = mapped_column(String(255))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
     principal: Mapped[str] = mapped_column(String(63), server_default="local", index=True)
     create_time: Mapped[datetime]
     __table_args__ = (
@@ -168,6 +165,15 @@ class PieceRow(Base):
     start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     size: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(String(160))
+
+
+@final
+class HoldRow(Base):
+    """Content that a job under way puts into the store, or finds there, before its artifacts are recorded."""
+
+    __tablename__ = "holds"
+    job_row: Mapped[int] = mapped_column(ForeignKey("jobs.row", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 @final
@@ -241,21 +247,33 @@ class TraceRow(Base):
 class Database:
     """Connections to one database. Every method may be called from any thread."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prepare: bool = True) -> None:
         """Opens it, creating the tables if there are none.
 
         Args:
             url: SQLAlchemy URL, of SQLite or PostgreSQL.
+            prepare: Make or upgrade the tables. Without, the database has to be there, and is taken as it is.
 
         Raises:
             DatabaseUrlError: It is of neither, or its driver is missing.
-            DatabaseAwayError: It does not answer.
             StateVersionError: The tables were made by another version.
             DiskFullError: There is no room.
+            DatabaseUnavailableError: It cannot be opened, or does not answer.
         """
         self._engine = _open(url)
+        file = SqliteFile(self._engine) if self._engine.dialect.name == "sqlite" else None
         self._usage = Usage()
-        self._prepare()
+        if prepare:
+            self._prepare()
+        if file is not None:
+            file.expect()
+
+    def version(self) -> int | None:
+        """Returns which version of the tables it holds; None where it holds none."""
+        with self.read() as session:
+            if not inspect(session.connection()).has_table(SchemaRow.__tablename__):
+                return None
+            return session.scalar(select(SchemaRow.version))
 
     def _prepare(self) -> None:
         with self.write() as session:
@@ -331,29 +349,6 @@ def clock(session: Session) -> datetime:
     return present.astimezone(UTC)
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turns a full disk, a lock that is not released and a database that is away into ours."""
-    try:
-        yield
-    except PoolTimeoutError as exc:
-        raise DatabaseBusyError("all connections to the database are in use; try again") from exc
-    except DBAPIError as exc:
-        error = _of_sqlite(exc.orig) if isinstance(exc.orig, sqlite3.Error) else postgres.translate(exc)
-        if error is None:
-            raise
-        raise error from exc
-
-
-def _of_sqlite(error: sqlite3.Error) -> ServiceError | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code == sqlite3.SQLITE_FULL:
-        return DiskFullError("the disk that holds the database is full; free some space and try again")
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return DatabaseBusyError(f"the database was locked for {BUSY_SECONDS:.0f} s; try again")
-    return None
-
-
 def _compact_json(value: object) -> str:
     import json
 
@@ -366,22 +361,4 @@ def _open(url: str) -> Engine:
         return postgres.open_postgres(url, json_serializer=_compact_json)
     if kind != "sqlite":
         raise DatabaseUrlError(f"the URL of a database starts with sqlite:/// or postgresql://, not with {kind[:40]!r}")
-    engine = create_engine(url, json_serializer=_compact_json)
-    _tune_sqlite(engine)
-    return engine
-
-
-def _tune_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # sqlite3's own BEGIN comes too late and is always deferred
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A read transaction that turns into a write one fails at once when somebody else wrote; so take the lock first.
-        writing = connection.get_execution_options().get("shoal_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    return create_engine(url, json_serializer=_compact_json)

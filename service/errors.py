@@ -89,8 +89,11 @@ class DatabaseBusyError(ServiceError):
     """The database stayed locked for too long."""
 
 
-class DatabaseAwayError(DatabaseBusyError):
-    """The database cannot be reached now. Whoever waits for a busy one waits for this one too."""
+class DatabaseUnavailableError(DatabaseBusyError):
+    """The machine's fault: the database is gone, cannot be written, or cannot be reached.
+
+    Whoever waits for a busy one waits for this one too.
+    """
 
 
 class DatabaseUrlError(ServiceError):
@@ -99,6 +102,14 @@ class DatabaseUrlError(ServiceError):
 
 class LeaseLostError(ServiceError):
     """A job was taken from this server, whose lease ran out; nothing that it has to say of the job counts any more."""
+
+
+class JobActiveError(ServiceError):
+    """A job is not finished, so it cannot be removed."""
+
+
+class ArtifactInUseError(ServiceError):
+    """A file belongs to a job, so it cannot be removed by itself."""
 
 
 class DrainingError(ServiceError):

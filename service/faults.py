@@ -13,7 +13,7 @@ from typing import Literal
 import compressors.errors as engine
 import deploy.errors as deploy
 from service import errors
-from service.disk import FULL_ERRORS
+from service.disk import is_full
 
 Blame = Literal["caller", "machine", "shoal"]
 
@@ -87,9 +87,11 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.StorageUnavailableError: Fault("STORAGE_UNAVAILABLE", "machine", "UNAVAILABLE"),
         errors.StorageSettingError: Fault("BAD_STORAGE", "caller", "FAILED_PRECONDITION"),
         errors.DatabaseBusyError: Fault("DATABASE_BUSY", "machine", "UNAVAILABLE"),
-        errors.DatabaseAwayError: Fault("DATABASE_AWAY", "machine", "UNAVAILABLE"),
+        errors.DatabaseUnavailableError: Fault("DATABASE_UNAVAILABLE", "machine", "UNAVAILABLE"),
         errors.DatabaseUrlError: Fault("BAD_DATABASE_URL", "caller", "FAILED_PRECONDITION"),
         errors.LeaseLostError: Fault("LEASE_LOST", "machine", "ABORTED"),
+        errors.JobActiveError: Fault("JOB_ACTIVE", "caller", "FAILED_PRECONDITION"),
+        errors.ArtifactInUseError: Fault("ARTIFACT_IN_USE", "caller", "FAILED_PRECONDITION"),
         errors.DrainingError: Fault("DRAINING", "machine", "UNAVAILABLE"),
         errors.StateInUseError: Fault("STATE_IN_USE", "caller", "FAILED_PRECONDITION"),
         errors.StateVersionError: Fault("STATE_VERSION", "caller", "FAILED_PRECONDITION"),
@@ -120,7 +122,7 @@ def classify(error: BaseException) -> Fault:
     """Returns what an exception means; the nearest class in its ancestry counts."""
     if isinstance(error, errors.WorkerError):
         return _of_worker(error)
-    if isinstance(error, OSError) and error.errno in FULL_ERRORS:
+    if is_full(error):
         return DISK_FULL
     if isinstance(error, RuntimeError) and _is_allocation_failure(error):
         return OUT_OF_MEMORY

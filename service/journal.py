@@ -18,6 +18,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from service.disk import FULL_ERRORS
+
 _LOG = logging.getLogger(__name__)
 
 FILE: Final = "journal.jsonl"
@@ -154,6 +156,7 @@ class Journal:
         self._size = self._before.size
         self._noted = self._before.spent
         self._writable = True
+        self._unwritten = b""
         if self._before.writer == writer:
             self._values.update(self._before.values)
             self._cut(self._size)
@@ -196,17 +199,33 @@ class Journal:
             self._give_up(exc)
 
     def _write(self, line: _Line) -> None:
-        data = json.dumps(line.model_dump()).encode() + b"\n"
+        data = self._unwritten + json.dumps(line.model_dump()).encode() + b"\n"
         if not self._writable or self._size + len(data) > MAX_BYTES:
             return
         try:
-            with self._path.open("ab") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(data)
         except OSError as exc:
-            self._give_up(exc)
+            self._put_off(data, exc)
+            return
+        self._unwritten = b""
         self._size += len(data)
+
+    def _append(self, data: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+
+    def _put_off(self, data: bytes, error: OSError) -> None:
+        """Takes back what was written in part; on a disk that is full, to be written with the next line."""
+        if error.errno not in FULL_ERRORS:
+            self._give_up(error)
+            return
+        if not self._unwritten:
+            _LOG.warning("the disk is full: what this job finds out is not kept until there is room again")
+        self._unwritten = data
+        self._cut(self._size)
 
     def _give_up(self, error: OSError) -> None:
         # Half a line may be there, and nothing can be appended to it; the job itself goes on.

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from service.errors import DatabaseAwayError, DatabaseBusyError, DatabaseUrlError, DiskFullError, ServiceError
+from service.errors import DatabaseBusyError, DatabaseUnavailableError, DatabaseUrlError, DiskFullError, ServiceError
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ def translate(error: DBAPIError) -> ServiceError | None:
     return _away() if state.startswith(_AWAY) else None
 
 
-def _away() -> DatabaseAwayError:
+def _away() -> DatabaseUnavailableError:
     # The driver's own words name hosts and users: they are for the log only.
-    return DatabaseAwayError("the database cannot be reached; try again; the server's log says more")
+    return DatabaseUnavailableError("the database cannot be reached; try again; the server's log says more")
 
 
 def _in_full(url: str) -> str:

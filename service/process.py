@@ -279,13 +279,18 @@ class BoundedLog:
         """Starts an empty log of at most about `limit` bytes."""
         self._path = path
         self._half = limit // 2
-        self._file = path.open("wb")
+        try:
+            self._file = path.open("wb")
+        except OSError:
+            # Somebody has to read what the worker says, or it would wait for ever.
+            self._file = open(os.devnull, "wb")  # noqa: SIM115, PTH123 (closed as the other is)
 
     def __enter__(self) -> BoundedLog:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def write(self, data: bytes) -> None:
         """Appends bytes, forgetting the oldest if need be. A full disk loses log lines, nothing else."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import final
 
-from service.errors import DatabaseBusyError, DiskFullError
 from service.jobs.job import Progress
+from service.waiting import PASSING
 from service.work import ProgressEvent
 
 _LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class ProgressWriter:
     async def _store(self, progress: Progress) -> None:
         try:
             await asyncio.to_thread(self._record, progress)
-        except (DiskFullError, DatabaseBusyError) as exc:
+        except PASSING as exc:
             # A lost report is better than a lost job.
             _LOG.warning("progress not stored: %s", exc)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,16 +23,28 @@ _MAX_JSON = 64 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def check_report(folder: Path, event: ResultEvent, principal: str) -> tuple[Report, list[Artifact]]:
+@dataclass(frozen=True)
+class Delivery:
+    """What a job made, checked.
+
+    Attributes:
+        report: What it says of it.
+        artifacts: The facts of the files, not recorded in the database yet.
+        files: Where each of them lies, by name.
+    """
+
+    report: Report
+    artifacts: tuple[Artifact, ...]
+    files: Mapping[str, Path]
+
+
+def check_report(folder: Path, event: ResultEvent, principal: str) -> Delivery:
     """Checks a job's result.
 
     Args:
         folder: The job's folder. Nothing may write to it any more.
         event: What the worker announced.
-        principal: Whose they are.
-
-    Returns:
-        The report, and the facts of the files, which are neither stored nor recorded in the database yet.
+        principal: Whose the files are to be.
 
     Raises:
         WorkerProtocolError: Files are missing, or are not what the report says.
@@ -41,27 +54,24 @@ def check_report(folder: Path, event: ResultEvent, principal: str) -> tuple[Repo
     digests = {name: file_digest(path) for name, path in files.items()}
     _check_claims(report, files)
     _check_manifest(files, digests)
-    artifacts = [
+    artifacts = tuple(
         new_artifact(ArtifactKind.RESULT, name, path.stat().st_size, digests[name], principal)
         for name, path in files.items()
-    ]
-    return report, artifacts
+    )
+    return Delivery(report, artifacts, files)
 
 
-def keep_files(folder: Path, artifacts: Sequence[Artifact], store: ArtifactStore) -> None:
-    """Moves a job's files into the store; what an earlier call has moved is passed over.
+def store_report(delivery: Delivery, store: ArtifactStore) -> None:
+    """Moves the files of a delivery into the store; what an earlier call has moved is passed over.
 
-    Args:
-        folder: The job's folder.
-        artifacts: What `check_report` returned.
-        store: Where the files go.
+    Their job holds them (`service.holds`).
 
     Raises:
-        DiskFullError: There is no room to store them.
+        DiskFullError: There is no room.
         StorageUnavailableError: The store does not answer.
     """
-    for artifact in artifacts:
-        path = folder / "out" / artifact.filename
+    for artifact in delivery.artifacts:
+        path = delivery.files[artifact.filename]
         if path.exists():
             store.keep(path, artifact.sha256)
 

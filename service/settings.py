@@ -75,6 +75,10 @@ class ServerSettings(BaseModel):
         download_chunk_bytes: Size of a download's chunks.
         commit_bytes: An upload is made durable at least this often.
         upload_retention: Seconds that an unfinished upload is kept.
+        job_retention: Seconds that a job is kept after its end, with its events, log and results; None for ever.
+        artifact_retention: Seconds that a file is kept after it was last sent or needed by a job; None for ever.
+        collect_grace: Bytes in the store that nobody names are left alone for so long after they were written.
+        recheck_seconds: How often a call under way has its right to be answered looked at again.
         readiness_interval: How often the server looks whether it can do its work.
         readiness_patience: A check that takes longer than this has failed.
     """
@@ -131,6 +135,10 @@ class ServerSettings(BaseModel):
     download_chunk_bytes: Annotated[int, Field(ge=1024, le=_MIB)] = 512 * 1024
     commit_bytes: Size = 16 * _MIB
     upload_retention: Seconds = 7 * 86400.0
+    job_retention: Seconds | None = None
+    artifact_retention: Seconds | None = None
+    collect_grace: Annotated[float, Field(ge=0)] = 3600.0
+    recheck_seconds: Annotated[float, Field(gt=0, le=60)] = 30.0
     readiness_interval: Seconds = 5.0
     readiness_patience: Seconds = 5.0
 

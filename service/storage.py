@@ -11,6 +11,8 @@ import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, final
@@ -43,6 +45,28 @@ _S3: Final[dict[str, Any]] = {
     },
 }
 _AWAY: Final = "the server's storage does not answer; nothing is lost, try again later"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in a folder of the storage.
+
+    Attributes:
+        path: Relative to the storage's root.
+        folder: Whether it is a folder.
+        size: Bytes.
+        changed: When it was written last; None where the place does not tell.
+    """
+
+    path: str
+    folder: bool
+    size: int
+    changed: datetime | None
+
+    @property
+    def name(self) -> str:
+        """Returns the last part of the path."""
+        return self.path.rpartition("/")[2]
 
 
 @final
@@ -174,6 +198,32 @@ class Storage:
         except FileNotFoundError:
             return []
         return [name for name in (str(path).rstrip("/").rpartition("/")[2] for path in found) if name]
+
+    def entries(self, folder: str, *, deep: bool = False) -> list[Entry]:
+        """Returns what is in a folder, which need not exist; only files, and those of folders in it too, if `deep`.
+
+        Raises:
+            StorageUnavailableError: It does not answer.
+        """
+        place = self._at(folder) if folder else self._root
+        try:
+            with self.guarded():
+                found = self._files.find(place, detail=True).values() if deep else self._files.ls(place, detail=True)
+        except FileNotFoundError:
+            return []
+        return [self._entry(info) for info in found if str(info["name"]).rstrip("/") != place]
+
+    def _entry(self, info: dict[str, Any]) -> Entry:
+        full = str(info["name"]).rstrip("/")
+        changed = info.get("LastModified", info.get("mtime", info.get("updated")))
+        if isinstance(changed, int | float):
+            changed = datetime.fromtimestamp(changed, UTC)
+        if not isinstance(changed, datetime):
+            changed = None
+        elif changed.tzinfo is None:
+            changed = changed.replace(tzinfo=UTC)
+        path = full.removeprefix(self._root).lstrip("/")
+        return Entry(path, info.get("type") == "directory", int(info.get("size") or 0), changed)
 
     def open(self, path: str, offset: int = 0) -> Reading:
         """Opens a file for reading.

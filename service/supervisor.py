@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +27,10 @@ from service.convert import result_fields
 from service.devices.desk import Desk, JobDesk
 from service.errors import (
     DatabaseBusyError,
-    DiskFullError,
     DrainingError,
     LeaseLostError,
     QuotaError,
+    StorageUnavailableError,
     TimeLimitError,
     WorkerError,
 )
@@ -42,18 +41,19 @@ from service.jobs.store import Ending, JobStore
 from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
-from service.results import check_report, keep_files, take_analysis
+from service.results import check_report, store_report, take_analysis
+from service.setbacks import Setbacks, blamed_on_disk, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
-from service.waiting import AWAY, until_there
+from service.waiting import PASSING, until_there
 from service.watching.jobs import JobWatch
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 10.0
 _ANALYSIS_RETRY_SECONDS = 10.0
 _LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
-_TRY_AGAIN = (DiskFullError, DatabaseBusyError)
 _OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")  # folders that the next attempt makes anew
 
 _T = TypeVar("_T")
@@ -76,7 +76,7 @@ class Supervisor:
         self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
-        self._deaths: Counter[str] = Counter()
+        self._setbacks = Setbacks(settings.worker_retries)
         self._running: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._lost: set[str] = set()
@@ -231,6 +231,7 @@ class Supervisor:
             await self._wake.wait()
             self._wake.clear()
             try:
+                await wait_for_room(self._settings, self._draining)
                 await self._fill()
             except Exception:  # noqa: BLE001 (the queue must not stand still because of one row)
                 _LOG.exception("cannot take the next job from the queue, trying again")
@@ -287,8 +288,8 @@ class Supervisor:
                 await asyncio.to_thread(self._clear, job.id)
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
-            self._deaths.pop(job.id, None)
-            await self._desk.drop(job.name)
+            self._setbacks.forget(job.id)
+            await self._persist(lambda: self._desk.forget(job.name))
             await asyncio.to_thread(self._clear, job.id)
 
     async def _work(self, job: Job, stop: asyncio.Event) -> Ending | None:
@@ -302,21 +303,20 @@ class Supervisor:
             kept = await asyncio.to_thread(work_kept, order.folder)
             ended = await self._attempt(job, order, writer, stop)
             if ended.result is not None:
-                report, artifacts = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
-                store = self._artifacts
-                await until_there(lambda: keep_files(order.folder, artifacts, store), stop, writer.remark)
-                return Ending(State.SUCCEEDED, result=result_fields(report, artifacts), artifacts=artifacts)
+                return await self._take_over(job, order, ended, stop)
             if ended.stopped:
                 return None
-            failure = failure_of(ended, job.spec.time_limit.total_seconds())
+            failure = blamed_on_disk(failure_of(ended, job.spec.time_limit.total_seconds()), order.folder)
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
             # A worker may have failed for want of its inputs: then the job waits, and starts again.
             await asyncio.to_thread(self._artifacts.storage.check)
-            return None if went_on and self._goes_on(job, failure) else _failed(failure)
-        except AWAY:
-            return None  # the server stops before what was away came back
+            return None if self._setbacks.goes_on(job.id, failure, got_further=went_on) else _failed(failure)
+        except (DatabaseBusyError, StorageUnavailableError) as exc:
+            _LOG.warning("job %s goes back to the queue: %s", job.id, exc)
+            return None
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
-            return _failed(_failure_from(exc))
+            failure = _failure_from(exc)
+            return None if self._setbacks.goes_on(job.id, failure, got_further=False) else _failed(failure)
         finally:
             await writer.close()
 
@@ -337,27 +337,25 @@ class Supervisor:
         agent = order.spec.target.agent
         return None if agent is None else self._desk.open(order.job, agent, order.folder, tell)
 
-    def _goes_on(self, job: Job, failure: Failure) -> bool:
-        """Returns whether a job whose worker had kept some work is tried again; counts its deaths."""
-        if failure.reason != WORKER_DIED.reason:
-            return False
-        self._deaths[job.id] += 1
-        if self._deaths[job.id] > self._settings.worker_retries:
-            return False
-        _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
-        return True
+    async def _take_over(self, job: Job, order: WorkOrder, ended: Exit, stop: asyncio.Event) -> Ending | None:
+        """Stores what was made, as soon as there is room for it; None if the job was stopped before."""
+        assert ended.result is not None
+        delivery = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
+        digests = [artifact.sha256 for artifact in delivery.artifacts]
+        try:
+            await until_there(lambda: self._jobs.hold(job.id, digests), stop)
+            await until_there(lambda: store_report(delivery, self._artifacts), stop)
+        except PASSING:
+            return None  # stopped before what was full or away came back
+        result = result_fields(delivery.report, delivery.artifacts)
+        return Ending(State.SUCCEEDED, result=result, artifacts=delivery.artifacts)
 
     async def _persist(self, call: Callable[[], _T]) -> _T:
-        """Tries until the database takes it. When the server stops meanwhile, the next one sorts it out."""
-        while True:
-            try:
-                return await asyncio.to_thread(call)
-            except _TRY_AGAIN as exc:
-                if self._draining.is_set():
-                    raise
-                _LOG.error("cannot store a job's state, trying again: %s", exc)
-                self._watch.meter.database_retried()
-                await asyncio.sleep(_RETRY_SECONDS)
+        """Tries until it can be stored, however long that takes: a worker's work is not lost with a disk or database.
+
+        When the server stops meanwhile, the next one sorts it out.
+        """
+        return await until_there(call, self._draining, lambda _message: self._watch.meter.database_retried())
 
     def _clear(self, job_id: str) -> None:
         """Removes a finished job's working files; its log stays."""

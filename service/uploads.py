@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
@@ -27,6 +27,7 @@ from service.artifacts import (
 from service.database import ArtifactRow, Database, UploadRow, now
 from service.disk import check_free
 from service.errors import AlreadyExistsError, NotFoundError, QuotaError
+from service.holds import lock_content
 from service.openupload import OpenUpload, durable_pieces
 from service.pieces import piece_files, remove_pieces
 from service.settings import ServerSettings
@@ -93,6 +94,7 @@ class Uploads:
         # Asked before the transaction: a storage that is slow must not keep others from the database.
         held = self._artifacts.holds(announced.sha256, announced.size_bytes)
         with self._database.write() as session:
+            lock_content(session)
             known = session.get(UploadRow, announced.key)
             row = known or _new_row(announced, kind)
             if known is not None:
@@ -169,13 +171,15 @@ class Uploads:
         Raises:
             StorageUnavailableError: The storage does not answer.
         """
-        limit = now() - timedelta(seconds=self._settings.upload_retention)
+        settings = self._settings
+        limit = now() - timedelta(seconds=settings.upload_retention)
+        # One that is complete tells when its file was last sent, for as long as that matters.
+        sent = now() - timedelta(seconds=max(settings.upload_retention, settings.artifact_retention or 0.0))
+        old = (UploadRow.update_time < limit) & UploadRow.artifact_id.is_(None) | (UploadRow.update_time < sent)
         # Listed first: a piece is made after its upload's row, so one that is here and has no row never gets one.
         found = piece_files(self._artifacts.storage)
         with self._database.write() as session:
-            for row in session.scalars(select(UploadRow).where(UploadRow.update_time < limit)):
-                session.delete(row)
-            session.flush()
+            session.execute(delete(UploadRow).where(old))
             open_keys = set(session.scalars(select(UploadRow.id).where(UploadRow.artifact_id.is_(None))))
         remove_pieces(self._artifacts.storage, [name for name, key in found.items() if key not in open_keys])
 

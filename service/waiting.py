@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from service.errors import DatabaseBusyError, StorageUnavailableError
+from service.errors import DatabaseBusyError, DiskFullError, StorageUnavailableError
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 
-AWAY: Final = (DatabaseBusyError, StorageUnavailableError)
-"""What is raised by what may well answer later."""
+PASSING: Final = (DiskFullError, DatabaseBusyError, StorageUnavailableError)
+"""What may be over in a moment or an hour: whoever can wait tries again."""
 
 _T = TypeVar("_T")
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 async def until_there(
     call: Callable[[], _T], stop: asyncio.Event | None = None, tell: Callable[[str], None] = lambda _message: None
 ) -> _T:
-    """Calls again and again until database and storage answer.
+    """Calls again and again until database and storage answer and have room.
 
     Args:
         call: Blocks, and is called in a thread. What it has done already must not harm when it is called again.
@@ -31,20 +31,27 @@ async def until_there(
         tell: Told, once, what is being waited for.
 
     Raises:
-        DatabaseBusyError: The database did not answer before `stop` was set.
+        DiskFullError: There was no room before `stop` was set.
+        DatabaseBusyError: The database did not answer before.
         StorageUnavailableError: The storage did not.
     """
     pause, stop = _FIRST_PAUSE, stop or asyncio.Event()
     while True:
         try:
             return await asyncio.to_thread(call)
-        except AWAY as exc:
+        except PASSING as exc:
             if stop.is_set():
                 raise
             _LOG.warning("next try in %g s: %s", pause, exc)
             if pause == _FIRST_PAUSE:
-                what = "storage" if isinstance(exc, StorageUnavailableError) else "database"
-                tell(f"waiting for the server's {what}, which does not answer")
+                tell(_told(exc))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, DiskFullError):
+        return "waiting for room on the server's disk"
+    what = "storage" if isinstance(error, StorageUnavailableError) else "database"
+    return f"waiting for the server's {what}, which does not answer"

@@ -14,6 +14,7 @@ import click
 
 from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
+from service.cli.artifacts import artifacts
 from service.cli.devices import devices
 from service.cli.doctor import doctor
 from service.cli.errors import CommandError, Status
@@ -60,6 +61,7 @@ for _command in (
     measure,
     verify,
     jobs,
+    artifacts,
     devices,
     serve,
     health,

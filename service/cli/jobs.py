@@ -30,7 +30,7 @@ def resource_name(job: str) -> str:
 
 @click.group()
 def jobs() -> None:
-    """List, show, watch, cancel and download jobs.
+    """List, show, watch, cancel, download and delete jobs.
 
     JOB is an id or `optimizationJobs/ID`, as the list shows it.
     """
@@ -126,6 +126,19 @@ def cancel(job: str, as_json: bool, server: str | None, state_dir: str | None) -
         click.echo(json.dumps(outcome.as_json(found), indent=2))
     else:
         click.echo(f"{found.name}: {outcome.state_name(found).lower()}")
+    return Status.DONE
+
+
+@jobs.command("delete")
+@click.argument("jobs_", nargs=-1, required=True, metavar="JOB...")
+@click.option("--force", is_flag=True, help="Cancel those that are not finished, and wait for their end.")
+@server_option
+def delete_jobs(jobs_: tuple[str, ...], force: bool, server: str | None, state_dir: str | None) -> int:
+    """Remove finished jobs for good, with their logs and files."""
+    with connected(ServerFlags(server, state_dir), _quiet) as client:
+        for job in jobs_:
+            client.delete(resource_name(job), force=force)
+            click.echo(f"{resource_name(job)}: removed")
     return Status.DONE
 
 

@@ -226,6 +226,53 @@ class Client:
         with _Boundary(self.address):
             return self._stub.CancelOptimizationJob(pb.CancelOptimizationJobRequest(name=name), timeout=self._timeout)
 
+    def delete(self, name: str, *, force: bool = False, allow_missing: bool = False) -> None:
+        """Removes a finished job for good, with its events, log and files.
+
+        Args:
+            name: `optimizationJobs/{id}`.
+            force: Cancel it first if it is not finished, and wait for its end.
+            allow_missing: Do nothing if there is no such job.
+
+        Raises:
+            NotFoundError: There is no such job.
+            FailedPreconditionError: It is not finished (reason `JOB_ACTIVE`).
+        """
+        request = pb.DeleteOptimizationJobRequest(name=name, force=force, allow_missing=allow_missing)
+        with _Boundary(self.address):
+            self._stub.DeleteOptimizationJob(request, timeout=self._timeout)
+
+    def artifacts(self, page_size: int = 0) -> Iterator[pb.Artifact]:
+        """Yields the stored files, newest first; asks for the next page when it is needed.
+
+        Args:
+            page_size: Files per request; 0 leaves it to the server.
+        """
+        token = ""
+        while True:
+            request = pb.ListArtifactsRequest(page_size=page_size, page_token=token)
+            with _Boundary(self.address):
+                page = self._stub.ListArtifacts(request, timeout=self._timeout)
+            yield from page.artifacts
+            token = page.next_page_token
+            if not token:
+                return
+
+    def delete_artifact(self, name: str, *, allow_missing: bool = False) -> None:
+        """Removes an uploaded file for good.
+
+        Args:
+            name: `artifacts/{id}`.
+            allow_missing: Do nothing if there is no such file.
+
+        Raises:
+            NotFoundError: There is no such file.
+            FailedPreconditionError: A job made it, or one that is not finished needs it (reason `ARTIFACT_IN_USE`).
+        """
+        request = pb.DeleteArtifactRequest(name=name, allow_missing=allow_missing)
+        with _Boundary(self.address):
+            self._stub.DeleteArtifact(request, timeout=self._timeout)
+
     def devices(self) -> Iterator[device_pb.Device]:
         """Yields what may be named as a job's target, the server's own first; asks for the next page when needed."""
         token = ""

@@ -84,11 +84,15 @@ class Desk:
 
     async def drop(self, job_id: str) -> None:
         """Forgets the work of a job that ended."""
-        for work_id in await to_thread(self.work.drop, job_id):
+        await to_thread(self.forget, job_id)
+
+    def forget(self, job_id: str) -> None:
+        """Does so in this thread."""
+        for work_id in self.work.drop(job_id):
             try:
-                await to_thread(self.files.drop, work_id)
+                self.files.drop(work_id)
             except StorageUnavailableError:
-                _LOG.warning("files of device work %s stay in the storage, which does not answer", work_id)
+                _LOG.warning("files of device work %s are left for later: the storage does not answer", work_id)
 
     def open(self, job_id: str, agent: str, folder: Path, tell: Callable[[str], None]) -> JobDesk:
         """Returns what carries one job's questions.

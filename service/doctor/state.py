@@ -21,20 +21,37 @@ _COMFORTABLE: Final = 20 * _GIB
 
 
 def look_at_database(settings: ServerSettings) -> Iterator[Finding]:
-    """Yields whether the database can be written; one that is not there is not made."""
+    """Yields whether the database can be written; none is made, and an older one stays as it is."""
     with needing("database", "database", Level.WARN, "server"):
         from service.database import Database
         from service.server.readiness import write_database
     if settings.database_url is None and not (settings.state_dir / "shoal.db").exists():
         yield from _in_a_new_folder(settings)
         return
-    database = Database(settings.database)
+    database = Database(settings.database, prepare=False)
     try:
-        write_database(database)
-        journal = _journal_mode(database)
+        yield from _of_version(database.version())
+        if database.version() is not None:
+            write_database(database)
+            yield _of_journal(_journal_mode(database))
     finally:
         database.close()
-    yield _of_journal(journal)
+
+
+def _of_version(version: int | None) -> Iterator[Finding]:
+    from service.database import SCHEMA_VERSION
+    from service.schema import UPGRADABLE
+
+    if version is None:
+        yield Finding("database", "tables", Level.OK, "none yet; a server makes them at its start")
+    elif version in UPGRADABLE:
+        found = f"written by version {version}; a server of this version upgrades it at its next start"
+        meaning = "older versions of Shoal refuse it from then on"
+        yield Finding("database", "tables", Level.WARN, found, meaning, "keep a copy if you may want to go back")
+    elif version != SCHEMA_VERSION:
+        found = f"written by version {version}, and this Shoal needs {SCHEMA_VERSION}"
+        advice = "use the Shoal that wrote it, or another state folder"
+        yield Finding("database", "tables", Level.FAIL, found, "no server of this version starts on it", advice)
 
 
 def _in_a_new_folder(settings: ServerSettings) -> Iterator[Finding]:

@@ -84,6 +84,7 @@ class NewJob:
         id: The caller's choice, or empty.
         request_id: A UUID4 that makes creation repeatable, or empty.
         principal: Whose it is.
+        needs: Names of stored files that must be there when it is stored.
     """
 
     spec: JobSpec
@@ -91,6 +92,7 @@ class NewJob:
     id: str = ""
     request_id: str = ""
     principal: str = LOCAL_NAME
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

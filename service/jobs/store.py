@@ -18,9 +18,11 @@ from service.access.principal import LOCAL_NAME
 from service.artifacts import Artifact, add_artifact
 from service.database import Database, EventRow, JobRow, TurnRow, now
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
+from service.holds import hold
 from service.jobs.glance import Glance, glance
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.leases import LET_GO, Holder, Renewal, check, left_behind, renew, taken
+from service.jobs.references import check_there
 from service.jobs.states import TRANSITIONS, State
 from service.watching.kept import Kept, keep
 from service.watching.spans import current, new_root
@@ -94,6 +96,7 @@ class JobStore:
                 raise AlreadyExistsError(
                     "job", f"optimizationJobs/{new.id}", f"there is a job {new.id!r} already; choose another id"
                 )
+            check_there(session, new.needs)
             _check_queue(session, queue_limit)
             if share is not None:
                 _check_share(session, new.principal, share)
@@ -199,6 +202,11 @@ class JobStore:
                 return
             session.add(EventRow(job_row=row[0], sequence=row[1], time=now(), kind="progress", body=body))
         self._listener(job_id)
+
+    def hold(self, job_id: str, digests: Collection[str]) -> None:
+        """Notes what a job under way is about to put into the store (`service.holds`)."""
+        with self._database.write() as session:
+            hold(session, job_id, digests)
 
     def request_cancel(self, job_id: str) -> Job:
         """Makes a QUEUED job CANCELLED and a RUNNING one CANCELLING; returns the job, any other unchanged."""

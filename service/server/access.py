@@ -15,6 +15,7 @@ from service.access.principal import Principal, Scope
 from service.access.rates import RateLimit
 from service.errors import ForbiddenError
 from service.server.interceptor import rewrap
+from service.server.recheck import kept, kept_stream
 
 SCOPES: Final[Mapping[str, Mapping[str, Scope]]] = MappingProxyType(
     {
@@ -30,6 +31,9 @@ SCOPES: Final[Mapping[str, Mapping[str, Scope]]] = MappingProxyType(
             "ListDevices": Scope.JOBS_READ,
             "ListStrategies": Scope.JOBS_READ,
             "AnalyzeModel": Scope.JOBS_WRITE,
+            "DeleteOptimizationJob": Scope.JOBS_WRITE,
+            "ListArtifacts": Scope.JOBS_READ,
+            "DeleteArtifact": Scope.ARTIFACTS_WRITE,
         },
         # The same jobs under other names.
         "google.longrunning.Operations": {
@@ -69,14 +73,15 @@ def caller() -> Principal:
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Stands before the methods of all services but those in `UNGUARDED`."""
 
-    def __init__(self, gate: Gate, rates: RateLimit) -> None:
+    def __init__(self, gate: Gate, rates: RateLimit, recheck: float) -> None:
         """Guards a server.
 
         Args:
             gate: Knows who calls.
             rates: Counts calls.
+            recheck: Seconds after which a call that is still being answered has to be let in again.
         """
-        self._gate, self._rates = gate, rates
+        self._gate, self._rates, self._recheck = gate, rates, recheck
 
     async def intercept_service(
         self,
@@ -94,14 +99,16 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, then: Callable[[Any, Context], Awaitable[Any]], scope: Scope) -> Any:
         async def call(request: Any, context: Context) -> Any:
             await self._admit(context, scope)
-            return await then(request, context)
+            return await kept(then(request, context), lambda: self._look(context, scope), self._recheck)
 
         return call
 
     def _streaming(self, then: Callable[[Any, Context], AsyncIterator[Any]], scope: Scope) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             await self._admit(context, scope)
-            async for response in then(request, context):
+            async for response in kept_stream(
+                then(request, context), lambda: self._look(context, scope), self._recheck
+            ):
                 yield response
 
         return call
@@ -114,13 +121,18 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             ForbiddenError: They may not.
             QuotaError: They call too often.
         """
+        principal = await self._look(context, scope)
+        self._rates.take(principal.name)
+        _CALLER.set(principal)
+
+    async def _look(self, context: Context, scope: Scope) -> Principal:
+        """Returns who calls; see `_admit`."""
         principal = await to_thread(self._gate.admit, _shown(context))
         if not principal.may(scope):
             raise ForbiddenError(
                 f"{principal.name} may not do this: it takes the scope {scope}, which this token does not have"
             )
-        self._rates.take(principal.name)
-        _CALLER.set(principal)
+        return principal
 
 
 def _shown(context: Context) -> Shown:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -35,6 +36,7 @@ from service.errors import (
     QuotaError,
     Violation,
 )
+from service.server.recheck import kept
 
 SERVICE_NAME: Final = "shoal.v1.DeviceAgents"
 _LOG = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ _MAX_FILES: Final = 10_000
 _MAX_SESSION: Final = 64
 _MAX_DEVICE_BYTES: Final = 64 << 10
 _CHUNK: Final = 512 << 10
+_RECHECK_SECONDS: Final = 30.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -102,8 +105,12 @@ class AgentsServicer(DeviceAgentsServicer):
         if work is None or work.agent != agent.name or not 0 <= request.index < len(work.files):
             raise NotFoundError("file of work", f"{request.work}/{request.index}")
         stream = await to_thread(self._desk.files.open, work.id, "in", request.index, request.offset)
+        due = time.monotonic() + _RECHECK_SECONDS
         try:
             while data := await to_thread(stream.read, _CHUNK):
+                if time.monotonic() >= due:
+                    await self._caller(context)
+                    due = time.monotonic() + _RECHECK_SECONDS
                 yield pb.DownloadWorkFileResponse(data=data)
         finally:
             await to_thread(stream.close)
@@ -120,7 +127,7 @@ class AgentsServicer(DeviceAgentsServicer):
         if not await to_thread(self._desk.work.may_complete, held):
             # Done already, perhaps by this very call before its connection was lost; or somebody else's now.
             return pb.CompleteWorkResponse(taken=await to_thread(self._desk.work.complete, held, WorkAnswer()))
-        files = await self._receive(answer, request_iterator)
+        files = await kept(self._receive(answer, request_iterator), lambda: self._caller(context), _RECHECK_SECONDS)
         failure = (answer.failure.kind, answer.failure.message) if answer.HasField("failure") else None
         told = WorkAnswer(files, failure, max(0.0, _duration(answer.took, "answer.took").total_seconds()))
         taken = await to_thread(self._desk.work.complete, held, told)

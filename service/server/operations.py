@@ -37,7 +37,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @final
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]
-    """Jobs as operations. Deleting one is UNIMPLEMENTED, as jobs are kept."""
+    """Jobs as operations."""
 
     def __init__(self, jobs: Servicer) -> None:
         """Serves the jobs of a servicer."""
@@ -76,9 +76,8 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         return write_operation(job)
 
     async def DeleteOperation(self, request: pb.DeleteOperationRequest, context: Context) -> Empty:
-        _job_name(request.name)
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "operations are kept; CancelOperation stops one")
-        return Empty()
+        asked = service_pb.DeleteOptimizationJobRequest(name=_job_name(request.name))
+        return await self._jobs.DeleteOptimizationJob(asked, context)
 
     def _watch(self, name: str, context: Context) -> Any:
         return self._jobs.WatchOptimizationJob(service_pb.WatchOptimizationJobRequest(name=name), context)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import shutil
 import signal
 from asyncio import to_thread
 from collections.abc import Callable
@@ -34,7 +35,9 @@ from service.devices.work import WorkStore
 from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.leases import Holder, runner_of
+from service.jobs.removal import Removal
 from service.jobs.store import JobStore
+from service.keeping import Keeper
 from service.server import agents, operations
 from service.server.access import AccessInterceptor
 from service.server.hub import Hub
@@ -84,6 +87,7 @@ class Server:
         self._supervisor: Supervisor | None = None
         self._hub: Hub | None = None
         self._lookout: Lookout | None = None
+        self._keeper: Keeper | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._readiness: Readiness | None = None
         self._meter: Meter = Unmeasured()
@@ -99,6 +103,7 @@ class Server:
             StateInUseError: Another server uses the state folder.
             StateVersionError: Another version of Shoal wrote it.
             DiskFullError: There is no room.
+            DatabaseUnavailableError: The database cannot be opened.
             ListenError: The address cannot be listened on.
             StorageSettingError: There is no storage where the settings say.
             StorageUnavailableError: The storage does not answer.
@@ -114,7 +119,8 @@ class Server:
             assert self._readiness is not None
             await self._readiness.start()
             await self._grpc.start()
-            self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
+            assert self._keeper is not None
+            self._sweeper = asyncio.create_task(sweep(self._keeper.tidy, self._keeper.pause))
         except BaseException:
             await self.stop(0)
             raise
@@ -138,10 +144,12 @@ class Server:
         self._readiness = Readiness(checks(settings, database, storage), settings, self._meter, self._tell_health)
         artifacts = ArtifactStore(database, storage)
         uploads = await to_thread(Uploads, database, artifacts, settings)
+        self._keeper = Keeper(settings, database, storage, uploads, self._meter)
         desk = Desk(AgentStore(database), WorkStore(database), WorkFiles(storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
         gate = await to_thread(self._make_gate, TokenStore(database))
-        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)
+        removal = Removal(database, settings.state_dir / "jobs")
+        return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate, removal)
 
     def _make_gate(self, tokens: TokenStore) -> Gate:
         settings = self._settings
@@ -185,13 +193,14 @@ class Server:
         interceptors = (
             WatchingInterceptor(self._meter, *ours),
             ErrorInterceptor(*ours),
-            AccessInterceptor(parts.gate, rates),
+            AccessInterceptor(parts.gate, rates, settings.recheck_seconds),
         )
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         servicer = Servicer(parts)
         add_ModelOptimizerServicer_to_server(servicer, server)
         add_OperationsServicer_to_server(operations.OperationsServicer(servicer), server)
         incoming = settings.state_dir / "device-answers"
+        shutil.rmtree(incoming, ignore_errors=True)  # what a server that was killed had half received
         most = settings.max_device_answer_bytes
         add_DeviceAgentsServicer_to_server(agents.AgentsServicer(parts.desk, incoming, most), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

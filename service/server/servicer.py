@@ -15,19 +15,22 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
 from service.access.gate import Gate
-from service.admission import Reach, check_references, check_strategy, check_target
+from service.admission import Reach, artifact_references, check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database import now
 from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
 from service.jobs.job import JOB_PREFIX, Job, NewJob
+from service.jobs.removal import Removal
 from service.jobs.store import JobStore
+from service.server import removing
 from service.server.access import caller
 from service.server.devices import list_devices
 from service.server.hub import Hub
@@ -57,6 +60,7 @@ class Parts:
     hub: Hub
     desk: Desk
     gate: Gate
+    removal: Removal
 
 
 @final
@@ -78,6 +82,7 @@ class Servicer(ModelOptimizerServicer):
         await to_thread(check_references, new.spec, self._reach, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
         await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")
+        new = replace(new, needs=tuple(reference.name for reference in artifact_references(new.spec)))
         job = await to_thread(self._parts.jobs.create, new, settings.queue_limit, settings.principal_queue_limit)
         self._parts.supervisor.wake()
         return convert.write_job(job)
@@ -134,6 +139,9 @@ class Servicer(ModelOptimizerServicer):
                 sequence = event.sequence
                 if event.last:
                     return
+            if not events:
+                # Removed meanwhile: nothing can come any more.
+                await to_thread(self._parts.jobs.get, job.id)
             if not events and not await self._changed(changed):
                 yield convert.write_heartbeat(sequence, now())
 
@@ -190,6 +198,33 @@ class Servicer(ModelOptimizerServicer):
         await to_thread(check_references, spec, self._reach, "")
         await to_thread(check_target, spec.target, self._parts.desk.agents, "")
         return convert.write_analysis(await self._parts.supervisor.analyze(spec, skip_floor=request.skip_floor))
+
+    async def DeleteOptimizationJob(self, request: service_pb.DeleteOptimizationJobRequest, context: Context) -> Empty:
+        job_id = read_name(request.name, JOB_PREFIX)
+        with removing.missing_allowed(request.allow_missing):
+            if request.force:
+                await removing.stop(self._parts.jobs, self._parts.supervisor, self._parts.hub, job_id)
+            await to_thread(self._parts.removal.remove_job, job_id, caller().sees)
+            self._parts.hub.publish(job_id)
+        return Empty()
+
+    async def ListArtifacts(
+        self, request: service_pb.ListArtifactsRequest, context: Context
+    ) -> service_pb.ListArtifactsResponse:
+        size, before = read_page_size(request.page_size), read_token(request.page_token)
+        found = await to_thread(self._parts.artifacts.newest, size + 1, before, caller().sees)
+        response = service_pb.ListArtifactsResponse(
+            artifacts=[convert.write_artifact(artifact) for _, artifact in found[:size]]
+        )
+        if len(found) > size:
+            response.next_page_token = write_token(found[size - 1][0])
+        return response
+
+    async def DeleteArtifact(self, request: service_pb.DeleteArtifactRequest, context: Context) -> Empty:
+        artifact_id = read_name(request.name, ARTIFACT_PREFIX)
+        with removing.missing_allowed(request.allow_missing):
+            await to_thread(self._parts.removal.remove_artifact, artifact_id, caller().sees)
+        return Empty()
 
     @property
     def _reach(self) -> Reach:

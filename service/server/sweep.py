@@ -1,27 +1,23 @@
-"""Clears away, while the server runs, what nobody came back for."""
+"""Clears away, while the server runs, what nobody needs."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import to_thread
 from collections.abc import Callable
 from typing import Final
 
-_LOG = logging.getLogger(__name__)
-_LONGEST_PAUSE: Final = 3600.0
+_FIRST_PAUSE: Final = 60.0
 
 
-async def sweep(forget: Callable[[], None], retention: float) -> None:
-    """Calls `forget` again and again, until it is cancelled.
+async def sweep(tidy: Callable[[], None], pause: float) -> None:
+    """Calls `tidy` again and again, until it is cancelled.
 
     Args:
-        forget: Forgets what is old; may block.
-        retention: Seconds that things are kept; they are gone at most a quarter of that, or an hour, later.
+        tidy: Clears away what is old; may block, and copes with its own troubles.
+        pause: Seconds from one round to the next; the first comes soon, for servers that do not live for long.
     """
+    await asyncio.sleep(min(_FIRST_PAUSE, pause))
     while True:
-        await asyncio.sleep(min(_LONGEST_PAUSE, retention / 4))
-        try:
-            await to_thread(forget)
-        except Exception:  # noqa: BLE001 (the next round may do better)
-            _LOG.exception("cannot clear away old uploads, trying again later")
+        await to_thread(tidy)
+        await asyncio.sleep(pause)

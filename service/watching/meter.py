@@ -81,6 +81,10 @@ class Meter(ABC):
         """Counts a change that the database did not take, because it was busy or full, and that is tried again."""
 
     @abstractmethod
+    def store_freed(self, size_bytes: int) -> None:
+        """Counts bytes that were taken out of the store because nobody named them."""
+
+    @abstractmethod
     def checked(self, check: str, *, passed: bool) -> None:
         """Takes what a readiness check found."""
 
@@ -105,6 +109,9 @@ class Unmeasured(Meter):
         """Nothing."""
 
     def database_retried(self) -> None:
+        """Nothing."""
+
+    def store_freed(self, size_bytes: int) -> None:
         """Nothing."""
 
     def checked(self, check: str, *, passed: bool) -> None:

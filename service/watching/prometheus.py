@@ -45,9 +45,12 @@ class PrometheusMeter(Meter):
         )
         self._sent = Counter("shoal_rpc_sent_bytes", "Bytes of messages sent.", ("method",), registry=self.registry)
         self._retries = Counter(
-            "shoal_database_retries", "Changes tried again because the database was busy or full.",
+            "shoal_database_retries", "Changes tried again because the database was busy, full or away.",
             registry=self.registry,
         )  # fmt: skip
+        self._freed = Counter(
+            "shoal_store_freed_bytes", "Bytes taken out of the store because nobody named them.", registry=self.registry
+        )
         self._ready = Gauge("shoal_ready", "1 where a readiness check passes.", ("check",), registry=self.registry)
 
     def job_ended(self, end: JobEnd) -> None:
@@ -77,6 +80,10 @@ class PrometheusMeter(Meter):
     def database_retried(self) -> None:
         """Counts a change that is tried again."""
         self._retries.inc()
+
+    def store_freed(self, size_bytes: int) -> None:
+        """Counts bytes that were taken out of the store."""
+        self._freed.inc(size_bytes)
 
     def checked(self, check: str, *, passed: bool) -> None:
         """Takes what a readiness check found."""

@@ -10,7 +10,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service import postgres as ours
 from service.database import SCHEMA_VERSION, Database, SchemaRow
 from service.doctor.state import look_at_database
-from service.errors import DatabaseAwayError, DatabaseBusyError, DatabaseUrlError
+from service.errors import DatabaseBusyError, DatabaseUnavailableError, DatabaseUrlError
 from service.jobs.job import NewJob, Progress
 from service.jobs.store import JobStore
 from service.settings import ServerSettings
@@ -36,7 +36,7 @@ def test_other_databases_are_refused_in_words(url: str, words: str) -> None:
 
 
 def test_a_password_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(DatabaseAwayError) as caught:
+    with pytest.raises(DatabaseUnavailableError) as caught:
         Database("postgresql://somebody:hush@/name?host=/nonexistent")
     assert "hush" not in str(caught.value) + caplog.text
     assert "somebody" not in str(caught.value)
@@ -72,7 +72,7 @@ def test_what_needs_no_lock_does_not_wait_for_writers(postgres_url: str) -> None
 
 def test_readers_cannot_write_by_mistake(postgres_url: str) -> None:
     database = Database(postgres_url)
-    with pytest.raises(DatabaseAwayError), database.read() as session:  # as of a replica
+    with pytest.raises(DatabaseUnavailableError), database.read() as session:  # as of a replica
         session.execute(update(SchemaRow).values(version=9))
     with database.write() as session:
         session.execute(update(SchemaRow).values(version=SchemaRow.version))
@@ -92,7 +92,7 @@ def test_a_writer_who_waits_too_long_is_told_so(postgres_url: str, monkeypatch: 
 def test_a_writer_who_hangs_does_not_hold_up_the_others(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_STALL_SECONDS", 0.2)
     hanging, database = Database(postgres_url), Database(postgres_url)
-    with pytest.raises(DatabaseAwayError), hanging.write() as session:  # noqa: PT012 (it is about what is in between)
+    with pytest.raises(DatabaseUnavailableError), hanging.write() as session:  # noqa: PT012 (it is about what is in between)
         session.execute(text("update schema_version set version = 9"))
         JobStore(database).create(NewJob(SPEC), 100)
         session.execute(text("select 1"))
@@ -108,7 +108,7 @@ def test_a_database_that_was_away_is_used_again(postgres: Postgres, postgres_url
     job = store.create(NewJob(SPEC), 100)
     postgres.stop()
     for _ in range(2):
-        with pytest.raises(DatabaseAwayError, match="cannot be reached"):
+        with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
             store.get(job.id)
     postgres.start()
 
@@ -125,7 +125,7 @@ async def test_callers_learn_that_the_database_is_away_and_jobs_go_on_when_it_is
         await finished(stub, name)
         postgres.stop()
         refused = await refusal(stub.GetOptimizationJob(service_pb.GetOptimizationJobRequest(name=name)))
-        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_AWAY")
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert refused.info.metadata["blame"] == "machine"
         assert "RetryInfo" in refused.details
         assert str(tmp_path) not in refused.message

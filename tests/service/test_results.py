@@ -11,7 +11,7 @@ import pytest
 from service.artifacts import ArtifactStore
 from service.database import Database
 from service.errors import WorkerProtocolError
-from service.results import check_report, keep_files
+from service.results import check_report, store_report
 from service.work import ResultEvent
 from tests.service.workers.reports import FILES, write_result
 
@@ -31,13 +31,21 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_every_file_is_taken_over(folder: Path, store: ArtifactStore) -> None:
-    _, artifacts = check_report(folder, EVENT, "local")
+    delivery = check_report(folder, EVENT, "local")
     for _ in range(2):  # the second time, as after a storage that went away half-way, there is nothing left to move
-        keep_files(folder, artifacts, store)
+        store_report(delivery, store)
+    names = {artifact.filename for artifact in delivery.artifacts if store.holds(artifact.sha256, artifact.size_bytes)}
 
-    assert {artifact.filename for artifact in artifacts} == {*FILES, "report.json", "report.html", "manifest.json"}
+    assert names == {*FILES, "report.json", "report.html", "manifest.json"}
     assert not list((folder / "out").iterdir())
-    assert all(store.holds(artifact.sha256, artifact.size_bytes) for artifact in artifacts)
+
+
+def test_storing_goes_on_where_it_was_interrupted(folder: Path, store: ArtifactStore) -> None:
+    delivery = check_report(folder, EVENT, "local")
+    first = delivery.artifacts[0]
+    store.keep(delivery.files[first.filename], first.sha256)
+    store_report(delivery, store)
+    assert all(store.holds(artifact.sha256, artifact.size_bytes) for artifact in delivery.artifacts)
 
 
 @pytest.mark.parametrize("spoil", ["hash", "missing", "extra"])
@@ -78,5 +86,5 @@ def test_weights_beside_a_model_are_part_of_it(folder: Path) -> None:
         content = FILES[entry["filename"]] + b"weights"
         entry.update(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     (out / "report.json").write_text(json.dumps(report))
-    _, artifacts = check_report(folder, EVENT, "local")
+    artifacts = check_report(folder, EVENT, "local").artifacts
     assert {"model.onnx.data", "baseline.onnx.data"} <= {artifact.filename for artifact in artifacts}

@@ -117,12 +117,22 @@ async def test_what_cannot_be_done_is_refused(method: str, request_: Any, code: 
     assert refused.code == code
 
 
-async def test_operations_are_kept(tmp_path: Path) -> None:
-    async with running(settings_for(tmp_path)) as (_, operations, _channel):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await operations.DeleteOperation(pb.DeleteOperationRequest(name="operations/some"))
+async def test_deleting_an_operation_deletes_its_job(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path)) as (stub, operations, _channel):
+        job = await start_job(stub)
+        await finished(stub, job.name)
+        await operations.DeleteOperation(pb.DeleteOperationRequest(name=operation_name(job)))
+        refused = await refusal(operations.GetOperation(pb.GetOperationRequest(name=operation_name(job))))
 
-    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_operation_under_way_is_not_deleted(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path, worker_command=worker_command("sleep"))) as (stub, operations, _channel):
+        job = await start_job(stub)
+        refused = await refusal(operations.DeleteOperation(pb.DeleteOperationRequest(name=operation_name(job))))
+
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_ACTIVE")
 
 
 async def test_a_client_with_nothing_but_reflection_can_call(tmp_path: Path) -> None:

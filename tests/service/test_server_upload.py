@@ -42,7 +42,7 @@ async def break_off(stub: ModelOptimizerStub, messages: Iterator[service_pb.Uplo
     call = stub.UploadArtifact()
     for message in messages:
         await call.write(message)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
     call.cancel()
 
 

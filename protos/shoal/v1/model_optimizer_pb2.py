@@ -23,73 +23,82 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from protos.shoal.v1 import device_pb2 as shoal_dot_v1_dot_device__pb2
 from protos.shoal.v1 import optimization_job_pb2 as shoal_dot_v1_dot_optimization__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal/v1/model_optimizer.proto\x12\x08shoal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15shoal/v1/device.proto\x1a\x1fshoal/v1/optimization_job.proto\"\x84\x01\n\x1c\x43reateOptimizationJobRequest\x12\x33\n\x10optimization_job\x18\x01 \x01(\x0b\x32\x19.shoal.v1.OptimizationJob\x12\x1b\n\x13optimization_job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\")\n\x19GetOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x1bListOptimizationJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"m\n\x1cListOptimizationJobsResponse\x12\x34\n\x11optimization_jobs\x18\x01 \x03(\x0b\x32\x19.shoal.v1.OptimizationJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x1c\x43\x61ncelOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x1bWatchOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_after\x18\x02 \x01(\x03\"\xd9\x01\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08snapshot\x18\x03 \x01(\x0b\x32\x19.shoal.v1.OptimizationJobH\x00\x12)\n\x08progress\x18\x04 \x01(\x0b\x32\x15.shoal.v1.JobProgressH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.shoal.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tHeartbeat\"\xa5\x01\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.shoal.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"x\n\x15UploadArtifactRequest\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x18.shoal.v1.UploadMetadataH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.shoal.v1.UploadChunkH\x00\x42\t\n\x07message\"\x7f\n\x0eUploadMetadata\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.shoal.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\";\n\x0bUploadChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"+\n\x16GetUploadStatusRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"L\n\x0cUploadStatus\x12\x16\n\x0e\x63ommitted_size\x18\x01 \x01(\x03\x12$\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x12.shoal.v1.Artifact\"7\n\x17\x44ownloadArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x87\x01\n\x18\x44ownloadArtifactResponse\x12&\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x12.shoal.v1.ArtifactH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.shoal.v1.UploadChunkH\x00\x12\x10\n\x06sha256\x18\x03 \x01(\tH\x00\x42\t\n\x07message\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15ListStrategiesRequest\"K\n\x16ListStrategiesResponse\x12\x31\n\nstrategies\x18\x01 \x03(\x0b\x32\x1d.shoal.v1.StrategyDescription\"e\n\x13StrategyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12/\n\x0eoptions_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x93\x01\n\x13\x41nalyzeModelRequest\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.shoal.v1.ModelSource\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.shoal.v1.Target\x12 \n\x06\x62udget\x18\x03 \x01(\x0b\x32\x10.shoal.v1.Budget\x12\x12\n\nskip_floor\x18\x04 \x01(\x08\"\xd0\x01\n\x14\x41nalyzeModelResponse\x12\x12\n\nparameters\x18\x01 \x01(\x03\x12\'\n\x05sites\x18\x02 \x03(\x0b\x32\x18.shoal.v1.ActivationSite\x12.\n\x08segments\x18\x03 \x03(\x0b\x32\x1c.shoal.v1.SegmentDescription\x12#\n\x08refusals\x18\x04 \x03(\x0b\x32\x11.shoal.v1.Refusal\x12&\n\x05\x66loor\x18\x05 \x01(\x0b\x32\x17.shoal.v1.FloorEstimate\"K\n\x0e\x41\x63tivationSite\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06module\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\"u\n\x12SegmentDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0c\n\x04\x65xit\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12\r\n\x05sites\x18\x05 \x03(\t\x12\x11\n\toperators\x18\x06 \x01(\x05\"b\n\rFloorEstimate\x12\x13\n\x0b\x62\x61seline_ms\x18\x01 \x01(\x01\x12\x10\n\x08\x66loor_ms\x18\x02 \x01(\x01\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\x93\x01\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_WEIGHTS\x10\x02\x12\x16\n\x12\x41RTIFACT_KIND_DATA\x10\x03\x12\x18\n\x14\x41RTIFACT_KIND_RESULT\x10\x04\x32\xbd\x07\n\x0eModelOptimizer\x12Z\n\x15\x43reateOptimizationJob\x12&.shoal.v1.CreateOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12T\n\x12GetOptimizationJob\x12#.shoal.v1.GetOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12\x65\n\x14ListOptimizationJobs\x12%.shoal.v1.ListOptimizationJobsRequest\x1a&.shoal.v1.ListOptimizationJobsResponse\x12Z\n\x15\x43\x61ncelOptimizationJob\x12&.shoal.v1.CancelOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12S\n\x14WatchOptimizationJob\x12%.shoal.v1.WatchOptimizationJobRequest\x1a\x12.shoal.v1.JobEvent0\x01\x12G\n\x0eUploadArtifact\x12\x1f.shoal.v1.UploadArtifactRequest\x1a\x12.shoal.v1.Artifact(\x01\x12K\n\x0fGetUploadStatus\x12 .shoal.v1.GetUploadStatusRequest\x1a\x16.shoal.v1.UploadStatus\x12[\n\x10\x44ownloadArtifact\x12!.shoal.v1.DownloadArtifactRequest\x1a\".shoal.v1.DownloadArtifactResponse0\x01\x12J\n\x0bListDevices\x12\x1c.shoal.v1.ListDevicesRequest\x1a\x1d.shoal.v1.ListDevicesResponse\x12S\n\x0eListStrategies\x12\x1f.shoal.v1.ListStrategiesRequest\x1a .shoal.v1.ListStrategiesResponse\x12M\n\x0c\x41nalyzeModel\x12\x1d.shoal.v1.AnalyzeModelRequest\x1a\x1e.shoal.v1.AnalyzeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal/v1/model_optimizer.proto\x12\x08shoal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15shoal/v1/device.proto\x1a\x1fshoal/v1/optimization_job.proto\"\x84\x01\n\x1c\x43reateOptimizationJobRequest\x12\x33\n\x10optimization_job\x18\x01 \x01(\x0b\x32\x19.shoal.v1.OptimizationJob\x12\x1b\n\x13optimization_job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\")\n\x19GetOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x1bListOptimizationJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"m\n\x1cListOptimizationJobsResponse\x12\x34\n\x11optimization_jobs\x18\x01 \x03(\x0b\x32\x19.shoal.v1.OptimizationJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x1c\x43\x61ncelOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x1bWatchOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_after\x18\x02 \x01(\x03\"\xd9\x01\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08snapshot\x18\x03 \x01(\x0b\x32\x19.shoal.v1.OptimizationJobH\x00\x12)\n\x08progress\x18\x04 \x01(\x0b\x32\x15.shoal.v1.JobProgressH\x00\x12(\n\theartbeat\x18\x05 \x01(\x0b\x32\x13.shoal.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tHeartbeat\"\xa5\x01\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.shoal.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"x\n\x15UploadArtifactRequest\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x18.shoal.v1.UploadMetadataH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.shoal.v1.UploadChunkH\x00\x42\t\n\x07message\"\x7f\n\x0eUploadMetadata\x12\x11\n\tupload_id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.shoal.v1.ArtifactKind\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\";\n\x0bUploadChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"+\n\x16GetUploadStatusRequest\x12\x11\n\tupload_id\x18\x01 \x01(\t\"L\n\x0cUploadStatus\x12\x16\n\x0e\x63ommitted_size\x18\x01 \x01(\x03\x12$\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x12.shoal.v1.Artifact\"7\n\x17\x44ownloadArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x87\x01\n\x18\x44ownloadArtifactResponse\x12&\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x12.shoal.v1.ArtifactH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.shoal.v1.UploadChunkH\x00\x12\x10\n\x06sha256\x18\x03 \x01(\tH\x00\x42\t\n\x07message\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15ListStrategiesRequest\"K\n\x16ListStrategiesResponse\x12\x31\n\nstrategies\x18\x01 \x03(\x0b\x32\x1d.shoal.v1.StrategyDescription\"e\n\x13StrategyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12/\n\x0eoptions_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x93\x01\n\x13\x41nalyzeModelRequest\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.shoal.v1.ModelSource\x12 \n\x06target\x18\x02 \x01(\x0b\x32\x10.shoal.v1.Target\x12 \n\x06\x62udget\x18\x03 \x01(\x0b\x32\x10.shoal.v1.Budget\x12\x12\n\nskip_floor\x18\x04 \x01(\x08\"\xd0\x01\n\x14\x41nalyzeModelResponse\x12\x12\n\nparameters\x18\x01 \x01(\x03\x12\'\n\x05sites\x18\x02 \x03(\x0b\x32\x18.shoal.v1.ActivationSite\x12.\n\x08segments\x18\x03 \x03(\x0b\x32\x1c.shoal.v1.SegmentDescription\x12#\n\x08refusals\x18\x04 \x03(\x0b\x32\x11.shoal.v1.Refusal\x12&\n\x05\x66loor\x18\x05 \x01(\x0b\x32\x17.shoal.v1.FloorEstimate\"K\n\x0e\x41\x63tivationSite\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06module\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\"u\n\x12SegmentDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x0c\n\x04\x65xit\x18\x03 \x01(\t\x12\x12\n\ncandidates\x18\x04 \x03(\t\x12\r\n\x05sites\x18\x05 \x03(\t\x12\x11\n\toperators\x18\x06 \x01(\x05\"b\n\rFloorEstimate\x12\x13\n\x0b\x62\x61seline_ms\x18\x01 \x01(\x01\x12\x10\n\x08\x66loor_ms\x18\x02 \x01(\x01\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x1c\x44\x65leteOptimizationJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"=\n\x14ListArtifactsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x15ListArtifactsResponse\x12%\n\tartifacts\x18\x01 \x03(\x0b\x32\x12.shoal.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x15\x44\x65leteArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*\x93\x01\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_WEIGHTS\x10\x02\x12\x16\n\x12\x41RTIFACT_KIND_DATA\x10\x03\x12\x18\n\x14\x41RTIFACT_KIND_RESULT\x10\x04\x32\xb3\t\n\x0eModelOptimizer\x12Z\n\x15\x43reateOptimizationJob\x12&.shoal.v1.CreateOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12T\n\x12GetOptimizationJob\x12#.shoal.v1.GetOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12\x65\n\x14ListOptimizationJobs\x12%.shoal.v1.ListOptimizationJobsRequest\x1a&.shoal.v1.ListOptimizationJobsResponse\x12Z\n\x15\x43\x61ncelOptimizationJob\x12&.shoal.v1.CancelOptimizationJobRequest\x1a\x19.shoal.v1.OptimizationJob\x12S\n\x14WatchOptimizationJob\x12%.shoal.v1.WatchOptimizationJobRequest\x1a\x12.shoal.v1.JobEvent0\x01\x12G\n\x0eUploadArtifact\x12\x1f.shoal.v1.UploadArtifactRequest\x1a\x12.shoal.v1.Artifact(\x01\x12K\n\x0fGetUploadStatus\x12 .shoal.v1.GetUploadStatusRequest\x1a\x16.shoal.v1.UploadStatus\x12[\n\x10\x44ownloadArtifact\x12!.shoal.v1.DownloadArtifactRequest\x1a\".shoal.v1.DownloadArtifactResponse0\x01\x12J\n\x0bListDevices\x12\x1c.shoal.v1.ListDevicesRequest\x1a\x1d.shoal.v1.ListDevicesResponse\x12S\n\x0eListStrategies\x12\x1f.shoal.v1.ListStrategiesRequest\x1a .shoal.v1.ListStrategiesResponse\x12M\n\x0c\x41nalyzeModel\x12\x1d.shoal.v1.AnalyzeModelRequest\x1a\x1e.shoal.v1.AnalyzeModelResponse\x12W\n\x15\x44\x65leteOptimizationJob\x12&.shoal.v1.DeleteOptimizationJobRequest\x1a\x16.google.protobuf.Empty\x12P\n\rListArtifacts\x12\x1e.shoal.v1.ListArtifactsRequest\x1a\x1f.shoal.v1.ListArtifactsResponse\x12I\n\x0e\x44\x65leteArtifact\x12\x1f.shoal.v1.DeleteArtifactRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shoal.v1.model_optimizer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ARTIFACTKIND']._serialized_start=2705
-  _globals['_ARTIFACTKIND']._serialized_end=2852
-  _globals['_CREATEOPTIMIZATIONJOBREQUEST']._serialized_start=196
-  _globals['_CREATEOPTIMIZATIONJOBREQUEST']._serialized_end=328
-  _globals['_GETOPTIMIZATIONJOBREQUEST']._serialized_start=330
-  _globals['_GETOPTIMIZATIONJOBREQUEST']._serialized_end=371
-  _globals['_LISTOPTIMIZATIONJOBSREQUEST']._serialized_start=373
-  _globals['_LISTOPTIMIZATIONJOBSREQUEST']._serialized_end=441
-  _globals['_LISTOPTIMIZATIONJOBSRESPONSE']._serialized_start=443
-  _globals['_LISTOPTIMIZATIONJOBSRESPONSE']._serialized_end=552
-  _globals['_CANCELOPTIMIZATIONJOBREQUEST']._serialized_start=554
-  _globals['_CANCELOPTIMIZATIONJOBREQUEST']._serialized_end=598
-  _globals['_WATCHOPTIMIZATIONJOBREQUEST']._serialized_start=600
-  _globals['_WATCHOPTIMIZATIONJOBREQUEST']._serialized_end=665
-  _globals['_JOBEVENT']._serialized_start=668
-  _globals['_JOBEVENT']._serialized_end=885
-  _globals['_HEARTBEAT']._serialized_start=887
-  _globals['_HEARTBEAT']._serialized_end=898
-  _globals['_ARTIFACT']._serialized_start=901
-  _globals['_ARTIFACT']._serialized_end=1066
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=1068
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=1188
-  _globals['_UPLOADMETADATA']._serialized_start=1190
-  _globals['_UPLOADMETADATA']._serialized_end=1317
-  _globals['_UPLOADCHUNK']._serialized_start=1319
-  _globals['_UPLOADCHUNK']._serialized_end=1378
-  _globals['_GETUPLOADSTATUSREQUEST']._serialized_start=1380
-  _globals['_GETUPLOADSTATUSREQUEST']._serialized_end=1423
-  _globals['_UPLOADSTATUS']._serialized_start=1425
-  _globals['_UPLOADSTATUS']._serialized_end=1501
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1503
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1558
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=1561
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=1696
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1698
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1757
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1759
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1840
-  _globals['_LISTSTRATEGIESREQUEST']._serialized_start=1842
-  _globals['_LISTSTRATEGIESREQUEST']._serialized_end=1865
-  _globals['_LISTSTRATEGIESRESPONSE']._serialized_start=1867
-  _globals['_LISTSTRATEGIESRESPONSE']._serialized_end=1942
-  _globals['_STRATEGYDESCRIPTION']._serialized_start=1944
-  _globals['_STRATEGYDESCRIPTION']._serialized_end=2045
-  _globals['_ANALYZEMODELREQUEST']._serialized_start=2048
-  _globals['_ANALYZEMODELREQUEST']._serialized_end=2195
-  _globals['_ANALYZEMODELRESPONSE']._serialized_start=2198
-  _globals['_ANALYZEMODELRESPONSE']._serialized_end=2406
-  _globals['_ACTIVATIONSITE']._serialized_start=2408
-  _globals['_ACTIVATIONSITE']._serialized_end=2483
-  _globals['_SEGMENTDESCRIPTION']._serialized_start=2485
-  _globals['_SEGMENTDESCRIPTION']._serialized_end=2602
-  _globals['_FLOORESTIMATE']._serialized_start=2604
-  _globals['_FLOORESTIMATE']._serialized_end=2702
-  _globals['_MODELOPTIMIZER']._serialized_start=2855
-  _globals['_MODELOPTIMIZER']._serialized_end=3812
+  _globals['_ARTIFACTKIND']._serialized_start=3032
+  _globals['_ARTIFACTKIND']._serialized_end=3179
+  _globals['_CREATEOPTIMIZATIONJOBREQUEST']._serialized_start=225
+  _globals['_CREATEOPTIMIZATIONJOBREQUEST']._serialized_end=357
+  _globals['_GETOPTIMIZATIONJOBREQUEST']._serialized_start=359
+  _globals['_GETOPTIMIZATIONJOBREQUEST']._serialized_end=400
+  _globals['_LISTOPTIMIZATIONJOBSREQUEST']._serialized_start=402
+  _globals['_LISTOPTIMIZATIONJOBSREQUEST']._serialized_end=470
+  _globals['_LISTOPTIMIZATIONJOBSRESPONSE']._serialized_start=472
+  _globals['_LISTOPTIMIZATIONJOBSRESPONSE']._serialized_end=581
+  _globals['_CANCELOPTIMIZATIONJOBREQUEST']._serialized_start=583
+  _globals['_CANCELOPTIMIZATIONJOBREQUEST']._serialized_end=627
+  _globals['_WATCHOPTIMIZATIONJOBREQUEST']._serialized_start=629
+  _globals['_WATCHOPTIMIZATIONJOBREQUEST']._serialized_end=694
+  _globals['_JOBEVENT']._serialized_start=697
+  _globals['_JOBEVENT']._serialized_end=914
+  _globals['_HEARTBEAT']._serialized_start=916
+  _globals['_HEARTBEAT']._serialized_end=927
+  _globals['_ARTIFACT']._serialized_start=930
+  _globals['_ARTIFACT']._serialized_end=1095
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=1097
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=1217
+  _globals['_UPLOADMETADATA']._serialized_start=1219
+  _globals['_UPLOADMETADATA']._serialized_end=1346
+  _globals['_UPLOADCHUNK']._serialized_start=1348
+  _globals['_UPLOADCHUNK']._serialized_end=1407
+  _globals['_GETUPLOADSTATUSREQUEST']._serialized_start=1409
+  _globals['_GETUPLOADSTATUSREQUEST']._serialized_end=1452
+  _globals['_UPLOADSTATUS']._serialized_start=1454
+  _globals['_UPLOADSTATUS']._serialized_end=1530
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1532
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1587
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=1590
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=1725
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1727
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1786
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1788
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1869
+  _globals['_LISTSTRATEGIESREQUEST']._serialized_start=1871
+  _globals['_LISTSTRATEGIESREQUEST']._serialized_end=1894
+  _globals['_LISTSTRATEGIESRESPONSE']._serialized_start=1896
+  _globals['_LISTSTRATEGIESRESPONSE']._serialized_end=1971
+  _globals['_STRATEGYDESCRIPTION']._serialized_start=1973
+  _globals['_STRATEGYDESCRIPTION']._serialized_end=2074
+  _globals['_ANALYZEMODELREQUEST']._serialized_start=2077
+  _globals['_ANALYZEMODELREQUEST']._serialized_end=2224
+  _globals['_ANALYZEMODELRESPONSE']._serialized_start=2227
+  _globals['_ANALYZEMODELRESPONSE']._serialized_end=2435
+  _globals['_ACTIVATIONSITE']._serialized_start=2437
+  _globals['_ACTIVATIONSITE']._serialized_end=2512
+  _globals['_SEGMENTDESCRIPTION']._serialized_start=2514
+  _globals['_SEGMENTDESCRIPTION']._serialized_end=2631
+  _globals['_FLOORESTIMATE']._serialized_start=2633
+  _globals['_FLOORESTIMATE']._serialized_end=2731
+  _globals['_DELETEOPTIMIZATIONJOBREQUEST']._serialized_start=2733
+  _globals['_DELETEOPTIMIZATIONJOBREQUEST']._serialized_end=2815
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=2817
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=2878
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=2880
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=2967
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=2969
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=3029
+  _globals['_MODELOPTIMIZER']._serialized_start=3182
+  _globals['_MODELOPTIMIZER']._serialized_end=4385
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from protos.shoal.v1 import model_optimizer_pb2 as shoal_dot_v1_dot_model__optimizer__pb2
 from protos.shoal.v1 import optimization_job_pb2 as shoal_dot_v1_dot_optimization__job__pb2
 
@@ -93,6 +94,21 @@ class ModelOptimizerStub(object):
                 request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelRequest.SerializeToString,
                 response_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelResponse.FromString,
                 _registered_method=True)
+        self.DeleteOptimizationJob = channel.unary_unary(
+                '/shoal.v1.ModelOptimizer/DeleteOptimizationJob',
+                request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.DeleteOptimizationJobRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/shoal.v1.ModelOptimizer/ListArtifacts',
+                request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.DeleteArtifact = channel.unary_unary(
+                '/shoal.v1.ModelOptimizer/DeleteArtifact',
+                request_serializer=shoal_dot_v1_dot_model__optimizer__pb2.DeleteArtifactRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class ModelOptimizerServicer(object):
@@ -180,6 +196,29 @@ class ModelOptimizerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteOptimizationJob(self, request, context):
+        """Removes a finished job for good: its events, its log and the files that it made. A job that is not finished is refused
+        with FAILED_PRECONDITION (reason `JOB_ACTIVE`), unless `force` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListArtifacts(self, request, context):
+        """Lists stored files, newest first: the caller's own, an admin's are everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteArtifact(self, request, context):
+        """Removes an uploaded file for good. One that a job needs which is not finished is refused with FAILED_PRECONDITION
+        (reason `ARTIFACT_IN_USE`), and so is what a job made: it goes with its job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelOptimizerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -237,6 +276,21 @@ def add_ModelOptimizerServicer_to_server(servicer, server):
                     servicer.AnalyzeModel,
                     request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelRequest.FromString,
                     response_serializer=shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelResponse.SerializeToString,
+            ),
+            'DeleteOptimizationJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOptimizationJob,
+                    request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.DeleteOptimizationJobRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'DeleteArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteArtifact,
+                    request_deserializer=shoal_dot_v1_dot_model__optimizer__pb2.DeleteArtifactRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -539,6 +593,87 @@ class ModelOptimizer(object):
             '/shoal.v1.ModelOptimizer/AnalyzeModel',
             shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelRequest.SerializeToString,
             shoal_dot_v1_dot_model__optimizer__pb2.AnalyzeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOptimizationJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.ModelOptimizer/DeleteOptimizationJob',
+            shoal_dot_v1_dot_model__optimizer__pb2.DeleteOptimizationJobRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.ModelOptimizer/ListArtifacts',
+            shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsRequest.SerializeToString,
+            shoal_dot_v1_dot_model__optimizer__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.ModelOptimizer/DeleteArtifact',
+            shoal_dot_v1_dot_model__optimizer__pb2.DeleteArtifactRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

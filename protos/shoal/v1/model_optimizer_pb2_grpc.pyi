@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from protos.shoal.v1 import model_optimizer_pb2 as _model_optimizer_pb2
 from protos.shoal.v1 import optimization_job_pb2 as _optimization_job_pb2
@@ -63,6 +64,16 @@ class ModelOptimizerStub:
     """Lists what may be named in a job's strategy."""
     AnalyzeModel: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.AnalyzeModelRequest, _model_optimizer_pb2.AnalyzeModelResponse]
     """Dry run: what could be cut from a model, what not and why, and how fast it could get at best."""
+    DeleteOptimizationJob: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.DeleteOptimizationJobRequest, _empty_pb2.Empty]
+    """Removes a finished job for good: its events, its log and the files that it made. A job that is not finished is refused
+    with FAILED_PRECONDITION (reason `JOB_ACTIVE`), unless `force` is set.
+    """
+    ListArtifacts: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListArtifactsRequest, _model_optimizer_pb2.ListArtifactsResponse]
+    """Lists stored files, newest first: the caller's own, an admin's are everybody's."""
+    DeleteArtifact: _grpc.UnaryUnaryMultiCallable[_model_optimizer_pb2.DeleteArtifactRequest, _empty_pb2.Empty]
+    """Removes an uploaded file for good. One that a job needs which is not finished is refused with FAILED_PRECONDITION
+    (reason `ARTIFACT_IN_USE`), and so is what a job made: it goes with its job.
+    """
 
 @_typing.type_check_only
 class ModelOptimizerAsyncStub(ModelOptimizerStub):
@@ -98,6 +109,16 @@ class ModelOptimizerAsyncStub(ModelOptimizerStub):
     """Lists what may be named in a job's strategy."""
     AnalyzeModel: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.AnalyzeModelRequest, _model_optimizer_pb2.AnalyzeModelResponse]  # type: ignore[assignment]
     """Dry run: what could be cut from a model, what not and why, and how fast it could get at best."""
+    DeleteOptimizationJob: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.DeleteOptimizationJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a finished job for good: its events, its log and the files that it made. A job that is not finished is refused
+    with FAILED_PRECONDITION (reason `JOB_ACTIVE`), unless `force` is set.
+    """
+    ListArtifacts: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.ListArtifactsRequest, _model_optimizer_pb2.ListArtifactsResponse]  # type: ignore[assignment]
+    """Lists stored files, newest first: the caller's own, an admin's are everybody's."""
+    DeleteArtifact: _aio.UnaryUnaryMultiCallable[_model_optimizer_pb2.DeleteArtifactRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes an uploaded file for good. One that a job needs which is not finished is refused with FAILED_PRECONDITION
+    (reason `ARTIFACT_IN_USE`), and so is what a job made: it goes with its job.
+    """
 
 class ModelOptimizerServicer(metaclass=_abc_1.ABCMeta):
     """Makes networks shallower until they meet a latency budget.
@@ -196,5 +217,33 @@ class ModelOptimizerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_optimizer_pb2.AnalyzeModelResponse, _abc.Awaitable[_model_optimizer_pb2.AnalyzeModelResponse]]:
         """Dry run: what could be cut from a model, what not and why, and how fast it could get at best."""
+
+    @_abc_1.abstractmethod
+    def DeleteOptimizationJob(
+        self,
+        request: _model_optimizer_pb2.DeleteOptimizationJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a finished job for good: its events, its log and the files that it made. A job that is not finished is refused
+        with FAILED_PRECONDITION (reason `JOB_ACTIVE`), unless `force` is set.
+        """
+
+    @_abc_1.abstractmethod
+    def ListArtifacts(
+        self,
+        request: _model_optimizer_pb2.ListArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_optimizer_pb2.ListArtifactsResponse, _abc.Awaitable[_model_optimizer_pb2.ListArtifactsResponse]]:
+        """Lists stored files, newest first: the caller's own, an admin's are everybody's."""
+
+    @_abc_1.abstractmethod
+    def DeleteArtifact(
+        self,
+        request: _model_optimizer_pb2.DeleteArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes an uploaded file for good. One that a job needs which is not finished is refused with FAILED_PRECONDITION
+        (reason `ARTIFACT_IN_USE`), and so is what a job made: it goes with its job.
+        """
 
 def add_ModelOptimizerServicer_to_server(servicer: ModelOptimizerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,6 +14,7 @@ COMMANDS = (
     "agent",
     "agents",
     "analyze",
+    "artifacts",
     "devices",
     "doctor",
     "health",

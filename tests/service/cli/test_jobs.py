@@ -129,3 +129,21 @@ def test_flags_of_triton_that_do_not_go_together_are_refused(job: str, ask: Ask)
         done = ask("jobs", "download", job, *flags)
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr
+
+
+def test_finished_jobs_and_files_are_deleted(server: ServerProcess, tmp_path: Path, ask: Ask) -> None:
+    path = tmp_path / "net.pt2"
+    done, sleeping = create(server, path, Told.FINISH), create(server, path, Told.SLEEP)
+    model = next(each for each in json.loads(ask("artifacts", "list", "--json").stdout) if each["kind"] == "model")
+    for refused in (ask("jobs", "delete", done, sleeping), ask("artifacts", "delete", model["name"])):
+        assert refused.returncode == 2
+        assert f"optimizationJobs/{sleeping}" in refused.stderr
+    assert ask("jobs", "show", done).returncode == 2
+    assert ask("jobs", "delete", "--force", sleeping).stdout == f"optimizationJobs/{sleeping}: removed\n"
+
+
+def test_files_are_listed(job: str, ask: Ask) -> None:
+    header, *rows = ask("artifacts", "list").stdout.splitlines()
+    assert header.split() == ["ARTIFACT", "KIND", "BYTES", "CREATED", "FILE"]
+    assert any(re.search(r" result +\d+ .* model\.onnx$", row) for row in rows)
+    assert ask("artifacts", "delete", rows[-1].split()[0], "nowhere").returncode == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from deploy.measure import turn
 from service.client.channel import Access
-from service.database import Database
+from service.database import SCHEMA_VERSION, Database
 from service.doctor import machine, packages, runtimes, server, state
 from service.doctor.finding import Finding, Level, examine
 from service.server import create
@@ -105,6 +106,36 @@ def test_a_state_folder_is_left_as_it_was(tmp_path: Path) -> None:
 
     assert (found["database"].found, found["store"].level) == ("opens and writes, write-ahead log", Level.OK)
     assert not list((tmp_path / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_database_of_another_version_is_looked_at_only(tmp_path: Path, version: int) -> None:
+    settings = ServerSettings(state_dir=tmp_path, min_free_bytes=0)
+    Database(settings.database).close()
+    with sqlite3.connect(tmp_path / "shoal.db") as other:
+        other.execute("UPDATE schema_version SET version = ?", (version,))
+        other.execute("DROP TABLE holds")
+    other.close()
+    found = state_checks(settings)["tables"]
+    with sqlite3.connect(tmp_path / "shoal.db") as other:
+        left = other.execute("SELECT version FROM schema_version").fetchall()
+        tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master")}
+    other.close()
+
+    assert (left, "holds" in tables) == ([(version,)], False)
+    assert found.level is (Level.WARN if version < SCHEMA_VERSION else Level.FAIL)
+    if version < SCHEMA_VERSION:
+        assert found.found == f"written by version {version}; a server of this version upgrades it at its next start"
+
+
+def test_a_database_without_tables_is_left_without(tmp_path: Path) -> None:
+    (tmp_path / "shoal.db").touch()
+    found = state_checks(ServerSettings(state_dir=tmp_path, min_free_bytes=0))
+
+    assert "a server makes them" in found["tables"].found
+    with sqlite3.connect(tmp_path / "shoal.db") as other:
+        assert not other.execute("SELECT name FROM sqlite_master").fetchall()
+    other.close()
 
 
 def test_a_broken_database_and_store_are_told(tmp_path: Path) -> None:

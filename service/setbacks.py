@@ -1,0 +1,88 @@
+"""What a job does after a setback that is not its end: a worker that died, a disk that was full.
+
+* A worker that died by itself (WORKER_DIED) may well have been killed by its input. The job goes on only if the worker
+  had kept some work that the one before had not.
+* A full disk (DISK_FULL) may be full of others' things. The job goes back to the queue, where nothing is taken until
+  `min_free_bytes` are free again, and goes on from what it kept.
+
+Both together are counted, and there are at most `worker_retries` of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from asyncio import to_thread
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from service.disk import is_scarce
+from service.faults import DISK_FULL, WORKER_DIED
+from service.jobs.job import Failure
+from service.settings import ServerSettings
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0
+
+
+@final
+class Setbacks:
+    """Those of the jobs of one server."""
+
+    def __init__(self, most: int) -> None:
+        """Lets each job have at most `most`."""
+        self._most = most
+        self._count: Counter[str] = Counter()
+
+    def goes_on(self, job_id: str, failure: Failure, *, got_further: bool) -> bool:
+        """Returns whether a job is tried again; counts it if so.
+
+        Args:
+            job_id: The job.
+            failure: What happened to it.
+            got_further: It had kept work that the attempt before had not.
+        """
+        again = failure.reason == DISK_FULL.reason or (failure.reason == WORKER_DIED.reason and got_further)
+        if not again or self._count[job_id] >= self._most:
+            return False
+        self._count[job_id] += 1
+        _LOG.warning("job %s goes on in another worker: %s", job_id, failure.message)
+        return True
+
+    def forget(self, job_id: str) -> None:
+        """Forgets a job that is over."""
+        self._count.pop(job_id, None)
+
+
+def blamed_on_disk(failure: Failure, folder: Path) -> Failure:
+    """Returns the failure, as DISK_FULL where the machine or Shoal failed while there was no room in the job's folder.
+
+    Libraries have many words for a full disk, and some die of it.
+    """
+    if failure.blame == "caller" or failure.reason == DISK_FULL.reason or not is_scarce(folder):
+        return failure
+    message = f"the server's disk was full while this job ran: {failure.message}"
+    return Failure(reason=DISK_FULL.reason, message=message, blame=DISK_FULL.blame)
+
+
+async def wait_for_room(settings: ServerSettings, draining: asyncio.Event) -> None:
+    """Returns once a job finds room for its files, or the server stops."""
+    told = False
+    while not draining.is_set() and not await to_thread(_has_room, settings):
+        if not told:
+            _LOG.error("queued jobs wait: less than %d bytes are free for their files", settings.min_free_bytes)
+        told = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(draining.wait(), _LOOK_SECONDS)
+    if told:
+        _LOG.info("queued jobs wait no longer for room on the disk")
+
+
+def _has_room(settings: ServerSettings) -> bool:
+    try:
+        return shutil.disk_usage(settings.state_dir).free >= settings.min_free_bytes
+    except OSError:
+        return False
