@@ -57,7 +57,8 @@ class Shop:
         if isinstance(begun, Artifact):
             return begun
         with begun:
-            begun.append(begun.size, data[begun.size :], crc32c(data[begun.size :]))
+            if begun.size < len(data):
+                begun.append(begun.size, data[begun.size :], crc32c(data[begun.size :]))
             return begun.finish()
 
     def put(self, data: bytes = DATA) -> None:
@@ -226,7 +227,7 @@ if where == "stored":
 if where == "removed":
     artifact = shop.send()
     shop.removal.remove_artifact(artifact.id)
-    shop.collector._files.rm_file = die
+    shop.artifacts.storage.remove = die
     shop.collector.collect()
 shop.send()
 """
