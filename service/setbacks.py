@@ -22,10 +22,12 @@ from typing import final
 from service.disk import is_scarce
 from service.faults import DISK_FULL, WORKER_DIED
 from service.jobs.job import Failure
+from service.journal import FITS, TRAININGS
 from service.settings import ServerSettings
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
+_OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")
 
 
 @final
@@ -66,6 +68,28 @@ def blamed_on_disk(failure: Failure, folder: Path) -> Failure:
         return failure
     message = f"the server's disk was full while this job ran: {failure.message}"
     return Failure(reason=DISK_FULL.reason, message=message, blame=DISK_FULL.blame)
+
+
+def clear_attempt(folder: Path) -> None:
+    """Removes, from a job's folder, what the next attempt makes anew."""
+    for name in _OF_ONE_ATTEMPT:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def make_room(folder: Path, settings: ServerSettings) -> None:
+    """Removes what a job that has to wait for room can do without; else it might wait for its own files to go.
+
+    Args:
+        folder: The job's. What it measured stays in its journal; weights that it kept go if they stand in the way.
+        settings: Say how much room there must be.
+    """
+    clear_attempt(folder)
+    kept = [folder / name for name in (FITS, TRAININGS)]
+    size = sum(path.stat().st_size for part in kept for path in part.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    if free < settings.min_free_bytes <= free + size:
+        for part in kept:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 async def wait_for_room(settings: ServerSettings, draining: asyncio.Event) -> None:

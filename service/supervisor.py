@@ -34,7 +34,7 @@ from service.errors import (
     TimeLimitError,
     WorkerError,
 )
-from service.faults import TIME_LIMIT, UNEXPECTED, WORKER_DIED, WORKER_PROTOCOL, classify
+from service.faults import DISK_FULL, TIME_LIMIT, UNEXPECTED, WORKER_DIED, WORKER_PROTOCOL, classify
 from service.jobs.job import Failure, Job
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
@@ -42,7 +42,7 @@ from service.journal import read_journal, work_kept
 from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
 from service.results import check_report, store_report, take_analysis
-from service.setbacks import Setbacks, blamed_on_disk, wait_for_room
+from service.setbacks import Setbacks, blamed_on_disk, clear_attempt, make_room, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
 from service.waiting import PASSING, until_there
@@ -54,7 +54,6 @@ _RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 10.0
 _ANALYSIS_RETRY_SECONDS = 10.0
 _LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
-_OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")  # folders that the next attempt makes anew
 
 _T = TypeVar("_T")
 
@@ -219,8 +218,7 @@ class Supervisor:
         """Makes the folder, brings everything that the spec names within reach, and fills in the rest."""
         roots = self._settings.data_roots
         order.folder.mkdir(parents=True, exist_ok=True)
-        for name in _OF_ONE_ATTEMPT:
-            shutil.rmtree(order.folder / name, ignore_errors=True)
+        clear_attempt(order.folder)
         order.out.mkdir()
         files = local_files(order.spec, self._artifacts, roots, order.folder / "in")
         found = {"files": files, "data_roots": roots, "server_pid": os.getpid()}
@@ -310,15 +308,21 @@ class Supervisor:
             went_on = await asyncio.to_thread(work_kept, order.folder) != kept
             # A worker may have failed for want of its inputs: then the job waits, and starts again.
             await asyncio.to_thread(self._artifacts.storage.check)
-            return None if self._setbacks.goes_on(job.id, failure, got_further=went_on) else _failed(failure)
+            return await self._set_back(job, failure, got_further=went_on)
         except (DatabaseBusyError, StorageUnavailableError) as exc:
             _LOG.warning("job %s goes back to the queue: %s", job.id, exc)
             return None
         except Exception as exc:  # noqa: BLE001 (the boundary: a job never gets lost)
-            failure = _failure_from(exc)
-            return None if self._setbacks.goes_on(job.id, failure, got_further=False) else _failed(failure)
+            return await self._set_back(job, _failure_from(exc), got_further=False)
         finally:
             await writer.close()
+
+    async def _set_back(self, job: Job, failure: Failure, *, got_further: bool) -> Ending | None:
+        if not self._setbacks.goes_on(job.id, failure, got_further=got_further):
+            return _failed(failure)
+        if failure.reason == DISK_FULL.reason:
+            await asyncio.to_thread(make_room, self._folder / job.id, self._settings)
+        return None
 
     async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
         with self._watch.attempt(job) as attempt:

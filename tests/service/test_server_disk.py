@@ -18,7 +18,7 @@ from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
 from service.journal import Journal, read_journal
 from service.process import BoundedLog
-from service.setbacks import Setbacks, blamed_on_disk
+from service.setbacks import Setbacks, blamed_on_disk, make_room
 from tests.service.server_harness import (
     finished,
     job_request,
@@ -177,6 +177,20 @@ def test_what_fails_on_a_full_disk_is_blamed_on_it_unless_the_caller_is_to_blame
 
     assert (found.reason, found.blame) == ("DISK_FULL", "machine")
     assert "the worker was killed by SIGBUS" in found.message
+
+
+def test_a_job_does_not_wait_for_its_own_files_to_go(small: Path) -> None:
+    folder = small / "job"
+    for name, size in (("tmp", 4 << 20), ("fits/a", 4 << 20)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights.pt").write_bytes(b"\0" * size)
+    (folder / "journal.jsonl").write_text("measured")
+    make_room(folder, settings_for(small, min_free_bytes=6 << 20))
+    assert [path.name for path in sorted(folder.iterdir())] == ["fits", "journal.jsonl"]
+    make_room(folder, settings_for(small, min_free_bytes=20 << 20))  # others' files are in the way
+    assert [path.name for path in sorted(folder.iterdir())] == ["fits", "journal.jsonl"]
+    make_room(folder, settings_for(small, min_free_bytes=10 << 20))
+    assert [path.name for path in folder.iterdir()] == ["journal.jsonl"]
 
 
 def test_setbacks_are_counted() -> None:

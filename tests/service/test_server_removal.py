@@ -254,13 +254,13 @@ async def test_files_are_removed_when_no_job_needed_them_for_so_long(tmp_path: P
     async with tidied(settings) as keeper:
         database = Database(settings.database)
         age(settings, 11)
-        with database.write() as session:  # but the job ended yesterday
-            session.execute(update(JobRow).values(end_time=now() - timedelta(days=1)))
+        with database.write() as session:  # but it was sent again yesterday
+            session.execute(update(UploadRow).values(update_time=now() - timedelta(days=1)))
         keeper.tidy()
         assert counts(settings)["artifacts"] == results + 1
         age(settings, 11)
-        with database.write() as session:  # but it was sent again yesterday
-            session.execute(update(UploadRow).values(update_time=now() - timedelta(days=1)))
+        with database.write() as session:  # but the job ended yesterday
+            session.execute(update(JobRow).values(end_time=now() - timedelta(days=1)))
         keeper.tidy()
         assert counts(settings)["artifacts"] == results + 1
         age(settings, 11)
