@@ -24,6 +24,8 @@ from tests.service.server_harness import (
     start_job,
     worker_command,
 )
+from tests.service.test_server_agents import agent, known, start, until
+from tests.service.test_server_agents import running as answering
 from tests.service.test_server_restart import queue, served
 
 State = job_pb.OptimizationJob.State
@@ -131,3 +133,19 @@ async def test_a_stop_hands_jobs_to_the_others_at_once(postgres_url: str, tmp_pa
         async with busy(one_of(tmp_path, "b", postgres_url, "slow", "600", **patient)) as (_, name, _worker):
             pass
         assert (await asyncio.wait_for(finished(other, name), 10)).attempts == 2
+
+
+async def test_an_agent_of_one_server_works_for_jobs_of_another(postgres_url: str, tmp_path: Path) -> None:
+    first, second = (one_of(tmp_path, name, postgres_url, "asks") for name in ("a", "b"))
+    token = known(first)
+    async with (
+        answering(first) as (stub, _),
+        answering(second) as (_, address),
+        agent(address, token, tmp_path / "agent") as edge,
+    ):
+        await until(lambda: edge.said)
+        job = await finished(stub, (await start(stub, 2)).name)
+
+    assert job.state == State.STATE_SUCCEEDED, job.error
+    assert edge.done("run") == 2
+    assert not list((tmp_path / "store/device-work").glob("*"))
