@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.settings import ServerSettings
+from tests.service.postgres import Postgres
 from tests.service.server_harness import (
     eventually,
     finished,
@@ -149,3 +152,17 @@ async def test_an_agent_of_one_server_works_for_jobs_of_another(postgres_url: st
     assert job.state == State.STATE_SUCCEEDED, job.error
     assert edge.done("run") == 2
     assert not list((tmp_path / "store/device-work").glob("*"))
+
+
+@pytest.mark.parametrize(("lease", "attempts"), [(60.0, 1), (1.0, 2)])
+async def test_a_worker_outlives_its_database_for_as_long_as_a_lease(
+    postgres: Postgres, postgres_url: str, tmp_path: Path, lease: float, attempts: int
+) -> None:
+    settings = one_of(tmp_path, "a", postgres_url, "slow", "600", job_lease_seconds=lease)
+    async with busy(settings) as (stub, name, worker):
+        postgres.stop()
+        await asyncio.sleep(1.5) if attempts == 1 else await gone(worker)
+        postgres.start()
+        job = await reached(stub, name, lambda job: is_working(job) and job.attempts == attempts)
+
+    assert (int(job.progress.metrics["worker"]) == worker) is (attempts == 1)
