@@ -111,15 +111,16 @@ class Supervisor:
         if (stop := self._stops.get(job_id)) is not None:
             stop.set()
 
-    def lose(self, job_id: str) -> None:
-        """Drops a job that runs here and is another server's now: its worker is killed, and nothing of it is kept.
+    def lose(self, job_id: str, attempt: int) -> None:
+        """Drops an attempt that runs here at what is another server's job now: its worker is killed, nothing is kept.
 
         One whose end is just being written is left alone: the writing finds out by itself.
         """
-        if job_id in self._attempts and job_id not in self._lost | self._ending:
+        present, task = self._attempts.get(job_id, (None, None))
+        if task is not None and present == attempt and job_id not in self._lost | self._ending:
             _LOG.error("job %s was taken from this server, whose lease ran out; its worker is killed", job_id)
             self._lost.add(job_id)
-            self._attempts[job_id][1].cancel()
+            task.cancel()
 
     def wake(self) -> None:
         """Says that there may be a new job."""
@@ -241,9 +242,9 @@ class Supervisor:
             job = await self._persist(self._jobs.claim)
             if job is None:
                 return
-            if job.id in self._attempts:
-                self.lose(job.id)
-                await asyncio.wait({self._attempts[job.id][1]})
+            if (before := self._attempts.get(job.id)) is not None:
+                self.lose(job.id, before[0])
+                await asyncio.wait({before[1]})
             self._launch(job)
 
     def _launch(self, job: Job) -> None:

@@ -74,7 +74,7 @@ class Lookout:
         if not done:
             self._give_up(held)
         try:
-            self._heed(await renewing)
+            self._heed(await renewing, held)
         except (DatabaseBusyError, DiskFullError) as exc:
             _LOG.warning("cannot renew the leases of %d jobs, trying again: %s", len(held), exc)
         except Exception:  # noqa: BLE001 (the leases must be looked after whatever happens)
@@ -105,13 +105,13 @@ class Lookout:
         self._seen = dict(found.sequences)
         if found.waiting:
             self._supervisor.wake()
-        self._heed(found.held)
+        self._heed(found.held, held)
 
-    def _heed(self, renewal: Renewal) -> None:
+    def _heed(self, renewal: Renewal, held: dict[str, int]) -> None:
         for job_id in renewal.cancelling:
             self._supervisor.stop_job(job_id)
         for job_id in renewal.lost:
-            self._supervisor.lose(job_id)
+            self._supervisor.lose(job_id, held[job_id])
 
     async def _again_and_again(self, call: Callable[[], Awaitable[None]], pause: float) -> None:
         while not await self._pause(pause):

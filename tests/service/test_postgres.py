@@ -56,6 +56,29 @@ def test_servers_that_start_at_once_make_the_tables_once(postgres_url: str) -> N
         database.close()
 
 
+def test_a_database_of_schema_version_2_is_taken_over(postgres_url: str) -> None:
+    Database(postgres_url).close()
+    older = Database(postgres_url)
+    with older.write() as session:
+        session.execute(text("drop index ix_jobs_owned"))
+        for statement in (
+            "alter table jobs drop column runner, drop column lease_until",
+            "create index ix_jobs_principal on jobs (principal)",
+            "update schema_version set version = 2",
+        ):
+            session.execute(text(statement))
+    older.close()
+    taken = Database(postgres_url)
+    store = JobStore(taken)
+    job = store.create(NewJob(SPEC), 100)
+    with taken.read() as session:
+        indexes = session.scalars(text("select indexname from pg_indexes where tablename = 'jobs'")).all()
+    assert "ix_jobs_owned" in indexes
+    assert "ix_jobs_principal" not in indexes
+    assert store.claim() == store.get(job.id)
+    taken.close()
+
+
 def test_what_needs_no_lock_does_not_wait_for_writers(postgres_url: str) -> None:
     database = Database(postgres_url)
     store = JobStore(database)

@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.settings import ServerSettings
+from tests.service.postgres import Postgres
 from tests.service.server_harness import (
     eventually,
     finished,
@@ -24,6 +27,8 @@ from tests.service.server_harness import (
     start_job,
     worker_command,
 )
+from tests.service.test_server_agents import agent, known, start, until
+from tests.service.test_server_agents import running as answering
 from tests.service.test_server_restart import queue, served
 
 State = job_pb.OptimizationJob.State
@@ -131,3 +136,33 @@ async def test_a_stop_hands_jobs_to_the_others_at_once(postgres_url: str, tmp_pa
         async with busy(one_of(tmp_path, "b", postgres_url, "slow", "600", **patient)) as (_, name, _worker):
             pass
         assert (await asyncio.wait_for(finished(other, name), 10)).attempts == 2
+
+
+async def test_an_agent_of_one_server_works_for_jobs_of_another(postgres_url: str, tmp_path: Path) -> None:
+    first, second = (one_of(tmp_path, name, postgres_url, "asks") for name in ("a", "b"))
+    token = known(first)
+    async with (
+        answering(first) as (stub, _),
+        answering(second) as (_, address),
+        agent(address, token, tmp_path / "agent") as edge,
+    ):
+        await until(lambda: edge.said)
+        job = await finished(stub, (await start(stub, 2)).name)
+
+    assert job.state == State.STATE_SUCCEEDED, job.error
+    assert edge.done("run") == 2
+    assert not list((tmp_path / "store/device-work").glob("*"))
+
+
+@pytest.mark.parametrize(("lease", "attempts"), [(60.0, 1), (1.0, 2)])
+async def test_a_worker_outlives_its_database_for_as_long_as_a_lease(
+    postgres: Postgres, postgres_url: str, tmp_path: Path, lease: float, attempts: int
+) -> None:
+    settings = one_of(tmp_path, "a", postgres_url, "slow", "600", job_lease_seconds=lease)
+    async with busy(settings) as (stub, name, worker):
+        postgres.stop()
+        await asyncio.sleep(1.5) if attempts == 1 else await gone(worker)
+        postgres.start()
+        job = await reached(stub, name, lambda job: is_working(job) and job.attempts == attempts)
+
+    assert (int(job.progress.metrics["worker"]) == worker) is (attempts == 1)

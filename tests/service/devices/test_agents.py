@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -14,8 +13,8 @@ from service.errors import AgentRefusedError, AlreadyExistsError, InvalidRequest
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    found = Database(database_url)
     yield found
     found.close()
 

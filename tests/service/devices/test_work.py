@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,8 @@ OTHER = WorkAnswer((), ("DataError", "wrong"), 0.5)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[WorkStore]:
-    database = Database(f"sqlite:///{tmp_path / 'shoal.db'}")
+def store(database_url: str) -> Iterator[WorkStore]:
+    database = Database(database_url)
     yield WorkStore(database)
     database.close()
 
