@@ -96,6 +96,7 @@ class Server:
             DiskFullError: There is no room.
             ListenError: The address cannot be listened on.
             TlsError: The certificates cannot be used.
+            ExecutorError: Jobs cannot be run where the settings say.
         """
         try:
             parts = await self._open()
@@ -127,6 +128,7 @@ class Server:
         uploads = await to_thread(Uploads, database, artifacts, settings)
         desk = Desk(AgentStore(database), WorkStore(database), await to_thread(WorkFiles, settings.storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
+        self._opened.callback(self._supervisor.close)
         gate = await to_thread(self._make_gate, TokenStore(database))
         return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate)
 
