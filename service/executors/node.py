@@ -36,7 +36,7 @@ from service.process import Exit
 from service.programs import version_of
 from service.settings import ServerSettings
 from service.watching import logs, spans
-from service.work import Event, ProgressEvent, WorkOrder
+from service.work import Event, WorkOrder
 from service.worker import to_event, to_span_event, without_paths
 
 _LOG = logging.getLogger(__name__)

@@ -29,11 +29,14 @@ from service.watching.relayed import SpanRelay
 from service.work import EVENT_ADAPTER, ProgressEvent, SpanEvent
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 0.5
 """Seconds that a node keeps a question for news."""
 
 _TELL_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.5
+_PLACES: Final = 5
+"""How often a node may die under a job that has not begun."""
+
 _OBJECT_STORE_BYTES: Final = 256 << 20
 """Of a cluster that is started with the server. Little goes through it: files travel by the artifact store."""
 
@@ -106,8 +109,8 @@ class RayExecutor(Executor):
                 "server with executor local for devices of agents"
             )
         parcel = await to_thread(self._pack, errand)
-        visit = _Visit(_actor(self._settings, errand.order.spec), self._settings, ears)
-        landed = await visit.make(parcel, self._asked(errand.order.spec))
+        visit = _Visit(self._settings, errand, ears)
+        landed = await visit.make(parcel)
         if isinstance(landed, Ended):
             return landed
         if landed.log:
@@ -129,46 +132,40 @@ class RayExecutor(Executor):
             version=version_of("shoal"),
         )
 
-    def _asked(self, spec: JobSpec) -> str:
-        """Returns what a job asks of a node, in words."""
-        options = resources_of(self._settings, spec)
-        asked = [f"{options['num_cpus']:g} CPU", f"{options['num_gpus']:g} GPU" if options["num_gpus"] else ""]
-        asked += [f"{options['memory'] / 1e9:g} GB" if "memory" in options else ""]
-        asked += [f"{amount:g} {name}" for name, amount in options["resources"].items()]
-        return ", ".join(filter(None, asked))
-
 
 @final
 class _Visit:
     """One errand's way through a cluster."""
 
-    def __init__(self, actor: Any, settings: ServerSettings, ears: Ears) -> None:
-        self._actor, self._ears = actor, ears
+    def __init__(self, settings: ServerSettings, errand: Errand, ears: Ears) -> None:
+        self._options = resources_of(settings, errand.order.spec)
+        self._errand, self._ears = errand, ears
         self._silence = settings.ray_silence_seconds
+        self._actor: Any = None
         self._going = True
 
-    async def make(self, parcel: Parcel, asked: str) -> Landed | Ended:
+    async def make(self, parcel: Parcel) -> Landed | Ended:
         """Returns what came of a parcel, or that it was stopped or lost on the way."""
         from ray.exceptions import RayError
 
         stopping = asyncio.create_task(self._ears.stop.wait())
         try:
-            if not await self._arrive(parcel, asked, stopping):
+            if not await self._arrive(parcel, stopping):
                 return Ended(Exit(stopped=True))
             await self._listen(parcel.errand.order.traceparent, stopping)
             landed = await self._call("landed")
-            assert isinstance(landed, Landed)
-            return landed
         except RayError as exc:
             self._going = False
-            _LOG.warning("the node of job %s is lost", parcel.errand.job_id, exc_info=exc)
+            _LOG.warning("the node of job %s is lost: %s", self._errand.job_id, _why(exc))
             return Ended(Exit(stopped=self._ears.stop.is_set()), lost="its node in the Ray cluster died or went away")
         finally:
             stopping.cancel()
             self._leave()
+        assert isinstance(landed, Landed)
+        return landed
 
     def _leave(self) -> None:
-        """Frees the node. One whose worker still runs is asked to stop first, which it does without being watched."""
+        """Frees the node. One whose worker still runs is asked to stop, which it does without being watched."""
         import ray
 
         with suppress(Exception):
@@ -177,24 +174,39 @@ class _Visit:
             else:
                 ray.kill(self._actor)
 
-    async def _arrive(self, parcel: Parcel, asked: str, stopping: asyncio.Task[bool]) -> bool:
-        """Waits for a node, which takes no time of the job's; returns whether there is one."""
-        arriving = asyncio.ensure_future(_future(self._actor.start.remote(parcel)))
-        patience = _PATIENCE
-        try:
-            while not arriving.done():
-                await asyncio.wait({arriving, stopping}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                if stopping.done() and not arriving.done():
+    async def _arrive(self, parcel: Parcel, stopping: asyncio.Task[bool]) -> bool:
+        """Waits for a node, which takes no time of the job's; returns whether there is one.
+
+        A node may die before anything began on it; then another will do.
+        """
+        from ray.exceptions import ActorDiedError
+
+        for left in reversed(range(_PLACES)):
+            self._actor = _actor(self._options)
+            arriving = asyncio.ensure_future(_future(self._actor.start.remote(parcel)))
+            try:
+                if not await self._placed(arriving, stopping):
                     self._going = False
                     return False
-                if not arriving.done():
-                    message = f"Waits for a node of the Ray cluster with {asked}"
-                    self._ears.on_progress(ProgressEvent(phase="wait", fraction=0, message=message))
-                patience = _TELL_SECONDS
-            _LOG.info("job %s runs on %s", parcel.errand.job_id, arriving.result())
-            return True
-        finally:
-            arriving.cancel()
+                _LOG.info("job %s runs on %s", self._errand.job_id, arriving.result())
+                break
+            except ActorDiedError as exc:
+                if not left:
+                    raise
+                _LOG.info("job %s looks for another node: %s", self._errand.job_id, _why(exc))
+            finally:
+                arriving.cancel()
+        return True
+
+    async def _placed(self, arriving: asyncio.Future[str], stopping: asyncio.Task[bool]) -> bool:
+        patience = _PATIENCE
+        while True:
+            await asyncio.wait({arriving, stopping}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if arriving.done() or stopping.done():
+                return arriving.done()
+            message = f"Waits for a node of the Ray cluster with {in_words(self._options)}"
+            self._ears.on_progress(ProgressEvent(phase="wait", fraction=0, message=message))
+            patience = _TELL_SECONDS
 
     async def _listen(self, traceparent: str, stopping: asyncio.Task[bool]) -> None:
         """Hands on what the worker says until it has said all."""
@@ -247,21 +259,26 @@ def resources_of(settings: ServerSettings, spec: JobSpec) -> dict[str, Any]:
     return options
 
 
-def _actor(settings: ServerSettings, spec: JobSpec) -> Any:
+def in_words(options: dict[str, Any]) -> str:
+    """Returns what a job asks Ray for, for people."""
+    asked = [f"{options['num_cpus']:g} CPU", f"{options['num_gpus']:g} GPU" if options["num_gpus"] else ""]
+    asked += [f"{options['memory'] / 1e9:g} GB" if "memory" in options else ""]
+    asked += [f"{amount:g} {name}" for name, amount in options["resources"].items()]
+    return ", ".join(filter(None, asked))
+
+
+def _actor(options: dict[str, Any]) -> Any:
     import ray
 
-    # Spread: neighbours on a machine disturb what is measured there. Calls at once: news, a stop, and one to spare.
-    return (
-        ray.remote(NodeWorker)
-        .options(
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=4,
-            scheduling_strategy="SPREAD",
-            **resources_of(settings, spec),
-        )  # fmt: skip
-        .remote()
-    )
+    # Spread: neighbours on a machine disturb what is measured there. Calls at once: news, a stop, and some to spare.
+    once = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4, "scheduling_strategy": "SPREAD"}
+    return ray.remote(NodeWorker).options(**once, **options).remote()
+
+
+def _why(error: Exception) -> str:
+    """Returns the part of an error of Ray's that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:1] + lines[4:7])[:500]
 
 
 async def _future(reference: Any) -> Any:
