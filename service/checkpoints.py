@@ -18,8 +18,9 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, final
+from typing import Annotated, Final, final
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -40,6 +41,7 @@ _MAX_INDEX: Final = 4 << 20
 _MAX_FILES: Final = 2000
 _MAX_PARTS: Final = 64
 _BLOCK: Final = 1 << 20
+_NO_PARTS: tuple[str, ...] = ()
 _NAME = rf"^({journal.FILE}|({journal.TRAININGS}|{journal.FITS})/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+\.pt)$"
 
 _Part = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -204,7 +206,7 @@ class Mirror:
         content = content[: content.rfind(b"\n") + 1]
         goes_on = known is not None and _digest(content[: known.size]) == known.sha256
         if known is None or not goes_on or len(known.parts) >= _MAX_PARTS:
-            parts, start = (), 0
+            parts, start = _NO_PARTS, 0
         else:
             parts, start = known.parts, known.size
         if len(content) > start:
@@ -305,5 +307,5 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _open_plain(path: Path) -> BinaryIO:
+def _open_plain(path: Path) -> BufferedReader:
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
