@@ -26,7 +26,7 @@ from typing import Any, final
 from pydantic import ValidationError
 
 import service
-from service.devices.desk import JobDesk
+from service.devices.carrier import Carrier
 from service.settings import ServerSettings
 from service.watching.relayed import SpanRelay
 from service.work import (
@@ -84,7 +84,7 @@ async def run_worker(
     settings: ServerSettings,
     on_progress: Callable[[ProgressEvent], None],
     stop: asyncio.Event,
-    desk: JobDesk | None = None,
+    desk: Carrier | None = None,
 ) -> Exit:
     """Runs a worker until it is gone, with all the processes that it started.
 
@@ -147,7 +147,7 @@ class _Ears:
     """Who hears what a worker says while it works."""
 
     on_progress: Callable[[ProgressEvent], None]
-    desk: JobDesk | None
+    desk: Carrier | None
     spans: SpanRelay
 
     @property

@@ -13,7 +13,7 @@ import logging
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -119,6 +119,10 @@ class Supervisor:
             stop.set()
         if self._running:
             await asyncio.wait(self._running)
+
+    def devices(self) -> Sequence[str] | None:
+        """Returns the devices where workers run; None where only running a job tells. Blocks."""
+        return self._executor.devices()
 
     def close(self) -> None:
         """Lets go of the executor, after `drain` and the last dry run. Blocks."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from service.artifacts import Artifact
-from service.devices.desk import JobDesk
+from service.devices.carrier import Carrier
 from service.process import Exit
 from service.report.schema import Report
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
@@ -47,7 +47,7 @@ class Ears:
 
     on_progress: Callable[[ProgressEvent], None]
     stop: asyncio.Event
-    desk: JobDesk | None = None
+    desk: Carrier | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class Executor(ABC):
             ServiceError: Something that the order names is gone, or the result is not what it should be.
             OSError: The worker could not be started.
         """
+
+    @abstractmethod
+    def devices(self) -> Sequence[str] | None:
+        """Returns the devices that `local/...` may name; None where only running a job tells. Blocks."""
 
     @abstractmethod
     def forget(self, job_id: str) -> None:

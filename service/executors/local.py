@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from service.admission import local_files
+from service.admission import local_files, own_devices
 from service.artifacts import ArtifactStore
 from service.checkpoints import Checkpoints
 from service.executors.base import Ears, Ended, Errand, Executor
@@ -34,6 +35,10 @@ class LocalExecutor(Executor):
     async def run(self, errand: Errand, ears: Ears) -> Ended:
         """Runs a worker in the order's folder; see `Executor.run`."""
         return await perform(errand, self._site, ears)
+
+    def devices(self) -> Sequence[str] | None:
+        """Returns the server's own."""
+        return own_devices()
 
     def forget(self, job_id: str) -> None:
         """Drops a job's checkpoints from the storage."""

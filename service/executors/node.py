@@ -32,11 +32,12 @@ from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers
 from service.executors.perform import Site, perform
+from service.executors.questions import Files, NodeDesk
 from service.process import Exit
 from service.programs import version_of
 from service.settings import ServerSettings
 from service.watching import logs, spans
-from service.work import Event, WorkOrder
+from service.work import DeviceEvent, Event, WorkOrder
 from service.worker import to_event, to_span_event, without_paths
 
 _LOG = logging.getLogger(__name__)
@@ -81,12 +82,18 @@ class Landed:
 class NodeWorker:
     """Runs one attempt on this machine. Every method may be called from any thread."""
 
-    def __init__(self) -> None:
-        """Runs nothing yet."""
+    def __init__(self, *, own_process: bool = False) -> None:
+        """Runs nothing yet.
+
+        Args:
+            own_process: This process is for the attempt alone, so that its log and its spans can be the attempt's.
+        """
+        self._own_process = own_process
         self._lines: list[str] = []
         self._dropped = 0
         self._said = threading.Condition()
         self._landed: Landed | None = None
+        self._desk: NodeDesk | None = None
         self._asked_to_stop = threading.Event()
         self._heard = time.monotonic()
 
@@ -108,6 +115,16 @@ class NodeWorker:
         """Returns what came of it, once `events` says that all was said."""
         assert self._landed is not None
         return self._landed
+
+    def question(self, key: str) -> Files:
+        """Returns the files of a question to a device that the worker asks."""
+        assert self._desk is not None
+        return self._desk.question(key)
+
+    def answer(self, key: str, files: Files) -> None:
+        """Answers a question."""
+        assert self._desk is not None
+        self._desk.answer(key, files)
 
     def stop(self) -> None:
         """Has the worker stopped: SIGTERM, then SIGKILL."""
@@ -132,18 +149,21 @@ class NodeWorker:
             self._said.notify_all()
 
     async def _attempt(self, parcel: Parcel) -> Landed:
-        logs.configure(parcel.errand.order.log_format)
-        spans.set_sink(lambda span: self._say(to_span_event(span)))
+        if self._own_process:
+            logs.configure(parcel.errand.order.log_format)
+            spans.set_sink(lambda span: self._say(to_span_event(span)))
         with _workplace(_root(parcel)) as place:
             order = parcel.errand.order.model_copy(
                 update={"folder": place / "job", "cache_folder": _root(parcel) / "cache"}
             )
             errand = replace(parcel.errand, order=order)
+            if order.spec.target.agent is not None:
+                self._desk = NodeDesk(order.folder, lambda key: self._say(DeviceEvent(key=key)))
             stop = asyncio.Event()
             watching = asyncio.create_task(self._watch(stop, parcel.silence_seconds))
             try:
                 site = await asyncio.to_thread(_site, parcel, place)
-                ended = await perform(errand, site, Ears(self._say, stop))
+                ended = await perform(errand, site, Ears(self._say, stop, self._desk))
             except Exception as exc:  # noqa: BLE001 (the boundary: everything becomes an event)
                 ended = Ended(Exit(error=without_paths(to_event(exc), order)))
             finally:
