@@ -97,8 +97,9 @@ class Visit:
 
     async def _placed(self, arriving: asyncio.Future[str], stopping: asyncio.Task[bool]) -> bool:
         patience = _PATIENCE
+        either: set[asyncio.Future[Any]] = {arriving, stopping}
         while True:
-            await asyncio.wait({arriving, stopping}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if arriving.done() or stopping.done():
                 return arriving.done()
             message = f"Waits for a node of the Ray cluster with {in_words(self._options)}"

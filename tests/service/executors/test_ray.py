@@ -158,14 +158,9 @@ async def test_ten_jobs_end_once_each_though_a_node_dies(tmp_path: Path, nodes: 
         worker = await pid_of(stub, names[0])
         nodes.kill(next(node for node in nodes.nodes if raylet_of(node) == node_of(worker)))
         stories = [await follow(stub, name) for name in names]
-    endings = [
-        [
-            event.snapshot.state
-            for event in story[1:]
-            if event.HasField("snapshot") and event.snapshot.HasField("end_time")
-        ]
-        for story in stories
-    ]
+    # The first event of a story is the job as it is now.
+    snapshots = [[event.snapshot for event in story[1:] if event.HasField("snapshot")] for story in stories]
+    endings = [[job.state for job in told if job.HasField("end_time")] for told in snapshots]
 
     assert endings == [[State.STATE_SUCCEEDED]] * 10
     assert {story[-1].snapshot.attempts for story in stories} == {1, 2}
