@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,23 @@ async def test_a_job_whose_node_dies_goes_on_elsewhere_from_what_it_had_kept(tmp
     assert (last["found"], last["weights"]) == (1, len("fitted"))
     assert last["limit"] == job.spec.time_limit.ToSeconds() - 5
     await gone(worker)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_is_asked_to_stop_requeues_its_jobs(
+    tmp_path: Path, nodes: RayCluster, number: signal.Signals
+) -> None:
+    settings = on_ray(tmp_path, nodes, "roams")
+    await queue(settings, "some")
+    async with served(settings) as (stub, server):
+        worker = await pid_of(stub, "optimizationJobs/some")
+        server.send_signal(number)
+        assert await asyncio.to_thread(server.wait, 30) == 0
+    await gone(worker)
+    with sqlite3.connect(tmp_path / "state/shoal.db") as database:
+        assert database.execute("select state, losses from jobs").fetchall() == [("QUEUED", 0)]
+    database.close()
 
 
 @pytest.mark.slow
