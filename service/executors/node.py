@@ -56,6 +56,7 @@ class Parcel:
         settings: What differs from the defaults of those settings that say how to run a worker.
         root: Where to work; None for the usual place.
         mirror: Whether checkpoints are mirrored.
+        gpus: Whether it asked for GPUs; without, it sees none, as others may have them.
         silence_seconds: The worker ends when the server was not heard of for so long.
         version: The server's Shoal.
     """
@@ -66,6 +67,7 @@ class Parcel:
     settings: dict[str, Any]
     root: Path | None
     mirror: bool
+    gpus: bool
     silence_seconds: float
     version: str
 
@@ -152,6 +154,8 @@ class NodeWorker:
         if self._own_process:
             logs.configure(parcel.errand.order.log_format)
             spans.set_sink(lambda span: self._say(to_span_event(span)))
+            if not parcel.gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""
         with _workplace(_root(parcel)) as place:
             order = parcel.errand.order.model_copy(
                 update={"folder": place / "job", "cache_folder": _root(parcel) / "cache"}

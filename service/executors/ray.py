@@ -19,7 +19,7 @@ from service.checkpoints import Checkpoints
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.node import Parcel
-from service.executors.visit import Visit
+from service.executors.visit import Visit, resources_of
 from service.programs import version_of
 from service.settings import ServerSettings
 
@@ -55,7 +55,6 @@ class RayExecutor(Executor):
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
         except ModuleNotFoundError as exc:
@@ -113,6 +112,7 @@ class RayExecutor(Executor):
             settings={name: value for name, value in given.items() if not name.startswith(_NOT_FOR_NODES)},
             root=settings.ray_node_dir,
             mirror=self._checkpoints is not None,
+            gpus=resources_of(settings, errand.order.spec)["num_gpus"] > 0,
             silence_seconds=settings.ray_silence_seconds,
             version=version_of("shoal"),
         )

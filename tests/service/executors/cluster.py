@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import warnings
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Self
 
 import psutil
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Before anything imports Ray. Whoever can talk to a cluster can run programs on it, so this one has a token of its own.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _STORE_BYTES = 80 << 20
 
 

@@ -51,6 +51,7 @@ def parcel_for(tmp_path: Path, artifact: Artifact, *command: str, **spec: Any) -
         settings={"worker_command": worker_command(*command), "cancel_grace": 0.5},
         root=tmp_path / "node",
         mirror=True,
+        gpus=False,
         silence_seconds=20,
         version=version_of("shoal"),
     )
