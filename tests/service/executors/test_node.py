@@ -170,3 +170,12 @@ async def test_what_a_dead_attempt_left_is_cleared_away(tmp_path: Path, artifact
         await eventually(lambda: not alive(orphan.pid))
 
     assert [place.name for place in jobs.iterdir()] == ["living"]
+
+
+def test_the_worker_s_log_comes_home(tmp_path: Path, artifact: Artifact) -> None:
+    node = NodeWorker()
+    parcel = parcel_for(tmp_path, artifact, "chatter")
+    node.start(replace(parcel, settings=parcel.settings | {"worker_log_bytes": 10_000}))
+    log = see_through(node)[1].log
+
+    assert 0 < len(log) <= 10_000

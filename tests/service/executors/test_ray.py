@@ -55,6 +55,7 @@ def is_working(job: job_pb.OptimizationJob) -> bool:
     return job.progress.phase == "tune"
 
 
+@pytest.mark.slow
 async def test_a_job_runs_on_a_node_and_its_result_is_stored(tmp_path: Path, nodes: RayCluster) -> None:
     async with running(on_ray(tmp_path, nodes, "roams", "0.1")) as stub:
         job = await finished(stub, (await start_job(stub)).name)
@@ -96,6 +97,7 @@ async def test_jobs_spread_and_those_without_a_node_wait_without_losing_time(tmp
     assert job.progress.metrics["limit"] == job.spec.time_limit.ToSeconds()
 
 
+@pytest.mark.slow
 async def test_a_cancel_reaches_the_node(tmp_path: Path, nodes: RayCluster) -> None:
     async with running(on_ray(tmp_path, nodes, "stubborn")) as stub:
         name = (await start_job(stub)).name
