@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.settings import ServerSettings
+from service.watching.spans import FinishedSpan, set_sink
 from tests.service.executors.cluster import RayCluster, node_of, raylet_of
 from tests.service.server_harness import (
     alive,
@@ -38,6 +40,15 @@ def nodes(cluster: RayCluster) -> RayCluster:
     """The cluster with two nodes."""
     cluster.fill(2)
     return cluster
+
+
+@pytest.fixture
+def exported() -> Iterator[list[FinishedSpan]]:
+    """The spans that this process hands in, from now on."""
+    found: list[FinishedSpan] = []
+    set_sink(found.append)
+    yield found
+    set_sink(None)
 
 
 def on_ray(tmp_path: Path, cluster: RayCluster, *command: str, **changes: Any) -> ServerSettings:
@@ -160,7 +171,9 @@ async def test_a_killed_server_leaves_nothing_running(tmp_path: Path, nodes: Ray
 
 
 @pytest.mark.slow
-async def test_a_worker_on_a_node_asks_a_device_far_away(tmp_path: Path, nodes: RayCluster) -> None:
+async def test_a_worker_on_a_node_asks_a_device_far_away(
+    tmp_path: Path, nodes: RayCluster, exported: list[FinishedSpan]
+) -> None:
     settings = on_ray(tmp_path, nodes, "asks")
     token = known(settings)
     async with running_at(settings) as (stub, address), agent(address, token, tmp_path / "agent") as edge:
@@ -170,6 +183,8 @@ async def test_a_worker_on_a_node_asks_a_device_far_away(tmp_path: Path, nodes: 
     assert job.state == State.STATE_SUCCEEDED, job.error
     found = [job.progress.metrics[name] for name in ("first_0", "second_0", "first_1", "second_1")]
     assert found == [1.0, 11.0, 2.0, 12.0]
+    places = {span.name: span.place for span in exported}
+    assert places["baseline"].trace_id == places["attempt"].trace_id  # of the worker, and of its server
 
 
 @pytest.mark.slow
