@@ -86,7 +86,7 @@ class Checkpoints:
             self._files.invalidate_cache()
             if self._files.exists(place):
                 self._files.rm(place, recursive=True)
-        except OSError as exc:
+        except Exception as exc:  # noqa: BLE001 (every kind of storage has errors of its own)
             _LOG.warning("the checkpoints of job %s are left in the storage: %s", job_id, exc)
 
 
@@ -125,7 +125,7 @@ class Mirror:
         with self._lock:
             try:
                 self._push()
-            except (OSError, ValueError) as exc:
+            except Exception as exc:  # noqa: BLE001 (every kind of storage has errors of its own)
                 _LOG.warning("checkpoints are not mirrored, trying again later: %s", exc)
 
     def _marked(self) -> int:
@@ -145,7 +145,7 @@ class Mirror:
             try:
                 self._fetch(file, path)
                 self._known[name] = _signature(path)
-            except (OSError, ValueError) as exc:
+            except Exception as exc:  # noqa: BLE001 (every kind of storage has errors of its own)
                 path.unlink(missing_ok=True)
                 _LOG.warning("a checkpoint cannot be had and its work is done again: %s: %s", name, exc)
 
@@ -254,7 +254,7 @@ class Mirror:
 
     def _remove(self, parts: set[str]) -> None:
         for part in parts:
-            with suppress(OSError):
+            with suppress(Exception):
                 self._files.rm_file(self._part(part))
 
     def _part(self, name: str) -> str:
