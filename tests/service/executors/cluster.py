@@ -6,10 +6,13 @@ import os
 import secrets
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
+
+from service.process import TOKEN_VARIABLE
 
 # Before anything imports Ray. Whoever can talk to a cluster can run programs on it, so this one has a token of its own.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -74,3 +77,12 @@ def raylet_of(node: Any) -> int:
 def node_of(worker: int) -> int:
     """The raylet that a worker's process descends from."""
     return next(parent.pid for parent in psutil.Process(worker).parents() if parent.name() == "raylet")
+
+
+def worker_of(root: Path) -> int:
+    """The process of the worker that runs below a node's folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(TOKEN_VARIABLE, "").startswith(str(root)):
+                return int(process.pid)
+    raise AssertionError(f"no worker runs below {root}")
