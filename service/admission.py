@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,16 +96,29 @@ def check_strategy(choice: StrategyChoice, prefix: str) -> None:
         raise InvalidRequestError([Violation(f"{prefix}strategy.options.{exc.field}", str(exc))]) from exc
 
 
-def check_target(target: Target, agents: AgentStore, prefix: str) -> None:
+def own_devices() -> Sequence[str] | None:
+    """Returns the devices of this machine. Asks its driver the first time, which may take a moment."""
+    from deploy.gpu import list_devices
+
+    return list_devices()
+
+
+def check_target(
+    target: Target, agents: AgentStore, prefix: str, own: Callable[[], Sequence[str] | None] = own_devices
+) -> None:
     """Makes sure that the device exists and can run what it is to be measured with. An agent may be away just now.
 
-    Asks the driver of this machine the first time, which may take a moment.
+    Args:
+        target: The target.
+        agents: Those that are known.
+        prefix: What goes before field paths, e.g. `spec.`.
+        own: Returns the devices where workers run; None where only running the job tells.
 
     Raises:
         DeviceMissingError: It does not exist, or cannot; the message says what there is.
     """
     if target.agent is None:
-        _check_own(target, prefix)
+        _check_own(target, prefix, own())
         return
     known = {agent.name: agent for agent in agents.all()}
     agent = known.get(target.agent)
@@ -126,11 +139,8 @@ def check_target(target: Target, agents: AgentStore, prefix: str) -> None:
         )
 
 
-def _check_own(target: Target, prefix: str) -> None:
-    from deploy.gpu import list_devices
-
-    found = list_devices()
-    if target.local_device not in found:
+def _check_own(target: Target, prefix: str, found: Sequence[str] | None) -> None:
+    if found is not None and target.local_device not in found:
         there = ", ".join(LOCAL + name for name in found)
         raise DeviceMissingError(f"{prefix}target.device: this server has no device '{target.device}'; it has: {there}")
 

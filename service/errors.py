@@ -128,6 +128,10 @@ class ListenError(ServiceError):
     """The machine's fault: the address cannot be listened on."""
 
 
+class ExecutorError(ServiceError):
+    """The machine's fault: the executor cannot be used, or its node cannot run what it was given."""
+
+
 class IllegalTransitionError(ServiceError):
     """A job cannot go from the state it is in to the one asked for."""
 

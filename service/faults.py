@@ -38,6 +38,7 @@ OUT_OF_MEMORY = Fault("OUT_OF_MEMORY", "machine", "RESOURCE_EXHAUSTED")
 DISK_FULL = Fault("DISK_FULL", "machine", "RESOURCE_EXHAUSTED")
 TIME_LIMIT = Fault("TIME_LIMIT", "caller", "DEADLINE_EXCEEDED")
 WORKER_DIED = Fault("WORKER_DIED", "machine", "INTERNAL")
+WORKER_LOST = Fault("WORKER_LOST", "machine", "INTERNAL")
 WORKER_PROTOCOL = Fault("WORKER_PROTOCOL", "shoal", "INTERNAL")
 WORKER_MEMORY = Fault("WORKER_MEMORY", "machine", "RESOURCE_EXHAUSTED")
 WORKER_PROCESSES = Fault("WORKER_PROCESSES", "caller", "RESOURCE_EXHAUSTED")
@@ -96,6 +97,7 @@ FAULTS: Mapping[type[BaseException], Fault] = MappingProxyType(
         errors.StateInUseError: Fault("STATE_IN_USE", "caller", "FAILED_PRECONDITION"),
         errors.StateVersionError: Fault("STATE_VERSION", "caller", "FAILED_PRECONDITION"),
         errors.ListenError: Fault("CANNOT_LISTEN", "machine", "UNAVAILABLE"),
+        errors.ExecutorError: Fault("EXECUTOR_FAILED", "machine", "FAILED_PRECONDITION"),
         errors.IllegalTransitionError: Fault("ILLEGAL_TRANSITION", "shoal", "ABORTED"),
         errors.UploadError: Fault("UPLOAD_FAILED", "caller", "ABORTED"),
         errors.ChunkChecksumError: Fault("CHUNK_CHECKSUM", "machine", "ABORTED"),

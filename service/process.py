@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 import service
 from deploy.measure.turn import LOCK_VARIABLE, make_lock_file
-from service.devices.desk import JobDesk
+from service.devices.carrier import Carrier
 from service.limits import Excess, limits_of, sacrifice, watch_excess
 from service.settings import ServerSettings
 from service.watching.relayed import SpanRelay
@@ -88,7 +88,7 @@ async def run_worker(
     settings: ServerSettings,
     on_progress: Callable[[ProgressEvent], None],
     stop: asyncio.Event,
-    desk: JobDesk | None = None,
+    desk: Carrier | None = None,
 ) -> Exit:
     """Runs a worker until it is gone, with all the processes that it started.
 
@@ -151,7 +151,7 @@ class _Ears:
     """Who hears what a worker says while it works."""
 
     on_progress: Callable[[ProgressEvent], None]
-    desk: JobDesk | None
+    desk: Carrier | None
     spans: SpanRelay
 
     @property

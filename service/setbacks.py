@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from service.disk import is_scarce
 from service.faults import DISK_FULL, WORKER_DIED
 from service.jobs.job import Failure
 from service.journal import FITS, TRAININGS
@@ -59,12 +58,12 @@ class Setbacks:
         self._count.pop(job_id, None)
 
 
-def blamed_on_disk(failure: Failure, folder: Path) -> Failure:
+def blamed_on_disk(failure: Failure, *, scarce: bool) -> Failure:
     """Returns the failure, as DISK_FULL where the machine or Shoal failed while there was no room in the job's folder.
 
     Libraries have many words for a full disk, and some die of it.
     """
-    if failure.blame == "caller" or failure.reason == DISK_FULL.reason or not is_scarce(folder):
+    if failure.blame == "caller" or failure.reason == DISK_FULL.reason or not scarce:
         return failure
     message = f"the server's disk was full while this job ran: {failure.message}"
     return Failure(reason=DISK_FULL.reason, message=message, blame=DISK_FULL.blame)

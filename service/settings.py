@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -61,6 +61,19 @@ class ServerSettings(BaseModel):
             not at all (`off`).
         hub_downloads: Whether jobs may name published models that the server then downloads.
         worker_log_bytes: What is kept of a worker's stderr.
+        executor: Where workers run: `local` for this machine, `ray` for the nodes of a Ray cluster.
+        ray_address: `auto` for the cluster that this machine is a part of, `local` for one that is started with the
+            server, or the `host:port` of a cluster's head.
+        ray_num_cpus: Processors that a job asks Ray for.
+        ray_num_gpus: GPUs that a job asks Ray for; one whose target is `local/cuda:N` asks for N + 1 at least.
+        ray_memory_bytes: Memory that a job asks Ray for; None for any.
+        ray_resources: Resources of the cluster's own that a job asks Ray for, such as the name of a kind of node.
+        ray_node_dir: Where nodes keep running jobs' folders and what they measured. Default: below their temporary
+            folder.
+        ray_silence_seconds: A node that has not heard of its server for so long ends its worker, and a server that
+            has not heard of a node gives it up.
+        checkpoint_storage: Mirror what running jobs keep into the artifact storage, for attempts on other machines.
+            Default: where another machine may run them.
         analysis_seconds: Longest dry run.
         deadline_grace: What a worker gets beyond its time limit to hand in its best before it is killed.
         cancel_grace: From SIGTERM to SIGKILL.
@@ -121,6 +134,15 @@ class ServerSettings(BaseModel):
     sandbox: Mode = "auto"
     hub_downloads: bool = True
     worker_log_bytes: Size = 8 * _MIB
+    executor: Literal["local", "ray"] = "local"
+    ray_address: Annotated[str, Field(min_length=1)] = "auto"
+    ray_num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    ray_num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    ray_memory_bytes: Size | None = None
+    ray_resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    ray_node_dir: Path | None = None
+    ray_silence_seconds: Seconds = 30.0
+    checkpoint_storage: bool | None = None
     analysis_seconds: Seconds = 600.0
     deadline_grace: Seconds = 120.0
     cancel_grace: Seconds = 3.0
@@ -195,3 +217,11 @@ class ServerSettings(BaseModel):
     def storage(self) -> str:
         """The fsspec URL of the artifact store."""
         return self.storage_url or f"file://{self.state_dir / 'artifacts'}"
+
+    @property
+    def mirrors_checkpoints(self) -> bool:
+        """Whether what running jobs keep is mirrored into the artifact storage."""
+        if self.checkpoint_storage is not None:
+            return self.checkpoint_storage
+        shared = not (self.database.startswith("sqlite") and self.storage.startswith("file://"))
+        return shared or self.executor == "ray"

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import shutil
-import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, final
 
-import psutil
-
-from service.admission import local_files
+from service.access.principal import LOCAL_NAME
 from service.artifacts import ArtifactStore
 from service.convert import result_fields
 from service.devices.desk import Desk, JobDesk
@@ -34,18 +30,19 @@ from service.errors import (
     TimeLimitError,
     WorkerError,
 )
-from service.faults import DISK_FULL, TIME_LIMIT, UNEXPECTED, WORKER_DIED, WORKER_PROTOCOL, classify
+from service.executors import executor_for
+from service.executors.base import Ears, Ended, Errand
+from service.executors.leftovers import kill_leftovers
+from service.failures import failure_of, has_died
+from service.faults import DISK_FULL, TIME_LIMIT, UNEXPECTED, WORKER_LOST, classify
 from service.jobs.job import Failure, Job
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
-from service.journal import read_journal, work_kept
-from service.process import TOKEN_VARIABLE, Exit, run_worker
 from service.progress import ProgressWriter
-from service.results import check_report, store_report, take_analysis
-from service.setbacks import Setbacks, blamed_on_disk, clear_attempt, make_room, wait_for_room
+from service.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
-from service.waiting import PASSING, until_there
+from service.waiting import until_there
 from service.watching.jobs import JobWatch
 from service.work import AnalysisResult, ProgressEvent, WorkOrder
 
@@ -53,7 +50,6 @@ _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 10.0
 _ANALYSIS_RETRY_SECONDS = 10.0
-_LEAST_SECONDS = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
 
 _T = TypeVar("_T")
 
@@ -69,13 +65,14 @@ class Supervisor:
         self._watch = watch
         self._settings = settings
         self._jobs = jobs
-        self._artifacts = artifacts
+        self._executor = executor_for(settings, artifacts)
         self._desk = desk
         self._folder = settings.state_dir / "jobs"
         self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
         self._setbacks = Setbacks(settings.worker_retries)
+        self._losses: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._lost: set[str] = set()
@@ -86,7 +83,12 @@ class Supervisor:
         self._analyses_waiting = 0
 
     async def start(self) -> None:
-        """Sorts out what a dead server left behind, then starts to work."""
+        """Sorts out what a dead server left behind, then starts to work.
+
+        Raises:
+            ExecutorError: The executor cannot be used.
+        """
+        await self._executor.start()
         await asyncio.to_thread(self._clear_leftovers)
         await self.take_back(starting=True)
         self._scheduler = asyncio.create_task(self._schedule())
@@ -137,6 +139,8 @@ class Supervisor:
         if job.state is State.CANCELLING:
             # Where it runs elsewhere, the server that runs it will see.
             self.stop_job(job_id)
+        elif job.state is State.CANCELLED:
+            await asyncio.to_thread(self._clear, job_id)
         return job
 
     async def drain(self) -> None:
@@ -149,6 +153,14 @@ class Supervisor:
             stop.set()
         if self._running:
             await asyncio.wait(self._running)
+
+    def devices(self) -> Sequence[str] | None:
+        """Returns the devices where workers run; None where only running a job tells. Blocks."""
+        return self._executor.devices()
+
+    def close(self) -> None:
+        """Lets go of the executor, after `drain` and the last dry run. Blocks."""
+        self._executor.close()
 
     async def analyze(self, spec: JobSpec, *, skip_floor: bool) -> AnalysisResult:
         """Runs a dry run in a worker; cancelling this call kills the worker.
@@ -172,16 +184,18 @@ class Supervisor:
         folder = self._analysis_folder / secrets.token_hex(8)
         try:
             with self._watch.dry_run(f"analyses/{folder.name}", spec.target.device) as attempt:
-                order = await asyncio.to_thread(self._analysis_order, spec, skip_floor, folder)
-                order = order.model_copy(update={"traceparent": attempt.traceparent})
+                order = self._analysis_order(spec, skip_floor, folder, attempt.traceparent)
                 desk = self._job_desk(order, lambda _message: None)
-                ended = await run_worker(order, self._settings, lambda _event: None, self._draining, desk)
-                attempt.died = has_died(ended)
-            if ended.stopped:
+                ears = Ears(lambda _event: None, self._draining, desk)
+                ended = await self._executor.run(Errand(order, LOCAL_NAME), ears)
+                attempt.died = bool(ended.lost) or has_died(ended.exit)
+            if ended.analysis is not None:
+                return ended.analysis
+            if ended.exit.stopped:
                 raise DrainingError("the server is stopping; try again later")
-            if ended.result is not None:
-                return await asyncio.to_thread(take_analysis, folder, ended.result)
-            failure = failure_of(ended, self._settings.analysis_seconds)
+            if ended.lost:
+                raise WorkerError(WORKER_LOST.reason, ended.lost, WORKER_LOST.blame)
+            failure = failure_of(ended.exit, self._settings.analysis_seconds)
             if failure.reason == TIME_LIMIT.reason:
                 raise TimeLimitError(failure.message)
             raise WorkerError(failure.reason, failure.message, failure.blame)
@@ -189,41 +203,31 @@ class Supervisor:
             await self._desk.drop(f"analyses/{folder.name}")
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def _analysis_order(self, spec: JobSpec, skip_floor: bool, folder: Path) -> WorkOrder:
-        return self._order(
-            WorkOrder(
-                job=f"analyses/{folder.name}",
-                task="analyze",
-                spec=spec,
-                skip_floor=skip_floor,
-                folder=folder,
-                cache_folder=self._settings.state_dir / "cache",
-                deadline_seconds=self._settings.analysis_seconds,
-            )
+    def _analysis_order(self, spec: JobSpec, skip_floor: bool, folder: Path, traceparent: str) -> WorkOrder:
+        return WorkOrder(
+            job=f"analyses/{folder.name}",
+            task="analyze",
+            spec=spec,
+            skip_floor=skip_floor,
+            folder=folder,
+            cache_folder=self._settings.state_dir / "cache",
+            data_roots=self._settings.data_roots,
+            deadline_seconds=self._settings.analysis_seconds,
+            traceparent=traceparent,
+            log_format=self._settings.log_format,
         )
 
     def _job_order(self, job: Job) -> WorkOrder:
-        left = job.spec.time_limit.total_seconds() - read_journal(self._folder / job.id).spent
-        return self._order(
-            WorkOrder(
-                job=job.name,
-                task="optimize",
-                spec=job.spec,
-                folder=self._folder / job.id,
-                cache_folder=self._settings.state_dir / "cache",
-                deadline_seconds=max(left, _LEAST_SECONDS),
-            )
+        return WorkOrder(
+            job=job.name,
+            task="optimize",
+            spec=job.spec,
+            folder=self._folder / job.id,
+            cache_folder=self._settings.state_dir / "cache",
+            data_roots=self._settings.data_roots,
+            deadline_seconds=job.spec.time_limit.total_seconds(),
+            log_format=self._settings.log_format,
         )
-
-    def _order(self, order: WorkOrder) -> WorkOrder:
-        """Makes the folder, brings everything that the spec names within reach, and fills in the rest."""
-        roots = self._settings.data_roots
-        order.folder.mkdir(parents=True, exist_ok=True)
-        clear_attempt(order.folder)
-        order.out.mkdir()
-        files = local_files(order.spec, self._artifacts, roots, order.folder / "in")
-        found = {"files": files, "data_roots": roots, "server_pid": os.getpid()}
-        return order.model_copy(update={**found, "log_format": self._settings.log_format})
 
     async def _schedule(self) -> None:
         while not self._draining.is_set():
@@ -288,6 +292,7 @@ class Supervisor:
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
             self._setbacks.forget(job.id)
+            self._losses.pop(job.id, None)
             await self._persist(lambda: self._desk.forget(job.name))
             await asyncio.to_thread(self._clear, job.id)
 
@@ -298,18 +303,16 @@ class Supervisor:
             self._settings.progress_interval,
         )
         try:
-            order = await until_there(lambda: self._job_order(job), stop, writer.remark)
-            kept = await asyncio.to_thread(work_kept, order.folder)
-            ended = await self._attempt(job, order, writer, stop)
-            if ended.result is not None:
-                return await self._take_over(job, order, ended, stop)
-            if ended.stopped:
+            ended = await self._attempt(job, writer, stop)
+            if ended.report is not None:
+                result = result_fields(ended.report, ended.artifacts)
+                return Ending(State.SUCCEEDED, result=result, artifacts=ended.artifacts)
+            if ended.exit.stopped:
                 return None
-            failure = blamed_on_disk(failure_of(ended, job.spec.time_limit.total_seconds()), order.folder)
-            went_on = await asyncio.to_thread(work_kept, order.folder) != kept
-            # A worker may have failed for want of its inputs: then the job waits, and starts again.
-            await asyncio.to_thread(self._artifacts.storage.check)
-            return await self._set_back(job, failure, got_further=went_on)
+            if ended.lost:
+                return self._after_loss(job, ended.lost)
+            failure = failure_of(ended.exit, job.spec.time_limit.total_seconds())
+            return await self._set_back(job, blamed_on_disk(failure, scarce=ended.scarce), got_further=ended.went_on)
         except (DatabaseBusyError, StorageUnavailableError) as exc:
             _LOG.warning("job %s goes back to the queue: %s", job.id, exc)
             return None
@@ -325,16 +328,18 @@ class Supervisor:
             await asyncio.to_thread(make_room, self._folder / job.id, self._settings)
         return None
 
-    async def _attempt(self, job: Job, order: WorkOrder, writer: ProgressWriter, stop: asyncio.Event) -> Exit:
+    async def _attempt(self, job: Job, writer: ProgressWriter, stop: asyncio.Event) -> Ended:
         with self._watch.attempt(job) as attempt:
 
             def report(event: ProgressEvent) -> None:
                 attempt.entered(event.phase)
                 writer.offer(event)
 
-            order = order.model_copy(update={"traceparent": attempt.traceparent})
-            ended = await run_worker(order, self._settings, report, stop, self._job_desk(order, writer.remark))
-            attempt.died = has_died(ended)
+            order = self._job_order(job).model_copy(update={"traceparent": attempt.traceparent})
+            desk = self._job_desk(order, writer.remark)
+            ears = Ears(report, stop, desk, writer.remark, lambda digests: self._jobs.hold(job.id, digests))
+            ended = await self._executor.run(Errand(order, job.principal, job.attempts), ears)
+            attempt.died = bool(ended.lost) or has_died(ended.exit)
             return ended
 
     def _job_desk(self, order: WorkOrder, tell: Callable[[str], None]) -> JobDesk | None:
@@ -342,18 +347,14 @@ class Supervisor:
         agent = order.spec.target.agent
         return None if agent is None else self._desk.open(order.job, agent, order.folder, tell)
 
-    async def _take_over(self, job: Job, order: WorkOrder, ended: Exit, stop: asyncio.Event) -> Ending | None:
-        """Stores what was made, as soon as there is room for it; None if the job was stopped before."""
-        assert ended.result is not None
-        delivery = await asyncio.to_thread(check_report, order.folder, ended.result, job.principal)
-        digests = [artifact.sha256 for artifact in delivery.artifacts]
-        try:
-            await until_there(lambda: self._jobs.hold(job.id, digests), stop)
-            await until_there(lambda: store_report(delivery, self._artifacts), stop)
-        except PASSING:
-            return None  # stopped before what was full or away came back
-        result = result_fields(delivery.report, delivery.artifacts)
-        return Ending(State.SUCCEEDED, result=result, artifacts=delivery.artifacts)
+    def _after_loss(self, job: Job, why: str) -> Ending | None:
+        """Returns None for a job that goes on after its machine was lost; it ends when that happens again and again."""
+        self._losses[job.id] += 1
+        if self._losses[job.id] < self._settings.max_attempts:
+            _LOG.warning("job %s goes on elsewhere: %s", job.id, why)
+            return None
+        message = f"the machine that ran this job was lost {self._losses[job.id]} times, the last time because {why}"
+        return _failed(Failure(reason=WORKER_LOST.reason, message=message, blame=WORKER_LOST.blame))
 
     async def _persist(self, call: Callable[[], _T]) -> _T:
         """Tries until it can be stored, however long that takes: a worker's work is not lost with a disk or database.
@@ -363,7 +364,8 @@ class Supervisor:
         return await until_there(call, self._draining, lambda _message: self._watch.meter.database_retried())
 
     def _clear(self, job_id: str) -> None:
-        """Removes a finished job's working files; its log stays."""
+        """Removes a finished job's working files and checkpoints; its log stays."""
+        self._executor.forget(job_id)
         folder = self._folder / job_id
         for path in folder.glob("*"):
             if path.name in {"log", "log.1"}:
@@ -374,12 +376,8 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     def _clear_leftovers(self) -> None:
-        """Kills what outlived the server that started it: workers die with it, but their own children may not."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                folder = process.environ().get(TOKEN_VARIABLE, "")
-                if Path(folder).parent in {self._folder, self._analysis_folder}:
-                    process.send_signal(signal.SIGKILL)
+        """Kills what outlived the server that started it."""
+        kill_leftovers(lambda folder: folder.parent in {self._folder, self._analysis_folder})
         shutil.rmtree(self._analysis_folder, ignore_errors=True)
 
 
@@ -396,50 +394,3 @@ def _failure_from(error: Exception) -> Failure:
     _LOG.error("unexpected error %s", error_id, exc_info=error)
     message = f"internal error {error_id}; the server's log says more under this id"
     return Failure(reason=fault.reason, message=message, blame=fault.blame)
-
-
-def has_died(ended: Exit) -> bool:
-    """Returns whether a worker died: it said nothing last, and was neither stopped nor killed for a reason of ours."""
-    said = ended.result is not None or ended.error is not None or ended.garbage is not None
-    return not (said or ended.stopped or ended.expired or ended.excess is not None)
-
-
-def failure_of(ended: Exit, seconds: float) -> Failure:
-    """Returns why a worker that was not stopped has no result.
-
-    Args:
-        ended: How it ended.
-        seconds: Its time limit.
-    """
-    if ended.error is not None:
-        return Failure(reason=ended.error.reason, message=ended.error.message, blame=ended.error.blame)
-    if ended.garbage is not None:
-        return Failure(reason=WORKER_PROTOCOL.reason, message=ended.garbage, blame=WORKER_PROTOCOL.blame)
-    if ended.excess is not None:
-        fault = ended.excess.fault
-        return Failure(reason=fault.reason, message=ended.excess.message, blame=fault.blame)
-    if ended.expired:
-        message = f"the time limit of {seconds:g} s ended before there was anything to return; allow more time"
-        return Failure(reason=TIME_LIMIT.reason, message=message, blame=TIME_LIMIT.blame)
-    return Failure(reason=WORKER_DIED.reason, message=_death(ended.returncode), blame=WORKER_DIED.blame)
-
-
-_HINTS = {
-    signal.SIGKILL: "most likely the machine ran out of memory; use a smaller batch, or fewer workers",
-    signal.SIGSEGV: "a native library crashed; if the same job dies again, please report it with the model",
-    signal.SIGABRT: "a native library gave up; if the same job dies again, please report it with the model",
-    signal.SIGILL: "a native library was built for another processor",
-    signal.SIGSYS: "it made a system call that no job makes (sandbox); the job's log on the server says more",
-    signal.SIGTERM: "something outside of the server stopped it",
-}
-
-
-def _death(returncode: int) -> str:
-    if returncode >= 0:
-        return f"the worker exited with status {returncode} without a result; the job's log on the server says more"
-    try:
-        number = signal.Signals(-returncode)
-    except ValueError:
-        return f"the worker was killed by signal {-returncode}; the job's log on the server says more"
-    hint = _HINTS.get(number, "the job's log on the server says more")
-    return f"the worker was killed by {number.name}: {hint}"

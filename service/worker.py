@@ -56,20 +56,23 @@ class Channel:
 
     def hand_in(self, span: spans.FinishedSpan) -> None:
         """Hands a span to the server, which exports it."""
-        place = span.place
-        event = SpanEvent(
-            name=span.name,
-            trace_id=place.trace_id,
-            span_id=place.span_id,
-            parent_id=span.parent_id,
-            start_ns=span.start_ns,
-            end_ns=span.end_ns,
-            attributes=dict(span.attributes),
-            error=span.error,
-        )
         # Who only watches does no harm: if nobody listens, the next real event tells.
         with suppress(BrokenPipeError):
-            self.send(event)
+            self.send(to_span_event(span))
+
+
+def to_span_event(span: spans.FinishedSpan) -> SpanEvent:
+    """Returns a span as it is handed to the server."""
+    return SpanEvent(
+        name=span.name,
+        trace_id=span.place.trace_id,
+        span_id=span.place.span_id,
+        parent_id=span.parent_id,
+        start_ns=span.start_ns,
+        end_ns=span.end_ns,
+        attributes=dict(span.attributes),
+        error=span.error,
+    )
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ NEEDED: Final = {
     "server": ("torch", "onnx", "onnxruntime", "sqlalchemy", "fsspec", "timm", "pyarrow", "grpcio-health-checking"),
     "openvino": ("openvino",),
     "huggingface": ("transformers", "diffusers"),
+    "ray": ("ray",),
     "otel": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc"),
 }
 """What the distribution's extras bring, as far as it tells one that is there from one that is not."""
@@ -28,6 +29,7 @@ _WITHOUT: Final = {
     "server": "this machine can ask a server elsewhere, but run none",
     "openvino": "OpenVINO cannot be a target's runtime here",
     "huggingface": "models of the transformers and diffusers libraries cannot be read here",
+    "ray": "jobs cannot be run on a Ray cluster",
     "otel": "traces cannot be sent",
 }
 

@@ -109,6 +109,7 @@ class Server:
             StorageUnavailableError: The storage does not answer.
             TlsError: The certificates cannot be used.
             SandboxError: Workers cannot be confined here, and the settings require it.
+            ExecutorError: Jobs cannot be run where the settings say.
         """
         try:
             parts = await self._open()
@@ -147,6 +148,7 @@ class Server:
         self._keeper = Keeper(settings, database, storage, uploads, self._meter)
         desk = Desk(AgentStore(database), WorkStore(database), WorkFiles(storage))
         self._supervisor = Supervisor(settings, jobs, artifacts, desk, watch)
+        self._opened.callback(self._supervisor.close)
         gate = await to_thread(self._make_gate, TokenStore(database))
         removal = Removal(database, settings.state_dir / "jobs")
         return Parts(settings, jobs, artifacts, uploads, self._supervisor, self._hub, desk, gate, removal)

@@ -81,7 +81,7 @@ class Servicer(ModelOptimizerServicer):
         await to_thread(self._parts.artifacts.storage.check)
         await to_thread(check_references, new.spec, self._reach, "spec.")
         await to_thread(check_strategy, new.spec.strategy, "spec.")
-        await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.")
+        await to_thread(check_target, new.spec.target, self._parts.desk.agents, "spec.", self._parts.supervisor.devices)
         new = replace(new, needs=tuple(reference.name for reference in artifact_references(new.spec)))
         job = await to_thread(self._parts.jobs.create, new, settings.queue_limit, settings.principal_queue_limit)
         self._parts.supervisor.wake()
@@ -196,7 +196,7 @@ class Servicer(ModelOptimizerServicer):
         self._check_open()
         spec = convert.read_analysis(request)
         await to_thread(check_references, spec, self._reach, "")
-        await to_thread(check_target, spec.target, self._parts.desk.agents, "")
+        await to_thread(check_target, spec.target, self._parts.desk.agents, "", self._parts.supervisor.devices)
         return convert.write_analysis(await self._parts.supervisor.analyze(spec, skip_floor=request.skip_floor))
 
     async def DeleteOptimizationJob(self, request: service_pb.DeleteOptimizationJobRequest, context: Context) -> Empty:

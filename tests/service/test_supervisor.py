@@ -10,8 +10,8 @@ import pytest
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.failures import failure_of, has_died
 from service.process import Exit
-from service.supervisor import failure_of, has_died
 from service.work import ErrorEvent
 from tests.service.server_harness import (
     eventually,
