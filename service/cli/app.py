@@ -14,6 +14,7 @@ import click
 
 from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
+from service.cli.batch import batch
 from service.cli.devices import devices
 from service.cli.doctor import doctor
 from service.cli.errors import CommandError, Status
@@ -56,6 +57,7 @@ def shoal() -> None:
 
 for _command in (
     optimize,
+    batch,
     analyze,
     measure,
     verify,
