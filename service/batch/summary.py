@@ -81,7 +81,7 @@ def summarise(source: str, span: tuple[str, str], done: Sequence[Done]) -> Summa
 
 def _totals(models: Sequence[SummaryModel]) -> Totals:
     verdicts = [one.outcome.verdict for one in models]
-    met, missed, unimproved, refused = (verdicts.count(each) for each in _ORDER)  # type: ignore[arg-type]
+    met, missed, unimproved, refused = (verdicts.count(each) for each in _ORDER)
     # Models with the same bytes share a job; its time counts once.
     jobs = {one.outcome.job: one.outcome.seconds or 0.0 for one in models if one.outcome.job}
     return Totals(

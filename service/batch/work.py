@@ -231,7 +231,7 @@ class Worker:
             self._raise_if_stopped()
             if isinstance(event, JobAdvanced):
                 self._place.board.advance(label, event.progress.phase, event.progress.fraction)
-        return self._place.client.get(name)
+        return self._patiently(lambda: self._place.client.get(name))
 
     def _publish(self, prepared: Prepared, outcome: ModelOutcome) -> tuple[str, bool]:
         """Writes a result back, and returns where it is and whether it was written now."""

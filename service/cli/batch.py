@@ -130,7 +130,7 @@ def batch(**flags: Any) -> int:
             else _run(request, registry, settings, server)
         )
     except RegistryError as exc:
-        raise InputError(*str(exc).split("; ")) from exc
+        raise InputError(*exc.lines) from exc
 
 
 def _registry(request: Request, flags: dict[str, Any]) -> Registry:

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 class RegistryError(Exception):
-    """A registry cannot be read or written; the message says what, where, and what to do."""
+    """A registry cannot be read or written; the message says what, where, and what to do.
+
+    Attributes:
+        lines: What is wrong, one line each; usually one.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
 
 
 class RefusedModelError(RegistryError):

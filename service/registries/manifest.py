@@ -135,7 +135,7 @@ def read_manifest(path: Path) -> ManifestFile:
     except ValidationError as exc:
         found = [(tuple(step for step in one.where if step != "settings"), one.message) for one in mistakes(exc)]
         lines = [f"{path}{_at(node, where)}: {_field(where)}{message}" for where, message in found]
-        raise RegistryError("; ".join(lines)) from exc
+        raise RegistryError(*lines) from exc
 
 
 def _parse(path: Path) -> tuple[Any, yaml.Node | None]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -82,9 +83,8 @@ class Writer:
 
     def _log(self, run_id: str, outcome: ModelOutcome, folder: Path) -> None:
         from mlflow.entities import Metric, Param
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
+        now = time.time_ns() // 1_000_000
         metrics = [Metric(name, value, now, 0) for name, value in figures(outcome).items()]
         params = [Param("budget_ms", f"{outcome.budget_ms or 0:g}"), Param("percentile", f"{outcome.percentile:g}")]
         self._client.log_batch(run_id, metrics=metrics, params=params)
