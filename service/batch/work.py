@@ -20,6 +20,7 @@ from service.cli.request import Uploaded
 from service.cli.send import send_model, send_split
 from service.client import (
     AlreadyExistsError,
+    DeadlineExceededError,
     FailedPreconditionError,
     InvalidArgumentError,
     JobAdvanced,
@@ -257,7 +258,7 @@ class Worker:
                 if not queue and time.monotonic() > deadline:
                     raise
                 self._sleep(_QUEUE_PAUSE)
-            except UnavailableError:
+            except (UnavailableError, DeadlineExceededError):
                 if time.monotonic() > deadline:
                     raise
                 self._sleep(pause)
