@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from service.batch.outcome import ModelOutcome
 from service.client import Client
+from service.registries import Entry, Selection
+from service.registries.mlflow import MlflowOptions, MlflowRegistry
 from tests.service.cli.command import Done, shoal_here
 from tests.service.registries.mlflow_models import register_onnx, register_pickle, register_pt2
 from tests.service.server_process import ServerProcess, Told
@@ -128,7 +131,7 @@ def test_a_tag_that_is_no_setting_is_named(batch: Batch, mlflow_client: Any) -> 
     assert "tag shoal.budget: 'fast' is no budget" in batch("mlflow:wrong").stdout
 
 
-def test_a_failed_job_is_noted_on_its_source_only_where_asked(batch: Batch, mlflow_client: Any) -> None:
+def test_a_failed_job_leaves_the_registry_as_it_was(batch: Batch, mlflow_client: Any) -> None:
     number = register_onnx(
         mlflow_client, "failing", b"bad", shoal__budget="0.5x", shoal__seed=str(int(Told.CALLER_ERROR))
     )
@@ -142,3 +145,44 @@ def test_a_registry_that_is_not_there_is_one_line(batch: Batch) -> None:
     done = batch("mlflow:nobody")
     assert done.returncode == 2
     assert "shoal: error: the MLflow registry could not be read: " in done.stderr
+
+
+def _open(tracking_uri: str, name: str, **options: Any) -> tuple[MlflowRegistry, Entry]:
+    registry = MlflowRegistry(name, Selection(), MlflowOptions(tracking_uri=tracking_uri, **options))
+    (entry,) = registry.models()
+    return registry, entry
+
+
+def _outcome(entry: Entry, verdict: str) -> ModelOutcome:
+    return ModelOutcome.model_validate(
+        {"name": entry.name, "version": entry.version, "place": entry.place, "identity": "ab" * 32, "verdict": verdict}
+    )
+
+
+def test_no_improvement_is_noted_on_its_source_only_where_asked(
+    tracking_uri: str, mlflow_client: Any, tmp_path: Path
+) -> None:
+    register_onnx(mlflow_client, "same", b"network")
+    for annotate in (False, True):
+        registry, entry = _open(tracking_uri, "same", annotate=annotate)
+        outcome = _outcome(entry, "NO_IMPROVEMENT")
+        assert registry.publish(entry, outcome, tmp_path) is None
+        noted = mlflow_client.get_model_version("same", "1").tags.get("shoal.verdict")
+        assert noted == ("NO_IMPROVEMENT" if annotate else None)
+        assert registry.find(entry, outcome.identity) == (outcome if annotate else None)
+        assert registry.find(entry, "cd" * 32) is None
+    assert mlflow_client.search_registered_models("name='same-shoal'") == []
+
+
+def test_a_writer_that_died_half_way_uses_its_run_again(tracking_uri: str, mlflow_client: Any, tmp_path: Path) -> None:
+    register_onnx(mlflow_client, "half", b"network")
+    registry, entry = _open(tracking_uri, "half")
+    outcome = _outcome(entry, "BUDGET_MET")
+    source_run = mlflow_client.get_run(mlflow_client.get_model_version("half", "1").run_id)
+    tags = {"shoal.identity": outcome.identity, "shoal.source": entry.place}
+    begun = mlflow_client.create_run(source_run.info.experiment_id, tags=tags)
+    (tmp_path / "model.onnx").write_bytes(b"faster")
+    place = registry.publish(entry, outcome, tmp_path)
+    assert place == "models:/half-shoal/1"
+    assert mlflow_client.get_model_version("half-shoal", "1").run_id == begun.info.run_id
+    assert registry.publish(entry, outcome, tmp_path) == place
