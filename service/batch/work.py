@@ -127,8 +127,13 @@ class Worker:
         outcome = _as_own(outcome, prepared.entry)
         if outcome.verdict not in DELIVERED or not outcome.folder:
             return outcome, fresh
-        place, written = self._publish(prepared, outcome)
-        return outcome.model_copy(update={"published": place}), fresh or written
+        try:
+            where, written = self._publish(prepared, outcome)
+        except RegistryError as exc:
+            reason = f"it is optimised ({outcome.verdict}), and the next run writes it back: {exc}"
+            unwritten = {"verdict": "UNREACHED", "reason": reason, "blame": "machine"}
+            return outcome.model_copy(update=unwritten), fresh
+        return outcome.model_copy(update={"published": where}), fresh or written
 
     def _known(self, prepared: Prepared) -> ModelOutcome | None:
         """Returns what was found out before, with its files in their place; None where there is work to do."""

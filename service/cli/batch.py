@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from service.cli import figures, table
-from service.cli.connect import ServerFlags, connected, tell
+from service.cli import table
+from service.cli.connect import ServerFlags, connected
 from service.cli.errors import CommandError, InputError, Status
 from service.cli.options import (
     BUDGET,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.batch.board import Board
-    from service.batch.dry import Look, Planned
     from service.batch.prepare import Source
     from service.batch.run import Done
     from service.batch.summary import Summary
@@ -124,11 +122,11 @@ def batch(**flags: Any) -> int:
         registry = _registry(request, flags)
         settings = _settings(flags)
         server: ServerFlags = pick(ServerFlags, flags)
-        return (
-            _dry_run(request, registry, settings, server)
-            if request.dry_run
-            else _run(request, registry, settings, server)
-        )
+        if request.dry_run:
+            from service.cli.batchplan import dry_run
+
+            return dry_run(request, registry, settings, server)
+        return _run(request, registry, settings, server)
     except RegistryError as exc:
         raise InputError(*exc.lines) from exc
 
@@ -164,23 +162,20 @@ def _settings(flags: dict[str, Any]) -> ModelSettings:
     from service.registries.settings import mistakes
 
     given = {name: flags[name] for name in ModelSettings.model_fields if name in flags}
-    given |= {"options": flags["option"], "text_columns": flags["text_column"]}
+    given |= {"options": flags["option"] or None, "text_columns": flags["text_column"] or None}
+    given["no_finetune"] = flags["no_finetune"] or None
     try:
-        return ModelSettings.model_validate(
-            {name: value for name, value in given.items() if value not in (None, False, ())}
-        )
+        return ModelSettings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as exc:
         raise InputError(*(one.message for one in mistakes(exc))) from exc
 
 
-def _defaults(registry: Registry) -> ModelSettings:
-    from service.registries import ModelSettings
-    from service.registries.manifest import ManifestRegistry
+def found_in(registry: Registry) -> tuple[Entry, ...]:
+    """Returns the models of a registry.
 
-    return registry.defaults if isinstance(registry, ManifestRegistry) else ModelSettings()
-
-
-def _found(registry: Registry) -> tuple[Entry, ...]:
+    Raises:
+        InputError: There is none.
+    """
     entries = registry.models()
     if not entries:
         raise InputError(f"there is no model to optimise in the {registry.source}; check what was selected")
@@ -194,11 +189,11 @@ def _run(request: Request, registry: Registry, settings: ModelSettings, server: 
     from service.batch.summary import summarise, write_summary
 
     _check_templates()
-    entries = _found(registry)
+    entries = found_in(registry)
     begun = _now()
     with Ledger(request.out) as ledger, open_board(as_json=request.as_json) as board:
         board.begin(entries)
-        source = Source(registry, settings, _defaults(registry), ledger)
+        source = Source(registry, settings, registry.defaults, ledger)
         with connected(server, board.say) as client:
             done = _done(request, client, source, board, entries)
     summary = summarise(registry.source, (begun, _now()), done)
@@ -264,68 +259,3 @@ def text(summary: Summary, page: Path) -> str:
     lines = table.lines(("MODEL", "OUTCOME", "SPEED", "ACCURACY", "WHERE"), rows)
     verdict = f"{totals.budget_met} of {totals.models} met their budget; {totals.fresh} worked on now"
     return "\n".join([*lines, "", f"{verdict}. Summary: {page}"])
-
-
-def _dry_run(request: Request, registry: Registry, settings: ModelSettings, server: ServerFlags) -> int:
-    from service.batch.ledger import Ledger
-    from service.batch.prepare import Source
-
-    entries = _found(registry)
-    with Ledger(request.out, read_only=True) as ledger:
-        source = Source(registry, settings, _defaults(registry), ledger)
-        if request.analyze:
-            with connected(server, tell) as client:
-                planned = _planned(request, source, entries, _looking(client))
-        else:
-            planned = _planned(request, source, entries, None)
-    if request.as_json:
-        click.echo("\n".join(json.dumps({"event": "planned", **asdict(one)}) for one in planned))
-    else:
-        click.echo(plan_text(planned))
-    return Status.USAGE if any(one.what == "refused" for one in planned) else Status.DONE
-
-
-def _planned(request: Request, source: Source, entries: Sequence[Entry], look: Look | None) -> list[Planned]:
-    from service.batch.dry import plan
-
-    with ThreadPoolExecutor(max_workers=request.jobs) as pool:
-        return list(pool.map(lambda entry: plan(source, source.ledger, entry, look), entries))
-
-
-def _looking(client: Client) -> Look:
-    from service.batch.prepare import Files, Prepared
-    from service.cli.request import budget, model_source, target
-    from service.cli.send import send_model
-    from service.client import ShoalError
-
-    def look(prepared: Prepared, files: Files) -> str:
-        model = prepared.wanted.model_flags(files.fetched)
-        try:
-            uploaded = send_model(client, model, lambda _: None)
-            flags = prepared.wanted.target
-            found = client.analyze(model_source(model, uploaded), target=target(flags), budget=budget(None, flags))
-        except ShoalError as exc:
-            return f"the server would refuse it: {exc.message}"
-        floor = f", floor {found.floor.floor_ms / found.floor.baseline_ms:.2f}x" if found.HasField("floor") else ""
-        return f"{len(found.sites)} activations, {len(found.segments)} segments{floor}"
-
-    return look
-
-
-def plan_text(planned: Sequence[Planned]) -> str:
-    """Returns what would be done as a table, with a line that counts it."""
-    rows = [
-        (
-            one.label,
-            one.what,
-            one.budget,
-            figures.data_size(one.size) if one.size else "",
-            one.identity[:12],
-            one.reason,
-        )
-        for one in planned
-    ]
-    lines = table.lines(("MODEL", "WOULD BE", "BUDGET", "SIZE", "IDENTITY", ""), rows)
-    counts = {what: sum(one.what == what for one in planned) for what in ("new", "under way", "done", "refused")}
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return "\n".join([*lines, "", f"{told}. Nothing was done."])

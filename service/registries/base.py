@@ -79,6 +79,11 @@ class Registry(ABC):
     def source(self) -> str:
         """What it is, in one line for people."""
 
+    @property
+    def defaults(self) -> ModelSettings:
+        """What holds for every model that does not say otherwise."""
+        return ModelSettings()
+
     @abstractmethod
     def models(self) -> tuple[Entry, ...]:
         """Returns the models that were asked for, in a stable order; never one that Shoal wrote.

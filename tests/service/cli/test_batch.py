@@ -175,6 +175,16 @@ def test_a_flag_that_makes_no_sense_is_one_line(
     assert f"shoal: error: {message}" in done.stderr
 
 
+def test_zero_is_a_value(ask: Ask, server: ServerProcess, models: Path, tmp_path: Path) -> None:
+    flags = ("--epochs", "0", "--option", "max_kernel=3", "--out", tmp_path / "out")
+    assert ask("batch", models / "a.pt2", "--budget", "0.5x", *flags).returncode == 0
+    (one,) = _summary(tmp_path / "out").models
+    with Client(server.address) as client:
+        spec = client.get(one.outcome.job).spec
+    assert (spec.fine_tuning.HasField("epochs"), spec.fine_tuning.epochs) == (True, 0)
+    assert dict(spec.strategy.options) == {"max_kernel": 3}
+
+
 def test_a_model_without_a_budget_is_refused(ask: Ask, models: Path, tmp_path: Path) -> None:
     done = ask("batch", models / "a.pt2", "--out", tmp_path / "out")
     assert (done.returncode, "it has no budget: give --budget" in done.stdout) == (2, True)
