@@ -6,6 +6,7 @@ version, or of its registered model, are settings, e.g. `shoal.budget`. A versio
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -257,10 +258,13 @@ def _connect(tracking_uri: str | None) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Standard output is ours: programs read it.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         from mlflow import MlflowClient
     except ModuleNotFoundError as exc:
         raise RegistryError(f"MLflow needs {exc.name}, which is not installed: pip install 'shoal[mlflow]'") from exc
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     with _ours("open"):
         return MlflowClient(tracking_uri=tracking_uri)
 

@@ -54,8 +54,10 @@ def test_a_result_becomes_a_version_with_files_figures_and_lineage(
     batch: Batch, mlflow_client: Any, tmp_path: Path
 ) -> None:
     number = register_onnx(mlflow_client, "vision", b"the network", shoal__budget="0.5x")
-    done = batch("mlflow:vision", "--result-alias", "fast")
+    done = batch("mlflow:vision", "--result-alias", "fast", "--format", "json")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["budget_met"] == 1
+    assert all(line.startswith("{") for line in done.stdout.splitlines())
     version = mlflow_client.get_model_version_by_alias("vision-shoal", "fast")
     assert version.tags["shoal.source"] == f"models:/vision/{number}"
     assert version.tags["shoal.source_version"] == f"vision/{number}"
