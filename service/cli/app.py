@@ -15,6 +15,7 @@ import click
 from service.cli.agent import agent, agents
 from service.cli.analyze import analyze
 from service.cli.artifacts import artifacts
+from service.cli.batch import batch
 from service.cli.devices import devices
 from service.cli.doctor import doctor
 from service.cli.errors import CommandError, Status
@@ -57,6 +58,7 @@ def shoal() -> None:
 
 for _command in (
     optimize,
+    batch,
     analyze,
     measure,
     verify,
