@@ -11,7 +11,7 @@ from asyncio import to_thread
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import grpc
 from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
@@ -49,6 +49,9 @@ from service.watching.census import Census
 from service.watching.jobs import JobWatch
 from service.watching.meter import Meter, Unmeasured
 
+if TYPE_CHECKING:
+    from service.web.serving import WebServer
+
 SERVICE_NAME: str = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"].full_name
 MAX_MESSAGE = 4 << 20
 
@@ -82,7 +85,9 @@ class Server:
         self._sweeper: asyncio.Task[None] | None = None
         self._readiness: Readiness | None = None
         self._meter: Meter = Unmeasured()
+        self._web: WebServer | None = None
         self.metrics_port: int | None = None
+        self.web_port: int | None = None
 
     async def start(self) -> int:
         """Opens the state folder, takes up what is left to do, and listens.
@@ -104,6 +109,7 @@ class Server:
             assert self._readiness is not None
             await self._readiness.start()
             await self._grpc.start()
+            self.web_port = await self._show(parts)
             self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
         except BaseException:
             await self.stop(0)
@@ -159,6 +165,23 @@ class Server:
         _LOG.info("metrics on %s, port %d", address, exposition.port)
         return meter
 
+    async def _show(self, parts: Parts) -> int | None:
+        """Opens the site where it is asked for; returns its port."""
+        address = self._settings.web_address
+        if address is None:
+            return None
+        try:
+            from service.web.serving import WebServer
+            from service.web.site import make_site
+        except ModuleNotFoundError as exc:
+            raise ListenError(
+                f"pages for browsers on {address} need {exc.name}, which is not installed; install shoal[web]"
+            ) from exc
+        self._web = WebServer(make_site(parts, self._meter), self._settings)
+        port = await self._web.start()
+        _LOG.info("pages on %s://%s", self._web.scheme, _dialled(address, port))
+        return port
+
     async def _tell_health(self, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
         for name in (SERVICE_NAME, agents.SERVICE_NAME):
@@ -207,6 +230,8 @@ class Server:
             self._hub.close()
         if self._supervisor is not None:
             await self._supervisor.drain()
+        if self._web is not None:
+            await self._web.stop()
         if self._grpc is not None:
             await self._grpc.stop(self._settings.stop_grace if grace is None else grace)
         self._opened.close()
