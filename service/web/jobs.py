@@ -16,6 +16,7 @@ from service.errors import InvalidRequestError, NotFoundError, Violation
 from service.jobs.job import Job
 from service.jobs.states import State
 from service.jobs.store import JobStore
+from service.report.formats import duration
 from service.server.paging import read_token, write_token
 from service.server.servicer import Parts
 from service.web.drawing import page
@@ -134,14 +135,14 @@ def describe_request(job: Job, summary: Summary) -> list[tuple[str, str]]:
     options = ", ".join(f"{name}={value}" for name, value in sorted(spec.strategy.options.items()))
     return [
         ("Model", summary.model),
-        ("Budget", summary.budget),
+        ("Budget", f"{summary.budget} {summary.terms}".strip()),
         ("Device", spec.target.device),
         ("Runs on", summary.target),
         ("Strategy", f"{spec.strategy.name} ({options})" if options else spec.strategy.name),
         ("Fine-tuning", tuning),
         ("Task", spec.task or "told by the model"),
         ("Floor", "none" if floor is None else f"{floor:g}"),
-        ("Time limit", str(spec.time_limit)),
+        ("Time limit", duration(spec.time_limit.total_seconds())),
         ("Seed", str(spec.seed)),
         ("Owner", job.principal),
         ("Attempts", str(job.attempts)),

@@ -55,7 +55,7 @@ def answer(error: Exception, request: Request) -> Response:
         headers |= dict(error.headers or {})
     if not _shows_pages(request):
         return PlainTextResponse(f"{text}\n", status, headers)
-    return page("error.html.j2", status, headers, title=HTTPStatus(status).phrase, text=text, status=status)
+    return page("error.html.j2", status, headers, title=HTTPStatus(status).phrase, text=text, code=status)
 
 
 def _told(error: Exception) -> tuple[int, str]:

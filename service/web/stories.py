@@ -10,7 +10,7 @@ import itertools
 from asyncio import to_thread
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, final
 
 from service.cli import progress as picture
@@ -22,6 +22,7 @@ from service.web.curves import Curve
 
 _EVENT_PAGE: Final = 500
 _MOST_LINES: Final = 200
+_PAUSE: Final = timedelta(seconds=5)
 _MOST_STORIES: Final = 256
 
 
@@ -91,7 +92,11 @@ class Story:
         for name, value in progress.metrics.items():
             self.curves.setdefault(name, Curve()).add(value)
         last = self.lines[-1] if self.lines else None
-        if last is None or (last.kind, last.text) != (progress.phase, progress.message):
+        if (
+            last is None
+            or last.kind != progress.phase
+            or (last.text != progress.message and event.time - last.time >= _PAUSE)
+        ):
             self.lines.append(Line(event.sequence, event.time, progress.phase, progress.message))
 
 

@@ -13,7 +13,7 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.database import now
 from service.jobs.job import Job
 from service.jobs.states import State
-from service.report.formats import milliseconds, percentile
+from service.report.formats import percentile
 from service.report.render import HEADLINES
 from service.spec import Budget, ModelSource, Target
 from service.web import words
@@ -48,6 +48,7 @@ class Summary:
         title: Its display name, or its id where it has none.
         model: What is to be made faster.
         budget: What was asked for.
+        terms: At which percentile and batch, where these are not the usual ones.
         verdict: None without a result.
         seconds: How long it ran, or runs already; None before it began.
     """
@@ -56,6 +57,7 @@ class Summary:
     title: str
     model: str
     budget: str
+    terms: str
     verdict: Verdict | None
     seconds: float | None
 
@@ -82,6 +84,7 @@ def summarise(job: Job, name_file: NameFile) -> Summary:
         title=job.display_name.strip() or job.id,
         model=describe_model(job.spec.model, name_file),
         budget=describe_budget(job.spec.budget),
+        terms=describe_terms(job.spec.budget),
         verdict=_verdict(job),
         seconds=_seconds(job, now()),
     )
@@ -95,15 +98,20 @@ def describe_model(model: ModelSource, name_file: NameFile) -> str:
 
 
 def describe_budget(budget: Budget) -> str:
-    """Returns e.g. `12 ms`, `0.6\N{MULTIPLICATION SIGN} at p99, batch 8`."""
-    absolute, share = budget.latency_ms, budget.fraction
-    text = f"{share:g}\N{MULTIPLICATION SIGN}" if share is not None else milliseconds(absolute)
-    at = "" if budget.percentile == 50 else f" at {percentile(budget.percentile)}"
-    return f"{text}{at}{'' if budget.batch == 1 else f', batch {budget.batch}'}"
+    """Returns e.g. `12 ms`, or `0.6` with a multiplication sign."""
+    if budget.fraction is not None:
+        return f"{budget.fraction:g}\N{MULTIPLICATION SIGN}"
+    return f"{budget.latency_ms:g}\N{NARROW NO-BREAK SPACE}ms"
+
+
+def describe_terms(budget: Budget) -> str:
+    """Returns e.g. `at p99, batch 8`; empty for the median of single samples."""
+    at = [] if budget.percentile == 50 else [f"at {percentile(budget.percentile)}"]
+    return ", ".join(at if budget.batch == 1 else [*at, f"batch {budget.batch}"])
 
 
 def describe_target(target: Target) -> str:
-    """Returns e.g. `ONNX Runtime, fp32, 1 thread`."""
+    """Returns e.g. `onnxruntime, fp32, 1 thread`."""
     precision = target.precision.removeprefix("PRECISION_").lower()
     return f"{target.runtime}, {precision}, {target.threads} thread{'' if target.threads == 1 else 's'}"
 
