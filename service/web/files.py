@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from asyncio import to_thread
 from collections.abc import Iterator
-from typing import Final, final
+from contextlib import ExitStack
+from typing import IO, Final, final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -53,7 +54,7 @@ class Files:
         visitor = await self._visitors.admit(request)
         artifact = await self._file(await self._job(request, visitor), REPORT, visitor)
         headers = {"content-security-policy": _SANDBOX, "x-frame-options": "SAMEORIGIN"}
-        return self._send(artifact, "text/html; charset=utf-8", headers)
+        return await self._send(artifact, "text/html; charset=utf-8", headers)
 
     async def download(self, request: Request) -> Response:
         """Returns a file to be kept; browsers are told not to show it."""
@@ -63,7 +64,7 @@ class Files:
             "content-disposition": f"attachment; filename*=UTF-8''{quote(artifact.filename, safe='')}",
             "content-security-policy": "sandbox; default-src 'none'",
         }
-        return self._send(artifact, "application/octet-stream", headers)
+        return await self._send(artifact, "application/octet-stream", headers)
 
     async def _job(self, request: Request, visitor: Visitor) -> Job:
         return await to_thread(self._parts.jobs.get, request.path_params["job"], visitor.sees)
@@ -76,12 +77,16 @@ class Files:
         artifact_id = links[0].name.removeprefix(ARTIFACT_PREFIX)
         return await to_thread(self._parts.artifacts.get, artifact_id, visitor.sees)
 
-    def _send(self, artifact: Artifact, media_type: str, headers: dict[str, str]) -> Response:
+    async def _send(self, artifact: Artifact, media_type: str, headers: dict[str, str]) -> Response:
         length = {"content-length": str(artifact.size_bytes)}
-        return StreamingResponse(self._blocks(artifact), headers=headers | length, media_type=media_type)
+        # Opened before anything is sent, so that a file that is gone is answered with a page that says so.
+        opened = ExitStack()
+        stream = await to_thread(opened.enter_context, self._parts.artifacts.open(artifact))
+        return StreamingResponse(_blocks(stream, opened), headers=headers | length, media_type=media_type)
 
-    def _blocks(self, artifact: Artifact) -> Iterator[bytes]:
-        # A plain generator: each block is read in a thread.
-        with self._parts.artifacts.open(artifact) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
+
+def _blocks(stream: IO[bytes], opened: ExitStack) -> Iterator[bytes]:
+    """Yields what is in a file. A plain generator, so that each block is read in a thread."""
+    with opened:
+        while block := stream.read(_BLOCK):
+            yield block
