@@ -137,7 +137,7 @@ def stored_result(
 
 
 def stored_waiting(settings: ServerSettings, name: str, principal: str = LOCAL_NAME) -> str:
-    """The id of a job that waits, in the state folder of a server that does not run yet, and takes it up when it does."""
+    """The id of a job that waits, in the state folder of a server that takes it up when it starts."""
     settings.state_dir.mkdir(exist_ok=True)
     database = Database(settings.database)
     spec = {"model": {"named": {"architecture": "timm:resnet18"}}, "budget": {"latency_ms": 4}}
