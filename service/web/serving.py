@@ -95,9 +95,9 @@ def _protocol(**arguments: Any) -> H11Protocol:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         connection = protocol.transport.get_extra_info("ssl_object")
         scope[COMMON_NAME] = None if connection is None else common_name(connection)
-        await inside(scope, receive, send)  # type: ignore[arg-type]  # the two libraries name the same types differently
+        await inside(scope, receive, send)
 
-    protocol.app = application  # type: ignore[assignment]
+    protocol.app = application
     return protocol
 
 
