@@ -105,11 +105,11 @@ class Server:
         try:
             parts = await self._open()
             self._grpc, port = self._bind(parts)
+            self.web_port = await self._show(parts)
             await parts.supervisor.start()
             assert self._readiness is not None
             await self._readiness.start()
             await self._grpc.start()
-            self.web_port = await self._show(parts)
             self._sweeper = asyncio.create_task(sweep(parts.uploads.forget_old, self._settings.upload_retention))
         except BaseException:
             await self.stop(0)

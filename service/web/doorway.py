@@ -35,7 +35,6 @@ _HEADERS: Final = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
-_TLS_HEADERS: Final = {"strict-transport-security": "max-age=31536000"}
 
 
 @dataclass
@@ -49,18 +48,16 @@ class _Seen:
 class Doorway:
     """An application around another."""
 
-    def __init__(self, inside: ASGIApp, meter: Meter, hosts: Collection[str], *, tls: bool) -> None:
+    def __init__(self, inside: ASGIApp, meter: Meter, hosts: Collection[str]) -> None:
         """Guards an application.
 
         Args:
             inside: The application.
             meter: Counts.
             hosts: Names that the server may be called by, lower case; empty for any.
-            tls: Whether browsers are to come by TLS only from now on.
         """
         self._inside, self._meter = inside, meter
         self._hosts = frozenset(hosts)
-        self._headers = _HEADERS | (_TLS_HEADERS if tls else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -103,7 +100,7 @@ class Doorway:
     def _complete(self, message: MutableMapping[str, Any]) -> None:
         own = list(message.get("headers", ()))
         there = {name.lower() for name, _ in own}
-        ours = ((name.encode(), value.encode()) for name, value in self._headers.items())
+        ours = ((name.encode(), value.encode()) for name, value in _HEADERS.items())
         message["headers"] = [*own, *((name, value) for name, value in ours if name not in there)]
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:

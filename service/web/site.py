@@ -52,7 +52,7 @@ def make_site(parts: Parts, meter: Meter) -> ASGIApp:
         Route("/static/{digest}/{name}", _asset),
     ]
     router = Router(routes, redirect_slashes=False, default=_nowhere)
-    return Doorway(router, meter, known_hosts(settings), tls=tls)
+    return Doorway(router, meter, known_hosts(settings))
 
 
 def known_hosts(settings: ServerSettings) -> frozenset[str]:

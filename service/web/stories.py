@@ -56,6 +56,8 @@ class Story:
         self.phases = picture.begin(upload=False)
         self.curves: dict[str, Curve] = {}
         self.lines: list[Line] = []
+        # Messages about it as it is now, by what they depend on.
+        self.drawn: dict[tuple[object, ...], str] = {}
 
     @property
     def over(self) -> bool:
@@ -65,6 +67,7 @@ class Story:
     def tell(self, event: Event) -> None:
         """Takes up the next event."""
         self.sequence = event.sequence
+        self.drawn.clear()
         if isinstance(event.body, Job):
             self._change_state(event, event.body)
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from typing import Final, final
@@ -29,6 +30,7 @@ from service.web.summaries import summarise
 from service.web.visitors import Visitors
 
 _MOST_STREAMS: Final = 500
+_MOST_DRAWN: Final = 16
 _SHORTEST_PAUSE: Final = 0.25
 _LONGEST_NUMBER: Final = 18
 _RETRY: Final = "retry: 2000\n\n"
@@ -129,6 +131,16 @@ def title_of(story: Story) -> str:
 
 
 def _message(story: Story, after: int, event: str | None = None) -> str:
+    """Returns a message; those who watch together get the same one, drawn once."""
+    key = (after, event, int(time.monotonic()))
+    if key not in story.drawn:
+        while len(story.drawn) >= _MOST_DRAWN:
+            del story.drawn[next(iter(story.drawn))]
+        story.drawn[key] = _draw_message(story, after, event)
+    return story.drawn[key]
+
+
+def _draw_message(story: Story, after: int, event: str | None) -> str:
     body = json.dumps({"live": show_live(story), "lines": show_lines(story, after), "title": title_of(story)})
     head = f"id: {story.sequence}" if event is None else f"event: {event}"
     return f"{head}\ndata: {body}\n\n"
