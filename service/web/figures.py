@@ -88,5 +88,5 @@ def _quality(before: job_pb.NetworkFacts, after: job_pb.NetworkFacts) -> list[Ro
     else:
         return []
     name = figure.name[:1].upper() + figure.name[1:]
-    texts = (value_text(figure, value, count) for value in (old, new))
-    return [Row(name, *texts, change_text(figure, old, new, count))]
+    before_text, after_text = (value_text(figure, value, count) for value in (old, new))
+    return [Row(name, before_text, after_text, change_text(figure, old, new, count))]
