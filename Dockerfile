@@ -27,13 +27,13 @@ COPY pyproject.toml constraints.txt README.md ./
 RUN python -m venv /opt/shoal
 
 FROM dependencies AS dependencies-cpu
-ARG EXTRAS=server
+ARG EXTRAS=server,web
 ARG PIP_EXTRA_INDEX_URL
 RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
     && /opt/shoal/bin/pip uninstall --yes shoal
 
 FROM dependencies AS dependencies-gpu
-ARG EXTRAS=engine,cuda
+ARG EXTRAS=engine,cuda,web
 ARG PIP_EXTRA_INDEX_URL
 RUN /opt/shoal/bin/pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" \
     && /opt/shoal/bin/pip uninstall --yes shoal

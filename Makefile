@@ -19,7 +19,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,otel,postgres,s3,ray,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,huggingface,openvino,otel,postgres,s3,ray,mlflow,web,demo,dev]'
 	touch $@
 
 demo: $(INSTALLED)

@@ -32,6 +32,8 @@ class ServerSettings(BaseModel):
         allow_remote: The same, under its former name.
         reflection: Tell callers which services and messages there are.
         metrics_address: Where Prometheus finds metrics over HTTP, `host:port`; None for nowhere.
+        web_address: Where browsers find pages of jobs and devices, `host:port`; None for nowhere.
+        web_names: Other host names that browsers may call it by, such as a proxy's.
         log_format: Of the server's log and its workers'.
         state_dir: Database, artifacts, uploads and the folders of running jobs. One server at a time.
         database_url: SQLAlchemy URL of SQLite or PostgreSQL, which several servers may share. Default: SQLite in
@@ -105,6 +107,8 @@ class ServerSettings(BaseModel):
     tls_client_names: bool = False
     insecure_remote: bool = False
     metrics_address: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
+    web_address: Annotated[str, Field(pattern=r"^.+:\d+$")] | None = None
+    web_names: tuple[str, ...] = ()
     log_format: Format = "text"
     allow_remote: bool = False
     reflection: bool = True
@@ -201,7 +205,18 @@ class ServerSettings(BaseModel):
                 f"metrics_address {self.metrics_address} can be reached from other machines, and anybody may read "
                 "there; use 127.0.0.1, or set insecure_remote if the network is trusted"
             )
+        if self.web_remote and self.tls_cert is None and not trusted:
+            raise ValueError(
+                f"web_address {self.web_address} can be reached from other machines, and without TLS everything can be "
+                "read on the way; use 127.0.0.1, give tls_cert and tls_key, or set insecure_remote if the network is "
+                "trusted"
+            )
         return self
+
+    @property
+    def web_remote(self) -> bool:
+        """Whether other machines can reach its pages."""
+        return self.web_address is not None and not is_loopback(self.web_address)
 
     @property
     def remote(self) -> bool:

@@ -68,6 +68,20 @@ class Gate:
             return LOCAL
         raise UnauthenticatedError(f"this server has to know who calls; {_WHAT_TO_DO}")
 
+    def closed(self) -> Gate:
+        """Returns one for a door that others can reach too: whoever comes has to show something."""
+        return Gate(self._tokens, local_only=False, certificate_names=self._certificate_names, operator=self._operator)
+
+    def recall(self, digest: str) -> Principal:
+        """Returns who shows the token that has this hash, which was shown before.
+
+        Raises:
+            UnauthenticatedError: It was removed meanwhile, or its time is over.
+        """
+        if secrets.compare_digest(digest, self._operator):
+            return LOCAL
+        return self._tokens.recall(digest)
+
     @property
     def _open(self) -> bool:
         return self._local_only and not self._certificate_names and not self._tokens.any()

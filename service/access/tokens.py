@@ -121,8 +121,16 @@ class TokenStore:
         """
         if text.startswith(_AGENT_PREFIX):
             raise UnauthenticatedError("this is the token of a device's agent; jobs need one from `shoal tokens add`")
+        return self.recall(hash_token(text))
+
+    def recall(self, digest: str) -> Principal:
+        """Returns whose token has this hash.
+
+        Raises:
+            UnauthenticatedError: Nobody's, or its time is over.
+        """
         with self._database.read() as session:
-            row = session.scalar(select(TokenRow).where(TokenRow.token_hash == hash_token(text)))
+            row = session.scalar(select(TokenRow).where(TokenRow.token_hash == digest))
         if row is None:
             raise UnauthenticatedError(_UNKNOWN)
         token = _token(row)

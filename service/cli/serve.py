@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TAKEN_APART: Final = ("data_root", "settings")
 _FILE: Final = click.Path(dir_okay=False)
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+WEB_ADDRESS: Final = "127.0.0.1:50080"
 _LOG = logging.getLogger(__name__)
 _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - what to connect to instead
 
@@ -54,6 +55,8 @@ _THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -
 @click.option("--reflection/--no-reflection", default=True, help="Tell callers which services there are. Default: do.")
 @click.option("--metrics-address", metavar="HOST:PORT", envvar="SHOAL_METRICS_ADDRESS",
               help="Where Prometheus finds metrics over HTTP, such as 127.0.0.1:9464. Default: nowhere.")  # fmt: skip
+@click.option("--web", "web_address", is_flag=False, flag_value=WEB_ADDRESS, metavar="[HOST:PORT]", envvar="SHOAL_WEB",
+              help=f"Show jobs and devices to browsers there; {WEB_ADDRESS} if no address is given.")  # fmt: skip
 @log_format_option
 @click.option("--set", "settings", type=OPTION, multiple=True,
               help="Any other setting of service/settings.py, like principal_uploads=20; repeatable.")  # fmt: skip

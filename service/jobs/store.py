@@ -127,15 +127,38 @@ class JobStore:
         with self._database.read() as session:
             return _to_job(_existing(session, job_id, principal))
 
-    def newest(self, limit: int, before: int | None = None, principal: str | None = None) -> list[tuple[int, Job]]:
-        """Returns up to `limit` jobs, newest first, each with the number to go on `before`; all or a principal's."""
+    def newest(
+        self,
+        limit: int,
+        before: int | None = None,
+        principal: str | None = None,
+        states: Collection[State] | None = None,
+    ) -> list[tuple[int, Job]]:
+        """Returns up to `limit` jobs, newest first, each with the number to go on `before`.
+
+        Args:
+            limit: How many at most.
+            before: Where the last page ended; None for the first.
+            principal: Whose; None for everybody's.
+            states: In any of these; None for all.
+        """
         query = select(JobRow).order_by(JobRow.row.desc()).limit(limit)
         if principal is not None:
             query = query.where(JobRow.principal == principal)
         if before is not None:
             query = query.where(JobRow.row < before)
+        if states is not None:
+            query = query.where(JobRow.state.in_(states))
         with self._database.read() as session:
             return [(row.row, _to_job(row)) for row in session.scalars(query)]
+
+    def census(self, principal: str | None = None) -> dict[State, int]:
+        """Returns how many jobs are in which state; all or a principal's."""
+        query = select(JobRow.state, func.count()).group_by(JobRow.state)
+        if principal is not None:
+            query = query.where(JobRow.principal == principal)
+        with self._database.read() as session:
+            return {State(state): count for state, count in session.execute(query)}
 
     def in_state(self, *states: State) -> list[Job]:
         """Returns the jobs in any of some states, oldest first."""

@@ -12,7 +12,7 @@ from asyncio import to_thread
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import grpc
 from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
@@ -56,6 +56,9 @@ from service.watching.census import Census
 from service.watching.jobs import JobWatch
 from service.watching.meter import Meter, Unmeasured
 
+if TYPE_CHECKING:
+    from service.web.serving import WebServer
+
 SERVICE_NAME: str = service_pb.DESCRIPTOR.services_by_name["ModelOptimizer"].full_name
 MAX_MESSAGE = 4 << 20
 
@@ -91,7 +94,9 @@ class Server:
         self._sweeper: asyncio.Task[None] | None = None
         self._readiness: Readiness | None = None
         self._meter: Meter = Unmeasured()
+        self._web: WebServer | None = None
         self.metrics_port: int | None = None
+        self.web_port: int | None = None
 
     async def start(self) -> int:
         """Opens the state folder, takes up what is left to do, and listens.
@@ -114,6 +119,7 @@ class Server:
         try:
             parts = await self._open()
             self._grpc, port = self._bind(parts)
+            self.web_port = await self._show(parts)
             await parts.supervisor.start()
             self._lookout = Lookout(self._settings, parts.jobs, parts.supervisor, parts.hub)
             self._lookout.start()
@@ -182,6 +188,23 @@ class Server:
         _LOG.info("metrics on %s, port %d", address, exposition.port)
         return meter
 
+    async def _show(self, parts: Parts) -> int | None:
+        """Opens the site where it is asked for; returns its port."""
+        address = self._settings.web_address
+        if address is None:
+            return None
+        try:
+            from service.web.serving import WebServer
+            from service.web.site import make_site
+        except ModuleNotFoundError as exc:
+            raise ListenError(
+                f"pages for browsers on {address} need {exc.name}, which is not installed; install shoal[web]"
+            ) from exc
+        self._web = WebServer(make_site(parts, self._meter), self._settings)
+        port = await self._web.start()
+        _LOG.info("pages on %s://%s", self._web.scheme, _dialled(address, port))
+        return port
+
     async def _tell_health(self, ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
         for name in (SERVICE_NAME, agents.SERVICE_NAME):
@@ -233,6 +256,8 @@ class Server:
             await self._supervisor.drain()
         if self._lookout is not None:
             await self._lookout.stop()
+        if self._web is not None:
+            await self._web.stop()
         if self._grpc is not None:
             await self._grpc.stop(self._settings.stop_grace if grace is None else grace)
         self._opened.close()

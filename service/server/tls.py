@@ -48,18 +48,18 @@ class _Certificates:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._seen = _signature(files)
+        self._seen = stamp(files)
         self.first = read_certificates(files)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns what to use from now on; None for what was used before."""
         try:
-            signature = _signature(self._files)
+            signature = stamp(self._files)
             if signature == self._seen:
                 return None
             self._seen = signature
             found = read_certificates(self._files)
-            if _signature(self._files) != signature:
+            if stamp(self._files) != signature:
                 self._seen = ()  # in the middle of being replaced: look again next time
                 return None
         except TlsError as exc:
@@ -112,11 +112,12 @@ def _reason(files: TlsFiles, error: ssl.SSLError) -> str:
     )
 
 
-def _signature(files: TlsFiles) -> tuple[object, ...]:
-    return tuple(_stamp(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
+def stamp(files: TlsFiles) -> tuple[object, ...]:
+    """Returns what is different once a file has changed."""
+    return tuple(_stamp_of(path) for path in (files.cert, files.key, files.client_ca) if path is not None)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:

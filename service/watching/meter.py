@@ -53,6 +53,21 @@ class Call:
     sent: int
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page that a browser was given.
+
+    Attributes:
+        route: The pattern of its address, `/jobs/{job}`; `other` for what there is not.
+        status: HTTP's.
+        seconds: From the request to the end of the answer.
+    """
+
+    route: str
+    status: int
+    seconds: float
+
+
 class Meter(ABC):
     """Counts. Every method may be called from any thread, and is quick."""
 
@@ -75,6 +90,10 @@ class Meter(ABC):
     @abstractmethod
     def call_ended(self, call: Call) -> None:
         """Counts a call."""
+
+    @abstractmethod
+    def page_ended(self, page: Page) -> None:
+        """Counts a page."""
 
     @abstractmethod
     def database_retried(self) -> None:
@@ -106,6 +125,9 @@ class Unmeasured(Meter):
         """Nothing."""
 
     def call_ended(self, call: Call) -> None:
+        """Nothing."""
+
+    def page_ended(self, page: Page) -> None:
         """Nothing."""
 
     def database_retried(self) -> None:

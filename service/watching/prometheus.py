@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import ListenError
 from service.watching.census import Census, Counts
-from service.watching.meter import Call, JobEnd, Meter
+from service.watching.meter import Call, JobEnd, Meter, Page
 
 _LOG = logging.getLogger(__name__)
 _PHASE_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -44,6 +44,10 @@ class PrometheusMeter(Meter):
             "shoal_rpc_received_bytes", "Bytes of messages received.", ("method",), registry=self.registry
         )
         self._sent = Counter("shoal_rpc_sent_bytes", "Bytes of messages sent.", ("method",), registry=self.registry)
+        self._pages = Histogram(
+            "shoal_web_seconds", "Pages by address and HTTP status, and how long they took.", ("route", "status"),
+            registry=self.registry, buckets=_CALL_BUCKETS,
+        )  # fmt: skip
         self._retries = Counter(
             "shoal_database_retries", "Changes tried again because the database was busy, full or away.",
             registry=self.registry,
@@ -76,6 +80,10 @@ class PrometheusMeter(Meter):
         self._calls.labels(call.method, call.code).observe(call.seconds)
         self._received.labels(call.method).inc(call.received)
         self._sent.labels(call.method).inc(call.sent)
+
+    def page_ended(self, page: Page) -> None:
+        """Counts a page."""
+        self._pages.labels(page.route, str(page.status)).observe(page.seconds)
 
     def database_retried(self) -> None:
         """Counts a change that is tried again."""

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.cli.app import shoal
-from service.cli.serve import DEFAULT_ADDRESS, serve
+from service.cli.serve import DEFAULT_ADDRESS, WEB_ADDRESS, serve
 
 ROOT = Path(__file__).parents[3]
 SERVER = ROOT / "Dockerfile"
@@ -118,7 +118,8 @@ def test_compose_builds_targets_that_there_are_and_mounts_the_state() -> None:
         assert service["build"]["target"] in targets
         assert service["read_only"] is True
         assert service["volumes"][0].endswith(":/var/lib/shoal")
-    assert services["server"]["ports"] == [f"{DEFAULT_ADDRESS}:{DEFAULT_ADDRESS.rpartition(':')[2]}"]
+    addresses = (DEFAULT_ADDRESS, WEB_ADDRESS)
+    assert services["server"]["ports"] == [f"{each}:{each.rpartition(':')[2]}" for each in addresses]
 
 
 def test_the_context_has_everything_that_is_copied() -> None:

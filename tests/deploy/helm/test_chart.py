@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.cli.serve import DEFAULT_ADDRESS, serve
+from service.cli.serve import DEFAULT_ADDRESS, WEB_ADDRESS, serve
 from tests.deploy.helm.render import CHART, Chart, merge, parse
 from tests.deploy.helm.validate import VARIANTS, VERSIONS
 
@@ -141,3 +141,17 @@ def test_the_renderer_reads_templates_as_go_does(template: str, text: str) -> No
 def test_the_renderer_refuses_what_it_does_not_know() -> None:
     with pytest.raises(AssertionError, match="the chart uses upper"):
         Chart()._write(parse("{{ .x | upper }}"), {"x": "a"})
+
+
+def test_pages_have_a_port_where_they_are_asked_for() -> None:
+    values = {"web": {"enabled": True, "port": 8080}}
+    port = int(WEB_ADDRESS.rpartition(":")[2])
+    (container,) = pod(values)["containers"]
+    assert f"--web=0.0.0.0:{port}" in container["args"]
+    assert {"name": "web", "containerPort": port} in container["ports"]
+    assert {one["name"]: one["port"] for one in of_kind("Service", values)["spec"]["ports"]}["web"] == 8080
+    assert {"port": "web"} in of_kind("NetworkPolicy", values)["spec"]["ingress"][0]["ports"]
+
+    (container,) = pod()["containers"]
+    assert not [argument for argument in container["args"] if argument.startswith("--web")]
+    assert "web" not in str(of_kind("NetworkPolicy"))

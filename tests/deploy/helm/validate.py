@@ -18,6 +18,7 @@ EVERYTHING: dict[str, Any] = {
     "workers": 2,
     "extraArgs": ["--data-root", "/data"],
     "extraEnv": [{"name": "OMP_NUM_THREADS", "value": "4"}],
+    "web": {"enabled": True, "port": 8080},
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
     "persistence": {"storageClass": "fast", "retain": False},
     "gpu": {"enabled": True, "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "runtimeClassName": "nvidia"},

@@ -12,13 +12,13 @@ from service.report.schema import Report
 FILES = {"model.onnx": b"shallow" * 1000, "baseline.onnx": b"deep" * 5000, "plan.json": b"{}"}
 
 
-def write_result(out: Path, job: str, *, forged: bool = False) -> None:
+def write_result(out: Path, job: str, *, forged: bool = False, html: str = "<p>done</p>") -> None:
     """Writes the files of a finished job into `out`."""
     for name, content in FILES.items():
         (out / name).write_bytes(content)
     if forged:
         (out / "model.onnx").write_bytes(b"something else")
-    (out / "report.html").write_text("<p>done</p>")
+    (out / "report.html").write_text(html)
     report = make_report(job)
     (out / "report.json").write_text(report.model_dump_json())
     (out / "manifest.json").write_text(make_manifest(out, report).model_dump_json())
