@@ -77,11 +77,12 @@ class Storage:
     and nothing is read or written there as if all were well.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, begin: bool = True) -> None:
         """Opens the place; makes the folder if it is missing, but no bucket.
 
         Args:
             url: The fsspec URL, such as `file:///srv/shoal`, `s3://bucket/folder` or `gs://bucket`.
+            begin: Make folder and mark if they are missing; else leave all as it is, and only `probe`.
 
         Raises:
             StorageSettingError: There is no such place, or it may not be written.
@@ -93,7 +94,9 @@ class Storage:
         self._files, root = self._opened(url)
         self._root = root.rstrip("/")
         self.folder: Path | None = Path(root) if isinstance(self._files, LocalFileSystem) else None
-        self._mark()
+        self._begun = begin
+        if begin:
+            self._mark()
 
     def _opened(self, url: str) -> tuple[Any, str]:
         options = {} if self._protocol in {"file", "local"} else _ANY_REMOTE
@@ -161,7 +164,8 @@ class Storage:
         """
         path, data = self._at(f".ready-{secrets.token_hex(4)}"), secrets.token_bytes(16)
         try:
-            self._files.info(self._at(_MARKER))
+            if self._begun:
+                self._files.info(self._at(_MARKER))
         except FileNotFoundError as exc:
             raise OSError(
                 f"{self._shown} has no file {_MARKER} any more: it was emptied, unmounted or replaced; bring it back, "

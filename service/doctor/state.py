@@ -99,10 +99,10 @@ def look_at_store(settings: ServerSettings) -> Iterator[Finding]:
         from service.storage import Storage
     if settings.storage_url is None and not (settings.state_dir / "artifacts").exists():
         with tempfile.TemporaryDirectory(prefix=".shoal-doctor-", dir=_nearest(settings.state_dir)) as folder:
-            Storage(f"file://{folder}").probe()
+            Storage(f"file://{folder}", begin=False).probe()
         yield Finding("storage", "store", Level.OK, "none yet; files can be written, read and deleted there")
         return
-    Storage(settings.storage).probe()
+    Storage(settings.storage, begin=False).probe()
     yield Finding("storage", "store", Level.OK, "files can be written, read and deleted")
 
 
