@@ -143,7 +143,10 @@ def _describe(place: Path, folder: Path, run_id: str) -> None:
     delivered.mkdir(parents=True)
     for file in sorted(folder.iterdir()):
         _link(file, delivered / file.name)
-    data = f"{DELIVERED}/model.onnx"
+    # MLflow's ONNX flavour looks for its description beside the network: that is there once more.
+    for file in sorted(folder.glob("model.onnx*")):
+        _link(file, place / file.name)
+    data = "model.onnx"
     manifest = _manifest(folder)
     described = Model(artifact_path=ARTIFACT_PATH, run_id=run_id, signature=_signature(manifest))
     described.add_flavor("onnx", data=data, providers=None, onnx_session_options=None, code=None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from service.client import Client
 from service.registries import Entry, Selection
 from service.registries.mlflow import MlflowOptions, MlflowRegistry
 from tests.service.cli.command import Done, shoal_here
+from tests.service.cli.made import write_classifier
 from tests.service.registries.mlflow_models import register_onnx, register_pickle, register_pt2
 from tests.service.server_process import ServerProcess, Told
 from tests.service.workers.reports import FILES
@@ -174,6 +176,20 @@ def test_no_improvement_is_noted_on_its_source_only_where_asked(
         assert registry.find(entry, outcome.identity) == (outcome if annotate else None)
         assert registry.find(entry, "cd" * 32) is None
     assert mlflow_client.search_registered_models("name='same-shoal'") == []
+
+
+def test_mlflow_loads_what_was_written(tracking_uri: str, mlflow_client: Any, tmp_path: Path) -> None:
+    from mlflow import pyfunc
+
+    register_onnx(mlflow_client, "loaded", b"network")
+    registry, entry = _open(tracking_uri, "loaded")
+    (tmp_path / "delivered").mkdir()
+    write_classifier(tmp_path / "delivered/model.onnx")
+    registry.publish(entry, _outcome(entry, "BUDGET_MET"), tmp_path / "delivered")
+    version = mlflow_client.get_model_version("loaded-shoal", "1")
+    place = mlflow_client.download_artifacts(version.run_id, "model", str(tmp_path))
+    answered = pyfunc.load_model(place).predict({"x": np.eye(3, dtype=np.float32)})
+    assert np.array_equal(answered["y"], np.eye(3))
 
 
 def test_a_writer_that_died_half_way_uses_its_run_again(tracking_uri: str, mlflow_client: Any, tmp_path: Path) -> None:
