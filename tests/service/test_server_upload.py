@@ -41,7 +41,7 @@ async def break_off(stub: ModelOptimizerStub, messages: Iterator[service_pb.Uplo
     call = stub.UploadArtifact()
     for message in messages:
         await call.write(message)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)  # long enough for the server to have read them all
     call.cancel()
 
 
