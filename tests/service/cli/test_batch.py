@@ -246,6 +246,7 @@ def test_an_interrupt_leaves_the_jobs_and_says_how_to_go_on(
     assert _summary(tmp_path / "out").totals.budget_met == 2
 
 
+@pytest.mark.slow  # a server of its own imports its engine at the first job
 def test_a_server_that_dies_and_comes_back_is_waited_for(models: Path, tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "state") as own:
         running = Running(models, tmp_path / "out", own, Told.STEPS)
