@@ -9,7 +9,7 @@ from __future__ import annotations
 from asyncio import to_thread
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import IO, Final, final
+from typing import Final, final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from service.artifacts import ARTIFACT_PREFIX, Artifact
 from service.errors import NotFoundError
 from service.jobs.job import Job
 from service.server.servicer import Parts
+from service.storage import Reading
 from service.web.drawing import page
 from service.web.summaries import result_of, summarise
 from service.web.visitors import Visitor, Visitors
@@ -85,7 +86,7 @@ class Files:
         return StreamingResponse(_blocks(stream, opened), headers=headers | length, media_type=media_type)
 
 
-def _blocks(stream: IO[bytes], opened: ExitStack) -> Iterator[bytes]:
+def _blocks(stream: Reading, opened: ExitStack) -> Iterator[bytes]:
     """Yields what is in a file. A plain generator, so that each block is read in a thread."""
     with opened:
         while block := stream.read(_BLOCK):
