@@ -35,6 +35,7 @@ from service.server.access import caller
 from service.server.devices import list_devices
 from service.server.hub import Hub
 from service.server.paging import read_page_size, read_token, write_token
+from service.server.tail import PAGE, Tail
 from service.server.transfer import Receiver, send
 from service.settings import ServerSettings
 from service.supervisor import Supervisor
@@ -42,7 +43,6 @@ from service.uploads import Uploads
 
 _JOB_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 _MAX_DISPLAY_NAME = 256
-_EVENT_PAGE = 200
 _MAX_RESPONSE = 3 << 20  # clients receive 4 MiB at most
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -71,6 +71,7 @@ class Servicer(ModelOptimizerServicer):
         """Serves from the parts of one server."""
         self._parts = parts
         self._receiver = Receiver(parts.uploads)
+        self._tail = Tail(parts.jobs)
 
     async def CreateOptimizationJob(
         self, request: service_pb.CreateOptimizationJobRequest, context: Context
@@ -133,16 +134,18 @@ class Servicer(ModelOptimizerServicer):
     async def _events(self, job: Job, sequence: int, changed: asyncio.Event) -> AsyncIterator[service_pb.JobEvent]:
         while not (job.finished and sequence >= job.last_sequence):
             changed.clear()
-            events = await to_thread(self._parts.jobs.events, job.id, sequence, _EVENT_PAGE)
-            for event in events:
-                yield convert.write_event(event)
+            news = await self._tail.after(job.id, sequence)
+            for event in news:
+                yield event.message
                 sequence = event.sequence
                 if event.last:
                     return
-            if not events:
+            if len(news) == PAGE:
+                continue
+            if not news:
                 # Removed meanwhile: nothing can come any more.
                 await to_thread(self._parts.jobs.get, job.id)
-            if not events and not await self._changed(changed):
+            if not await self._changed(changed):
                 yield convert.write_heartbeat(sequence, now())
 
     async def _changed(self, changed: asyncio.Event) -> bool:
