@@ -1,9 +1,8 @@
-"""`python -m benchmarks.service.throughput --jobs 40 --workers 1 2 4`: jobs per hour, and what the service costs per job.
+"""`python -m benchmarks.service.throughput --jobs 40 --workers 1 2 4`: jobs per hour, and what the service costs.
 
-By default a job's work is to sleep for half a second in steps (`benchmarks.service.steps`), so what is beyond that is the
-service: the queue, a process for the worker and its imports, events, taking over six files. With `--model FILE`, jobs
-are real ones on that model (`--budget`, no data). Every number of workers gets a server of its own, and the jobs are
-there before it starts to work on them only as far as creating them is quicker than doing them.
+By default a job's work is to sleep for half a second in steps (`benchmarks.service.steps`), so what is beyond that is
+the service: the queue, a process for the worker and its imports, events, taking over six files. With `--model FILE`,
+jobs are real ones on that model (`--budget`, no data). Every number of workers gets a server of its own.
 """
 
 from __future__ import annotations
