@@ -199,7 +199,7 @@ def test_unknown_strategy_and_options_are_refused_by_name() -> None:
         find("layerfold")
     assert caught.value.field == "strategy"
     strategy = find("layerfit")
-    with pytest.raises(OptionError, match="has no option 'refits'; it has: refit, ") as caught:
+    with pytest.raises(OptionError, match="has no option 'refits'; it has: way, refit, ") as caught:
         strategy.parse({"refits": "all"})
     assert caught.value.field == "refits"
     with pytest.raises(OptionError, match=r"option plans: .* greater than or equal to 1") as caught:

@@ -7,6 +7,7 @@ import pytest
 
 from service.checkpoints import Checkpoints, Mirror
 from service.journal import FITS, TRAININGS, Journal, read_journal
+from service.storage import Storage
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -20,7 +21,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def mirrored(storage: str, folder: Path, attempt: int = 1) -> Mirror:
     """The mirror of a job's folder, which goes on from what is mirrored."""
     folder.mkdir(exist_ok=True)
-    mirror = Checkpoints(storage).mirror("some", attempt, folder)
+    mirror = Checkpoints(Storage(storage)).mirror("some", attempt, folder)
     mirror.restore()
     return mirror
 
@@ -201,8 +202,8 @@ def test_a_job_that_is_over_leaves_nothing(storage: str, tmp_path: Path) -> None
     mirror = mirrored(storage, tmp_path / "job")
     Journal(tmp_path / "job", "writer").keep("one", 1)
     mirror.push()
-    Checkpoints(storage).drop("some")
-    Checkpoints(storage).drop("another")
+    Checkpoints(Storage(storage)).drop("some")
+    Checkpoints(Storage(storage)).drop("another")
     files, root = fsspec.core.url_to_fs(storage)
 
     assert not files.exists(f"{root}/checkpoints/some")
@@ -212,9 +213,9 @@ def test_storage_that_is_away_costs_no_job(tmp_path: Path, caplog: pytest.LogCap
     storage = tmp_path / "storage"
     mirror = mirrored(f"file://{storage}", tmp_path / "job")
     Journal(tmp_path / "job", "writer").keep("one", 1)
-    storage.write_text("no folder")
+    storage.rename(tmp_path / "unmounted")
     mirror.push()
-    storage.unlink()
+    (tmp_path / "unmounted").rename(storage)
     mirror.push()
     mirrored(f"file://{storage}", tmp_path / "other", attempt=2)
 

@@ -14,6 +14,7 @@ import pytest
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
+from service.disk import is_scarce
 from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
 from service.journal import Journal, read_journal
@@ -170,10 +171,10 @@ def test_a_full_disk_is_known_by_its_cause_and_in_words() -> None:
 def test_what_fails_on_a_full_disk_is_blamed_on_it_unless_the_caller_is_to_blame(small: Path) -> None:
     died = Failure(reason="WORKER_DIED", message="the worker was killed by SIGBUS", blame="machine")
     bad = Failure(reason="BAD_MODEL", message="no model", blame="caller")
-    assert blamed_on_disk(died, small) == died
+    assert blamed_on_disk(died, scarce=is_scarce(small)) == died
     with Filling(small):
-        found = blamed_on_disk(died, small)
-        assert blamed_on_disk(bad, small) == bad
+        found = blamed_on_disk(died, scarce=is_scarce(small))
+        assert blamed_on_disk(bad, scarce=is_scarce(small)) == bad
 
     assert (found.reason, found.blame) == ("DISK_FULL", "machine")
     assert "the worker was killed by SIGBUS" in found.message

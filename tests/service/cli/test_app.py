@@ -15,6 +15,7 @@ COMMANDS = (
     "agents",
     "analyze",
     "artifacts",
+    "batch",
     "devices",
     "doctor",
     "health",

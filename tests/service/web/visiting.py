@@ -23,7 +23,7 @@ from service.database import Database
 from service.jobs.job import NewJob
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
-from service.results import take_report
+from service.results import check_report, store_report
 from service.server import create
 from service.server.server import Server
 from service.settings import ServerSettings
@@ -128,8 +128,10 @@ def stored_result(
         out.mkdir()
         write_result(out, job.name, html=html)
         event = ResultEvent(file="out/report.json")
-        report, files = take_report(settings.state_dir, event, artifacts, job.principal)
-        jobs.finish(job.id, Ending(State.SUCCEEDED, result=result_fields(report, files), artifacts=files))
+        made_there = check_report(settings.state_dir, event, job.principal)
+        store_report(made_there, artifacts)
+        result = result_fields(made_there.report, made_there.artifacts)
+        jobs.finish(job.id, Ending(State.SUCCEEDED, result=result, artifacts=made_there.artifacts))
         shutil.rmtree(out)
         made.append(job.id)
     database.close()
