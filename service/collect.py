@@ -15,8 +15,10 @@ from typing import Final, final
 
 from sqlalchemy import select
 
-from service.database import ArtifactRow, Database, DeviceWorkRow, now
+from service import checkpoints
+from service.database import ArtifactRow, Database, DeviceWorkRow, JobRow, now
 from service.holds import forget_holds, is_needed, lock_content
+from service.jobs.states import State
 from service.storage import Entry, Storage
 
 _LOG = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ _FOLDER: Final = re.compile(r"[0-9a-f]{2}")
 _BLOB: Final = re.compile(r"[0-9a-f]{64}")
 _PARTIAL: Final = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{8}\.partial")
 _WORK: Final = "device-work"
+_UNFINISHED: Final = (State.QUEUED, State.RUNNING, State.CANCELLING)
 _PARTIAL_GRACE: Final = timedelta(days=1)
 """Half of a file is of use to nobody but the one who writes it, and for no longer than that takes."""
 
@@ -63,7 +66,8 @@ class Collector:
         """
         with self._database.write() as session:
             forget_holds(session)
-        freed = sum((self._collect_folder(folder) for folder in self._folders()), Freed()) + self._collect_work()
+        freed = sum((self._collect_folder(folder) for folder in self._folders()), Freed())
+        freed += self._collect_work() + self._collect_checkpoints()
         if freed.files:
             _LOG.info("collected %d files that nobody names, %d bytes", freed.files, freed.size_bytes)
         return freed
@@ -107,6 +111,19 @@ class Collector:
             files = [] if known is not None else self._storage.entries(folder.path, deep=True)
             # Files are stored before their work is queued.
             if known is None and all(self._older(file, self._grace, unknown=False) for file in files):
+                freed += Freed(len(files), sum(file.size for file in files))
+                self._storage.remove_folder(folder.path)
+        return freed
+
+    def _collect_checkpoints(self) -> Freed:
+        """Takes away what jobs kept for their next attempt and there is none: whoever ended them died, or was late."""
+        freed = Freed()
+        for folder in self._storage.entries(checkpoints.FOLDER):
+            with self._database.read() as session:
+                goes_on = select(JobRow.row).where(JobRow.id == folder.name, JobRow.state.in_(_UNFINISHED))
+                wanted = session.scalar(goes_on) is not None
+            if not wanted:
+                files = self._storage.entries(folder.path, deep=True)
                 freed += Freed(len(files), sum(file.size for file in files))
                 self._storage.remove_folder(folder.path)
         return freed

@@ -218,6 +218,21 @@ def test_uploads_of_what_is_being_collected_never_lose_it(shop: Shop) -> None:
     assert not lost
 
 
+def test_checkpoints_stay_for_as_long_as_their_job_may_go_on(shop: Shop) -> None:
+    spec = JobSpec(model=ModelSource(pt2_artifact="artifacts/none"), budget=Budget(fraction=0.5))
+    job_id = shop.jobs.create(NewJob(spec), queue_limit=1).id
+    storage = shop.artifacts.storage
+    for name in (job_id, "job-that-was-removed"):
+        storage.put(f"checkpoints/{name}/index.json", b"{}")
+        storage.put(f"checkpoints/{name}/parts/one", b"measured")
+    first = shop.collector.collect()
+    shop.jobs.request_cancel(job_id)
+    second = shop.collector.collect()
+
+    assert first == second == Freed(2, 10)
+    assert not storage.entries("checkpoints", deep=True)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
