@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,28 @@ async def test_an_answer_is_stopped_when_its_caller_leaves() -> None:
 
     assert ended.is_set()
     assert call.cancelled()
+
+
+async def test_a_stream_that_just_ends_when_it_is_cancelled_is_not_complained_of() -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def answers() -> AsyncIterator[int]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return
+        yield 1
+
+    async def look() -> None:
+        """Finds nothing against it."""
+
+    stream = kept_stream(answers(), look, 60)
+    reading = asyncio.create_task(read_all(stream))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    await asyncio.wait({reading})
+    del reading, stream
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
