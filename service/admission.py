@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressors.errors import OptionError
+from compressors.strategies import STRATEGIES
 from deploy.errors import DeviceMissingError
 from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
 from service.devices.agents import AgentStore
@@ -81,9 +83,6 @@ def check_strategy(choice: StrategyChoice, prefix: str) -> None:
     Raises:
         InvalidRequestError: It does not exist, or an option does not fit.
     """
-    from compressors.errors import OptionError
-    from compressors.strategies import STRATEGIES
-
     strategy = STRATEGIES.get(choice.name)
     if strategy is None:
         known = ", ".join(sorted(STRATEGIES))

@@ -68,6 +68,8 @@ def everyday() -> Iterator[Rule]:
     # The source folder of a checkout holds more than its packages.
     yield Rule(_ROOT, LOOK)
     yield from (Rule(_ROOT / name, READ) for name in _OURS)
+    # It says which version these are, and is looked for before any other.
+    yield from (Rule(path, READ) for path in _ROOT.glob("*.egg-info"))
 
 
 def for_downloads() -> Iterator[Rule]:

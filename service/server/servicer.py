@@ -17,6 +17,7 @@ from typing import Any, final
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
+from compressors.strategies import STRATEGIES
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
@@ -240,8 +241,6 @@ class Servicer(ModelOptimizerServicer):
 
 
 def _strategies() -> service_pb.ListStrategiesResponse:
-    from compressors.strategies import STRATEGIES
-
     return service_pb.ListStrategiesResponse(
         strategies=[
             convert.write_strategy(name, STRATEGIES[name].summary, STRATEGIES[name].schema())

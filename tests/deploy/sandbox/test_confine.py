@@ -160,3 +160,8 @@ def test_a_rule_for_what_is_not_there_is_no_trouble(place: Path) -> None:
     assert landlock.version() >= landlock.LEAST
     assert Rule(place / "nowhere", READ).path not in list(place.iterdir())
     assert tried("os.getpid()", reads=[place / "nowhere"]) == [""]
+
+
+def test_versions_of_packages_are_known() -> None:
+    known = "from importlib.metadata import version\nif not version({!r}): raise OSError('no version')"
+    assert tried(known.format("numpy"), known.format("shoal")) == ["", ""]
