@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -25,6 +26,7 @@ from service.errors import (
     DatabaseBusyError,
     DrainingError,
     LeaseLostError,
+    NotFoundError,
     QuotaError,
     StorageUnavailableError,
     TimeLimitError,
@@ -50,6 +52,8 @@ _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 10.0
 _ANALYSIS_RETRY_SECONDS = 10.0
+
+_LOGS = ("log", "log.1")
 
 _T = TypeVar("_T")
 
@@ -368,7 +372,7 @@ class Supervisor:
         self._executor.forget(job_id)
         folder = self._folder / job_id
         for path in folder.glob("*"):
-            if path.name in {"log", "log.1"}:
+            if path.name in _LOGS:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -376,9 +380,14 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     def _clear_leftovers(self) -> None:
-        """Kills what outlived the server that started it."""
+        """Kills what outlived the server that started it, and clears what it did not live to clear."""
         kill_leftovers(lambda folder: folder.parent in {self._folder, self._analysis_folder})
         shutil.rmtree(self._analysis_folder, ignore_errors=True)
+        for folder in self._folder.glob("*"):
+            # Of a job that is no more, `service.keeping` clears the log too.
+            with suppress(NotFoundError):
+                if any(path.name not in _LOGS for path in folder.glob("*")) and self._jobs.get(folder.name).finished:
+                    self._clear(folder.name)
 
 
 def _failed(failure: Failure) -> Ending:

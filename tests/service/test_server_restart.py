@@ -204,3 +204,14 @@ async def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> No
     database.close()
     with pytest.raises(StateVersionError, match="schema version 99"):
         await create(settings_for(tmp_path)).start()
+
+
+async def test_what_a_server_did_not_live_to_clear_goes_at_the_next_start(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    async with running(settings) as stub:
+        name = (await finished(stub, (await start_job(stub)).name)).name.rpartition("/")[2]
+    folder = settings.state_dir / "jobs" / name
+    (folder / "in").mkdir(parents=True)
+    (folder / "in/net.pt2").write_bytes(b"a model")
+    async with running(settings):
+        assert {path.name for path in folder.iterdir()} <= {"log"}
