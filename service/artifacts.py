@@ -19,7 +19,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
-from service.database import ArtifactRow, Database, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import ArtifactRow
 from service.disk import disk_errors
 from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
 from service.storage import SMALL, Reading, Storage

@@ -16,7 +16,9 @@ from typing import Final, final
 from sqlalchemy import select
 
 from service import checkpoints
-from service.database import ArtifactRow, Database, DeviceWorkRow, JobRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow
 from service.holds import forget_holds, is_needed, lock_content
 from service.jobs.states import State
 from service.storage import Entry, Storage

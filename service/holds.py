@@ -13,7 +13,7 @@ from collections.abc import Collection
 from sqlalchemy import delete, exists, or_, select, text
 from sqlalchemy.orm import Session
 
-from service.database import ArtifactRow, HoldRow, JobRow, UploadRow
+from service.database.tables import ArtifactRow, HoldRow, JobRow, UploadRow
 from service.jobs.states import State
 
 _LOCK = 0x53484F41

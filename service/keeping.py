@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Final, final
 
 from service.collect import Collector
-from service.database import Database, now
+from service.database.clock import now
+from service.database.database import Database
 from service.jobs.removal import Removal
 from service.settings import ServerSettings
 from service.storage import Storage

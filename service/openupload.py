@@ -22,7 +22,9 @@ from service.artifacts import (
     new_artifact,
     to_artifact,
 )
-from service.database import ArtifactRow, Database, PieceRow, UploadRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import ArtifactRow, PieceRow, UploadRow
 from service.errors import (
     ChecksumMismatchError,
     ChunkChecksumError,

@@ -24,7 +24,9 @@ from service.artifacts import (
     stored_bytes,
     to_artifact,
 )
-from service.database import ArtifactRow, Database, UploadRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import ArtifactRow, UploadRow
 from service.disk import check_free
 from service.errors import AlreadyExistsError, NotFoundError, QuotaError
 from service.holds import lock_content

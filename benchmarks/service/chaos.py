@@ -34,7 +34,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.artifacts import ArtifactStore, file_digest
 from service.client import Client, JobSnapshot, UnavailableError
-from service.database import Database
+from service.database.database import Database
 from service.settings import ServerSettings
 
 _STATE = job_pb.OptimizationJob.State
@@ -121,7 +121,7 @@ def _left_over(settings: ServerSettings, served: Served, succeeded: set[str]) ->
     """Looks at what is there after the end, with the server stopped."""
     from sqlalchemy import select
 
-    from service.database import ArtifactRow, JobRow
+    from service.database.tables import ArtifactRow, JobRow
 
     database = Database(settings.database)
     store = ArtifactStore(database, settings.storage)

@@ -30,7 +30,9 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.access.principal import OPERATOR_FILE
 from service.access.tokens import NewToken, TokenStore
-from service.database import Database, JobRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import JobRow
 from service.jobs.job import NewJob
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore

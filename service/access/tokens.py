@@ -11,7 +11,9 @@ from typing import Final, final
 from sqlalchemy import select
 
 from service.access.principal import DEFAULT_SCOPES, Principal, Scope, check_name
-from service.database import Database, TokenRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import TokenRow
 from service.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnauthenticatedError, Violation
 
 PREFIX: Final = "shoal-token-"

@@ -13,7 +13,7 @@ from service.cli.errors import CommandError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from service.database import Database
+    from service.database.database import Database
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -47,7 +47,7 @@ def open_database(state_dir: str | None, url: str | None = None) -> Iterator[Dat
         CommandError: What was to be done was refused; or this installation cannot do it.
     """
     try:
-        from service.database import Database
+        from service.database.database import Database
         from service.errors import InvalidRequestError, ServiceError
         from service.settings import ServerSettings
     except ModuleNotFoundError as exc:

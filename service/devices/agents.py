@@ -12,7 +12,9 @@ from typing import Any, Final, final
 
 from sqlalchemy import select
 
-from service.database import AgentRow, Database, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import AgentRow
 from service.errors import AgentRefusedError, AlreadyExistsError, InvalidRequestError, NotFoundError, Violation
 
 HEARTBEAT: Final = timedelta(seconds=10)

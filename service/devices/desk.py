@@ -20,7 +20,7 @@ from typing import Final, final
 
 from pydantic import ValidationError
 
-from service.database import now
+from service.database.clock import now
 from service.devices.agents import AgentStore
 from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole

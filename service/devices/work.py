@@ -19,7 +19,9 @@ from typing import Any, Final, final
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service.database import Database, DeviceWorkRow, clock, now
+from service.database.clock import clock, now
+from service.database.database import Database
+from service.database.tables import DeviceWorkRow
 from service.watching.kept import Kept, drop, find, keep
 from service.watching.place import Place
 

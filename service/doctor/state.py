@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from service.doctor.finding import Finding, Level, needing
 
 if TYPE_CHECKING:
-    from service.database import Database
+    from service.database.database import Database
     from service.settings import ServerSettings
 
 _GIB: Final = 1 << 30
@@ -23,7 +23,7 @@ _COMFORTABLE: Final = 20 * _GIB
 def look_at_database(settings: ServerSettings) -> Iterator[Finding]:
     """Yields whether the database can be written; none is made, and an older one stays as it is."""
     with needing("database", "database", Level.WARN, "server"):
-        from service.database import Database
+        from service.database.database import Database
         from service.server.readiness import write_database
     if settings.database_url is None and not (settings.state_dir / "shoal.db").exists():
         yield from _in_a_new_folder(settings)
@@ -39,8 +39,8 @@ def look_at_database(settings: ServerSettings) -> Iterator[Finding]:
 
 
 def _of_version(version: int | None) -> Iterator[Finding]:
-    from service.database import SCHEMA_VERSION
-    from service.schema import UPGRADABLE
+    from service.database.database import SCHEMA_VERSION
+    from service.database.schema import UPGRADABLE
 
     if version is None:
         yield Finding("database", "tables", Level.OK, "none yet; a server makes them at its start")
@@ -56,7 +56,7 @@ def _of_version(version: int | None) -> Iterator[Finding]:
 
 def _in_a_new_folder(settings: ServerSettings) -> Iterator[Finding]:
     """Tries the database beside where it would be: its locks depend on the file system."""
-    from service.database import Database
+    from service.database.database import Database
     from service.server.readiness import write_database
 
     with tempfile.TemporaryDirectory(prefix=".shoal-doctor-", dir=_nearest(settings.state_dir)) as folder:

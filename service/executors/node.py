@@ -25,7 +25,7 @@ from typing import Any, Final, final
 from service.admission import artifact_references, server_paths
 from service.artifacts import Artifact, ArtifactStore
 from service.checkpoints import Checkpoints
-from service.database import Database
+from service.database.database import Database
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers

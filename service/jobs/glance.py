@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database import JobRow
+from service.database.tables import JobRow
 from service.jobs.leases import Holder, Renewal
 from service.jobs.states import State
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.database import JobRow, clock
+from service.database.clock import clock
+from service.database.tables import JobRow
 from service.errors import LeaseLostError
 from service.jobs.states import State
 

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service.artifacts import ARTIFACT_PREFIX
-from service.database import ArtifactRow, JobRow
+from service.database.tables import ArtifactRow, JobRow
 from service.errors import InvalidRequestError, Violation
 from service.jobs.states import FINAL
 

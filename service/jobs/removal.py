@@ -15,7 +15,8 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
 from service.artifacts import ARTIFACT_PREFIX, ArtifactKind
-from service.database import ArtifactRow, Database, DeviceWorkRow, JobRow, UploadRow
+from service.database.database import Database
+from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow, UploadRow
 from service.errors import ArtifactInUseError, JobActiveError, NotFoundError
 from service.jobs.job import JOB_PREFIX
 from service.jobs.references import artifacts_named, used_since, user_of

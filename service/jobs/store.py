@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
 from service.artifacts import Artifact, add_artifact
-from service.database import Database, EventRow, JobRow, TurnRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import EventRow, JobRow, TurnRow
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
 from service.holds import hold
 from service.jobs.glance import Glance, glance

@@ -15,7 +15,8 @@ from typing import final
 
 from sqlalchemy import update
 
-from service.database import Database, SchemaRow
+from service.database.database import Database
+from service.database.tables import SchemaRow
 from service.settings import ServerSettings
 from service.storage import Storage
 from service.watching.meter import Meter

@@ -27,7 +27,7 @@ from service.access.rates import RateLimit
 from service.access.tokens import TokenStore
 from service.artifacts import ArtifactStore
 from service.confinement import check_sandbox
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.devices.desk import Desk
 from service.devices.files import WorkFiles

@@ -25,7 +25,7 @@ from service import convert
 from service.access.gate import Gate
 from service.admission import Reach, artifact_references, check_references, check_strategy, check_target
 from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
-from service.database import now
+from service.database.clock import now
 from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
 from service.jobs.job import JOB_PREFIX, Job, NewJob

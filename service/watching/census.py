@@ -11,7 +11,9 @@ from typing import final
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.database import Database, DeviceWorkRow, JobRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import DeviceWorkRow, JobRow
 from service.devices.agents import AgentStore
 from service.devices.work import WorkState, WorkStore
 from service.jobs.states import State

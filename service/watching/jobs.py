@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import PREFIX
 from service.jobs.job import Job
 from service.watching.kept import Kept, drop, find

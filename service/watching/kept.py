@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from service.database import TraceRow
+from service.database.tables import TraceRow
 from service.watching.place import Place, parse
 
 

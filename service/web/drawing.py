@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from service.database import now
+from service.database.clock import now
 from service.report import formats
 from service.web import words
 

@@ -10,7 +10,7 @@ from typing import Final
 from google.protobuf.json_format import ParseDict
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
-from service.database import now
+from service.database.clock import now
 from service.jobs.job import Job
 from service.jobs.states import State
 from service.report.formats import percentile

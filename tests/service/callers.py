@@ -8,7 +8,7 @@ from typing import Any
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.access.principal import DEFAULT_SCOPES, Scope
 from service.access.tokens import NewToken, TokenStore
-from service.database import Database
+from service.database.database import Database
 from service.settings import ServerSettings
 
 

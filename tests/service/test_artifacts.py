@@ -15,7 +15,7 @@ from service.artifacts import (
     new_artifact,
     safe_filename,
 )
-from service.database import Database
+from service.database.database import Database
 from service.errors import ArtifactDamagedError, DiskFullError, OffsetRangeError
 
 DATA = b"some bytes of a model"

@@ -20,7 +20,9 @@ from sqlalchemy import delete, update
 from service.announcement import Announcement
 from service.artifacts import Artifact, ArtifactKind, ArtifactStore
 from service.collect import Collector, Freed
-from service.database import Database, DeviceWorkRow, UploadRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import DeviceWorkRow, UploadRow
 from service.devices.files import WorkFiles
 from service.errors import UploadIncompleteError
 from service.jobs.job import NewJob

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from service.artifacts import ArtifactKind, ArtifactStore, new_artifact
-from service.database import Database
+from service.database.database import Database
 from service.errors import (
     AlreadyExistsError,
     DatabaseBusyError,

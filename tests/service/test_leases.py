@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.database import Database
+from service.database.database import Database
 from service.errors import LeaseLostError, QuotaError
 from service.jobs.job import Job, NewJob, Progress
 from service.jobs.leases import Holder, Renewal, runner_of

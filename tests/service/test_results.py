@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.artifacts import ArtifactStore
-from service.database import Database
+from service.database.database import Database
 from service.errors import WorkerProtocolError
 from service.results import check_report, store_report
 from service.work import ResultEvent

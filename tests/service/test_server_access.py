@@ -317,7 +317,7 @@ async def test_a_server_that_others_can_reach_asks_for_a_token_even_if_there_is_
 
 async def test_a_removed_token_is_worth_nothing_at_once(tmp_path: Path) -> None:
     from service.access.tokens import TokenStore
-    from service.database import Database
+    from service.database.database import Database
 
     settings = settings_for(tmp_path)
     token, _ = make_tokens(settings, "alice", "bob")

@@ -23,7 +23,7 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsStub
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.server import create
 from service.settings import ServerSettings

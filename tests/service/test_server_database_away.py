@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.database import Database
+from service.database.database import Database
 from service.errors import DatabaseUnavailableError
 from tests.service.server_harness import (
     Refusal,

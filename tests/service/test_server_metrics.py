@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.errors import ListenError
 from service.server import create

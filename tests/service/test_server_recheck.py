@@ -13,7 +13,7 @@ import grpc
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.access.tokens import TokenStore
-from service.database import Database
+from service.database.database import Database
 from service.errors import DatabaseUnavailableError, ForbiddenError
 from service.server.recheck import kept, kept_stream
 from service.settings import ServerSettings

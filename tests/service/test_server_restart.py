@@ -17,7 +17,7 @@ import service
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.database import Database
+from service.database.database import Database
 from service.errors import ListenError, StateInUseError, StateVersionError
 from service.jobs.job import NewJob
 from service.jobs.store import JobStore

@@ -18,7 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.database import Database, UploadRow
+from service.database.database import Database
+from service.database.tables import UploadRow
 from service.server import create
 from service.settings import ServerSettings
 from tests.service.s3 import S3

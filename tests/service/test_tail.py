@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from service.database import Database
+from service.database.database import Database
 from service.jobs.job import NewJob, Progress
 from service.jobs.store import JobStore
 from service.server.tail import Tail

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from deploy.errors import DeviceMissingError
 from deploy.gpu import list_gpus
 from service.admission import check_target
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.server.status import to_status
 from service.shipping import timing_settings

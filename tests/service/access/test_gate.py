@@ -10,7 +10,7 @@ import pytest
 from service.access.gate import Gate, Shown, write_operator_token
 from service.access.principal import DEFAULT_SCOPES, LOCAL, OPERATOR_FILE, Principal
 from service.access.tokens import NewToken, TokenStore
-from service.database import Database
+from service.database.database import Database
 from service.errors import UnauthenticatedError
 
 Make = Callable[..., Gate]

@@ -10,7 +10,9 @@ from sqlalchemy import text, update
 
 from service.access.principal import DEFAULT_SCOPES, Principal, Scope, read_scopes
 from service.access.tokens import NewToken, TokenStore
-from service.database import Database, TokenRow, now
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import TokenRow
 from service.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnauthenticatedError
 
 

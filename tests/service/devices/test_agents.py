@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.errors import AgentRefusedError, AlreadyExistsError, InvalidRequestError, NotFoundError
 

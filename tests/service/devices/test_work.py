@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.database import Database
+from service.database.database import Database
 from service.devices import work as module
 from service.devices.work import DeviceWork, Held, StoredFile, WorkAnswer, WorkState, WorkStore
 

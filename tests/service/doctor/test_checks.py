@@ -11,7 +11,7 @@ import pytest
 
 from deploy.measure import turn
 from service.client.channel import Access
-from service.database import SCHEMA_VERSION, Database
+from service.database.database import SCHEMA_VERSION, Database
 from service.doctor import machine, packages, runtimes, server, state
 from service.doctor.finding import Finding, Level, examine
 from service.server import create

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.database import Database
+from service.database.database import Database
 from service.jobs.job import Failure, NewJob
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service.access.principal import OPERATOR_FILE, Scope
 from service.access.tokens import TokenStore
-from service.database import Database
+from service.database.database import Database
 from service.settings import ServerSettings
 from service.web.site import known_hosts
 from tests.service.callers import make_admin, make_tokens

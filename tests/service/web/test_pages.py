@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.database import Database
+from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.errors import ListenError
 from service.jobs.job import Failure, NewJob, Progress

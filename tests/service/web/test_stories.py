@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 
-from service.database import Database
+from service.database.database import Database
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore

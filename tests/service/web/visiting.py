@@ -19,7 +19,7 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.access.principal import LOCAL_NAME
 from service.artifacts import ArtifactKind, ArtifactStore, add_artifact, new_artifact
 from service.convert import result_fields
-from service.database import Database
+from service.database.database import Database
 from service.jobs.job import NewJob
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore

@@ -1,40 +1,13 @@
-"""The database: tables, connections, transactions. SQLite by default, PostgreSQL by configuration."""
+"""The tables, one class each, named after what a row is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, final
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    create_engine,
-    func,
-    inspect,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
-
-from service import postgres
-from service.errors import DatabaseUrlError, StateVersionError
-from service.schema import UPGRADABLE, upgrade
-from service.sqlite import SqliteFile
-from service.troubles import BUSY_SECONDS, translated_errors
-from service.usage import Usage
-
-SCHEMA_VERSION = 3
 
 # SQLite numbers rows with a plain INTEGER key only.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
@@ -241,124 +214,3 @@ class TraceRow(Base):
     subject: Mapped[str] = mapped_column(String(200), primary_key=True)
     traceparent: Mapped[str] = mapped_column(String(64))
     parent_id: Mapped[str] = mapped_column(String(16))
-
-
-@final
-class Database:
-    """Connections to one database. Every method may be called from any thread."""
-
-    def __init__(self, url: str, *, prepare: bool = True) -> None:
-        """Opens it, creating the tables if there are none.
-
-        Args:
-            url: SQLAlchemy URL, of SQLite or PostgreSQL.
-            prepare: Make or upgrade the tables. Without, the database has to be there, and is taken as it is.
-
-        Raises:
-            DatabaseUrlError: It is of neither, or its driver is missing.
-            StateVersionError: The tables were made by another version.
-            DiskFullError: There is no room.
-            DatabaseUnavailableError: It cannot be opened, or does not answer.
-        """
-        self._engine = _open(url)
-        file = SqliteFile(self._engine) if self._engine.dialect.name == "sqlite" else None
-        self._usage = Usage()
-        if prepare:
-            self._prepare()
-        if file is not None:
-            file.expect()
-
-    def version(self) -> int | None:
-        """Returns which version of the tables it holds; None where it holds none."""
-        with self.read() as session:
-            if not inspect(session.connection()).has_table(SchemaRow.__tablename__):
-                return None
-            return session.scalar(select(SchemaRow.version))
-
-    def _prepare(self) -> None:
-        with self.write() as session:
-            Base.metadata.create_all(session.connection())
-            row = session.scalar(select(SchemaRow))
-            if row is None:
-                session.add(SchemaRow(version=SCHEMA_VERSION))
-            elif row.version in UPGRADABLE:
-                upgrade(session.connection(), Base.metadata)
-                session.execute(update(SchemaRow).values(version=SCHEMA_VERSION))
-            elif row.version != SCHEMA_VERSION:
-                raise StateVersionError(
-                    f"the database has schema version {row.version} and this Shoal needs {SCHEMA_VERSION}; "
-                    "use the Shoal that wrote it, or another state folder"
-                )
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """One consistent view."""
-        with self._transaction(_READING[self._engine.dialect.name]) as session:
-            yield session
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """One transaction that is alone of its kind from its first statement on; an exception rolls it back."""
-        with self._transaction({"shoal_write": True}) as session:
-            yield session
-
-    @contextmanager
-    def change(self) -> Iterator[Session]:
-        """One transaction beside those of `write`, for statements that are right whatever others do meanwhile.
-
-        Such as an UPDATE that checks in its WHERE what it relies on. It need not wait for others where the database can
-        do without; SQLite cannot.
-        """
-        with self._transaction(_CHANGING[self._engine.dialect.name]) as session:
-            yield session
-
-    @contextmanager
-    def _transaction(self, options: dict[str, Any]) -> Iterator[Session]:
-        engine = self._engine.execution_options(**options)
-        with (
-            self._usage.using(),
-            translated_errors(),
-            Session(engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
-
-    def close(self) -> None:
-        """Closes all connections, once those that are in use are done with."""
-        self._usage.wait(BUSY_SECONDS)
-        self._engine.dispose()
-
-
-_READING: dict[str, dict[str, Any]] = {
-    "sqlite": {},
-    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-}
-_CHANGING: dict[str, dict[str, Any]] = {"sqlite": {"shoal_write": True}, "postgresql": {}}
-
-
-def now() -> datetime:
-    """The present, in UTC."""
-    return datetime.now(UTC)
-
-
-def clock(session: Session) -> datetime:
-    """The present in UTC, by the clock that all servers of a database share; for what one says and another reads."""
-    if session.get_bind().dialect.name == "sqlite":
-        return now()  # whoever opens the file is on this machine
-    present: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return present.astimezone(UTC)
-
-
-def _compact_json(value: object) -> str:
-    import json
-
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _open(url: str) -> Engine:
-    kind = url.partition(":")[0].partition("+")[0]
-    if kind in postgres.SCHEMES:
-        return postgres.open_postgres(url, json_serializer=_compact_json)
-    if kind != "sqlite":
-        raise DatabaseUrlError(f"the URL of a database starts with sqlite:/// or postgresql://, not with {kind[:40]!r}")
-    return create_engine(url, json_serializer=_compact_json)

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text, update
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
-from service import postgres as ours
-from service.database import SCHEMA_VERSION, Database, SchemaRow
+from service.database import postgres as ours
+from service.database.database import SCHEMA_VERSION, Database
+from service.database.tables import SchemaRow
 from service.doctor.state import look_at_database
 from service.errors import DatabaseBusyError, DatabaseUnavailableError, DatabaseUrlError
 from service.jobs.job import NewJob, Progress

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import inspect
 
 from service.artifacts import ArtifactStore
-from service.database import SCHEMA_VERSION, Base, Database
+from service.database.database import SCHEMA_VERSION, Database
+from service.database.tables import Base
 from service.errors import NotFoundError, StateVersionError
 from service.jobs.states import State
 from service.jobs.store import JobStore

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-from service.troubles import BUSY_SECONDS
+from service.database.troubles import BUSY_SECONDS
 
 
 @final

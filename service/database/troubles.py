@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from service import postgres
+from service.database import postgres
 from service.errors import DatabaseBusyError, DatabaseUnavailableError, DiskFullError, ServiceError
 
 BUSY_SECONDS: Final = 15.0
