@@ -9,10 +9,10 @@ from pathlib import Path
 from compressors.errors import OptionError
 from compressors.strategies import STRATEGIES
 from deploy.errors import DeviceMissingError
-from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
 from service.devices.agents import AgentStore
 from service.errors import InvalidRequestError, NotFoundError, Violation
 from service.spec import LOCAL, JobSpec, StrategyChoice, Target
+from service.storage.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactKind, ArtifactStore
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from deploy.machine import describe_device
 from service.journal import Kept
 from service.phases import SHARES
 from service.programs import version_of
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 _PROGRAMS = ("shoal", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim")
 

@@ -13,7 +13,7 @@ from deploy.table import LatencyTable
 from service.exchange import Exchange
 from service.phases import Phases
 from service.shipping import table_settings
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 Announce = Callable[[str], None]
 """Tells the server that a question for a device lies in the job's folder, by its key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressors.analysis import Analysis, MergeOption, MergeRegion, MergeSpace, Padding, Segment
-from service.work import SegmentFacts
+from service.worker.messages import SegmentFacts
 
 _EXACT = {
     Padding.KEEP: "",

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from service import journal
 from service.errors import StorageUnavailableError
-from service.storage import Storage
+from service.storage.storage import Storage
 from service.waiting import PASSING
 
 _LOG = logging.getLogger(__name__)

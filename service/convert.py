@@ -14,14 +14,14 @@ from pydantic import ValidationError
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
-from service.announcement import Announcement
-from service.artifacts import Artifact, ArtifactKind
 from service.errors import InvalidRequestError, Violation
 from service.jobs.job import Event, Failure, Job, Progress
 from service.report.schema import CandidateReport, FigureReport, NetworkReport, QualityReport, Report
 from service.spec import JobSpec
-from service.uploads import UploadStatus
-from service.work import AnalysisResult
+from service.storage.artifacts import Artifact, ArtifactKind
+from service.uploads.announcement import Announcement
+from service.uploads.uploads import UploadStatus
+from service.worker.messages import AnalysisResult
 
 _KINDS = {
     service_pb.ARTIFACT_KIND_MODEL: ArtifactKind.MODEL,

@@ -13,7 +13,7 @@ from service.candidates import candidates
 from service.inputs import Model, load_model
 from service.phases import Phases
 from service.phases import Report as ReportProgress
-from service.work import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
+from service.worker.messages import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
 
 def analyze(order: WorkOrder, progress: ReportProgress, announce: Announce = nobody) -> AnalysisResult:

@@ -13,7 +13,7 @@ from typing import Literal
 import compressors.errors as engine
 import deploy.errors as deploy
 from service import errors
-from service.disk import is_full
+from service.storage.disk import is_full
 
 Blame = Literal["caller", "machine", "shoal"]
 

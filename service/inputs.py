@@ -34,7 +34,7 @@ from service.data import (
 from service.data.opening import Recipe
 from service.imported import check_import, onnx_file
 from service.spec import DataSplit, NamedModel
-from service.work import Task, WorkOrder
+from service.worker.messages import Task, WorkOrder
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from service.disk import FULL_ERRORS
+from service.storage.disk import FULL_ERRORS
 
 _LOG = logging.getLogger(__name__)
 

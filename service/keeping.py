@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, final
 
-from service.collect import Collector
 from service.database.clock import now
 from service.database.database import Database
 from service.jobs.removal import Removal
 from service.settings import ServerSettings
-from service.storage import Storage
-from service.uploads import Uploads
+from service.storage.collect import Collector
+from service.storage.storage import Storage
+from service.uploads.uploads import Uploads
 from service.waiting import PASSING
 from service.watching.meter import Meter
 

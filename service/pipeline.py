@@ -48,7 +48,7 @@ from service.scoring import FileScore, Scorer
 from service.search import Found, Tools, search
 from service.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
 from service.verdict import Evidence, judge, judge_without_candidate
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 WIND_UP_SECONDS = 60.0
 """Kept back from the time limit for exporting, measuring and reporting."""

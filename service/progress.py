@@ -13,7 +13,7 @@ from typing import final
 
 from service.jobs.job import Progress
 from service.waiting import PASSING
-from service.work import ProgressEvent
+from service.worker.messages import ProgressEvent
 
 _LOG = logging.getLogger(__name__)
 _MAX_PENDING = 64

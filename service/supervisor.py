@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TypeVar, final
 
 from service.access.principal import LOCAL_NAME
-from service.artifacts import ArtifactStore
 from service.convert import result_fields
 from service.devices.desk import Desk, JobDesk
 from service.errors import (
@@ -35,7 +34,6 @@ from service.errors import (
 from service.executors import executor_for
 from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers
-from service.failures import failure_of, has_died
 from service.faults import DISK_FULL, TIME_LIMIT, UNEXPECTED, WORKER_LOST, classify
 from service.jobs.job import Failure, Job
 from service.jobs.states import State
@@ -44,9 +42,11 @@ from service.progress import ProgressWriter
 from service.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
+from service.storage.artifacts import ArtifactStore
 from service.waiting import until_there
 from service.watching.jobs import JobWatch
-from service.work import AnalysisResult, ProgressEvent, WorkOrder
+from service.worker.failures import failure_of, has_died
+from service.worker.messages import AnalysisResult, ProgressEvent, WorkOrder
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0

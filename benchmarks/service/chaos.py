@@ -32,10 +32,10 @@ import psutil
 from benchmarks.service.served import STEPS_WORKER, Served
 from protos.shoal.v1 import model_optimizer_pb2 as pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
-from service.artifacts import ArtifactStore, file_digest
 from service.client import Client, JobSnapshot, UnavailableError
 from service.database.database import Database
 from service.settings import ServerSettings
+from service.storage.artifacts import ArtifactStore, file_digest
 
 _STATE = job_pb.OptimizationJob.State
 _FILES = 6

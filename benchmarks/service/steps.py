@@ -9,8 +9,8 @@ import sys
 import time
 
 from service.journal import Journal
-from service.work import WorkOrder
-from service.worker import die_with_parent
+from service.worker.main import die_with_parent
+from service.worker.messages import WorkOrder
 from tests.service.workers.reports import write_result
 
 die_with_parent()

@@ -15,8 +15,8 @@ from typing import Final, final
 
 from service.access.principal import DEFAULT_SCOPES, LOCAL, LOCAL_NAME, OPERATOR_FILE, Principal, is_name
 from service.access.tokens import TokenStore, hash_token
-from service.disk import disk_errors
 from service.errors import UnauthenticatedError
+from service.storage.disk import disk_errors
 
 _BEARER: Final = "bearer "
 _WHAT_TO_DO: Final = (

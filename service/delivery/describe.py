@@ -10,7 +10,6 @@ from compressors.graph import Graph, TensorSpec
 from compressors.tasks import judged_output
 from deploy.modelfile import open_model, weight_files
 from deploy.tensors import TensorInfo
-from service.artifacts import file_digest
 from service.data import TokenRecipe
 from service.data.preprocessing import ResolvedPreprocessing
 from service.data.tokens import role_of
@@ -36,6 +35,7 @@ from service.delivery.manifest import (
 from service.delivery.origin import describe_source
 from service.report.assemble import Facts
 from service.report.schema import LatencyReport, NetworkReport, Report
+from service.storage.artifacts import file_digest
 
 _MODEL = "model.onnx"
 _CLASSES = ("classification", "multi_label")

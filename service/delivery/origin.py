@@ -16,7 +16,7 @@ from compressors.errors import EngineError
 from compressors.sources.unpack import is_archive, unpack
 from service.delivery.manifest import LicenceEntry, SourceEntry
 from service.spec import ModelSource
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 _CARD: Final = "README.md"
 _CONFIG: Final = "config.json"

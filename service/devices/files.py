@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Final, Literal, final
 
-from service.artifacts import file_digest
 from service.devices.work import StoredFile
-from service.disk import disk_errors
-from service.storage import Reading, Storage
+from service.storage.artifacts import file_digest
+from service.storage.disk import disk_errors
+from service.storage.storage import Reading, Storage
 
 Side = Literal["in", "out"]
 

@@ -96,7 +96,7 @@ def _of_journal(journal: str) -> Finding:
 def look_at_store(settings: ServerSettings) -> Iterator[Finding]:
     """Yields whether files can be stored, read back and deleted."""
     with needing("storage", "store", Level.WARN, "server"):
-        from service.storage import Storage
+        from service.storage.storage import Storage
     if settings.storage_url is None and not (settings.state_dir / "artifacts").exists():
         with tempfile.TemporaryDirectory(prefix=".shoal-doctor-", dir=_nearest(settings.state_dir)) as folder:
             Storage(f"file://{folder}", begin=False).probe()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.artifacts import ArtifactStore
 from service.executors.base import Executor
 from service.settings import ServerSettings
+from service.storage.artifacts import ArtifactStore
 
 
 def executor_for(settings: ServerSettings, artifacts: ArtifactStore) -> Executor:

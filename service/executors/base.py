@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from service.artifacts import Artifact
 from service.devices.carrier import Carrier
-from service.process import Exit
 from service.report.schema import Report
-from service.work import AnalysisResult, ProgressEvent, WorkOrder
+from service.storage.artifacts import Artifact
+from service.worker.messages import AnalysisResult, ProgressEvent, WorkOrder
+from service.worker.process import Exit
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Ears:
         desk: Carries its questions to a device far away; None where the job names none.
         tell: Told what the job waits for, if it does.
         hold: Called with the SHA-256 of the job's results before they are put into the store, so that nobody takes
-            them away (`service.holds`); blocks, and may be called again. Does nothing where the database is far away.
+            them away (`service.storage.holds`); blocks, and may be called again. Does nothing where the database is far
+            away.
     """
 
     on_progress: Callable[[ProgressEvent], None]

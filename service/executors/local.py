@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import final
 
 from service.admission import local_files, own_devices
-from service.artifacts import ArtifactStore
 from service.checkpoints import Checkpoints
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.perform import Site, perform
 from service.settings import ServerSettings
-from service.work import WorkOrder
+from service.storage.artifacts import ArtifactStore
+from service.worker.messages import WorkOrder
 
 
 @final

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from service.admission import artifact_references, server_paths
-from service.artifacts import Artifact, ArtifactStore
 from service.checkpoints import Checkpoints
 from service.database.database import Database
 from service.errors import ExecutorError
@@ -31,13 +30,14 @@ from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers
 from service.executors.perform import Site, perform
 from service.executors.questions import Files, NodeDesk
-from service.process import Exit
 from service.programs import version_of
 from service.settings import ServerSettings
+from service.storage.artifacts import Artifact, ArtifactStore
 from service.waiting import until_there
 from service.watching import logs, spans
-from service.work import DeviceEvent, Event, ProgressEvent, WorkOrder
-from service.worker import to_event, to_span_event, without_paths
+from service.worker.main import to_event, to_span_event, without_paths
+from service.worker.messages import DeviceEvent, Event, ProgressEvent, WorkOrder
+from service.worker.process import Exit
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from service.artifacts import ArtifactStore
 from service.checkpoints import Checkpoints, Mirror, Mirroring
-from service.disk import is_scarce
 from service.executors.base import Ears, Ended, Errand
 from service.journal import read_journal, work_kept
-from service.process import Exit, run_worker
-from service.results import check_report, store_report, take_analysis
 from service.setbacks import clear_attempt
 from service.settings import ServerSettings
+from service.storage.artifacts import ArtifactStore
+from service.storage.disk import is_scarce
 from service.waiting import until_there
-from service.work import ProgressEvent, WorkOrder
+from service.worker.messages import ProgressEvent, WorkOrder
+from service.worker.process import Exit, run_worker
+from service.worker.results import check_report, store_report, take_analysis
 
 _LEAST_SECONDS: Final = 1.0  # what a job that goes on gets when its time is over: enough for the worker to say so
 

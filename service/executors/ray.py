@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from service.admission import artifact_references
-from service.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactStore
 from service.checkpoints import Checkpoints
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand, Executor
@@ -22,6 +21,7 @@ from service.executors.node import Parcel
 from service.executors.visit import Visit, resources_of
 from service.programs import version_of
 from service.settings import ServerSettings
+from service.storage.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactStore
 from service.waiting import until_there
 
 _LOG = logging.getLogger(__name__)

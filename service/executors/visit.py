@@ -12,11 +12,11 @@ from service.errors import ServiceError
 from service.executors.base import Ears, Ended, Errand
 from service.executors.node import Landed, NodeWorker, Parcel
 from service.executors.questions import carried, failed
-from service.process import Exit
 from service.settings import ServerSettings
 from service.spec import JobSpec
 from service.watching.relayed import SpanRelay
-from service.work import EVENT_ADAPTER, DeviceEvent, ProgressEvent, SpanEvent
+from service.worker.messages import EVENT_ADAPTER, DeviceEvent, ProgressEvent, SpanEvent
+from service.worker.process import Exit
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE: Final = 0.5

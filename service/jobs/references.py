@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from service.artifacts import ARTIFACT_PREFIX
 from service.database.tables import ArtifactRow, JobRow
 from service.errors import InvalidRequestError, Violation
 from service.jobs.states import FINAL
+from service.storage.artifacts import ARTIFACT_PREFIX
 
 
 def artifacts_named(spec: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Removing jobs and files for good: on request, and when their time is over. Bytes are left to `service.collect`.
+"""Removing jobs and files for good: on request, and when their time is over. `service.storage.collect` takes the bytes.
 
 Everything that is known of a job goes in one transaction: events, results, device work, its place in a trace. So a
 crash leaves either all of it, or bytes and folders that nobody names any more and that are found by that.
@@ -14,13 +14,13 @@ from typing import final
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
-from service.artifacts import ARTIFACT_PREFIX, ArtifactKind
 from service.database.database import Database
 from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow, UploadRow
 from service.errors import ArtifactInUseError, JobActiveError, NotFoundError
 from service.jobs.job import JOB_PREFIX
 from service.jobs.references import artifacts_named, used_since, user_of
 from service.jobs.states import FINAL, State
+from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactKind
 from service.watching.kept import drop
 
 _BATCH = 20

@@ -15,17 +15,17 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
-from service.artifacts import Artifact, add_artifact
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import EventRow, JobRow, TurnRow
 from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
-from service.holds import hold
 from service.jobs.glance import Glance, glance
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.leases import LET_GO, Holder, Renewal, check, left_behind, renew, taken
 from service.jobs.references import check_there
 from service.jobs.states import TRANSITIONS, State
+from service.storage.artifacts import Artifact, add_artifact
+from service.storage.holds import hold
 from service.watching.kept import Kept, keep
 from service.watching.spans import current, new_root
 
@@ -229,7 +229,7 @@ class JobStore:
         self._listener(job_id)
 
     def hold(self, job_id: str, digests: Collection[str]) -> None:
-        """Notes what a job under way is about to put into the store (`service.holds`)."""
+        """Notes what a job under way is about to put into the store (`service.storage.holds`)."""
         with self._database.write() as session:
             hold(session, job_id, digests)
 

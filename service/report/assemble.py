@@ -47,7 +47,7 @@ from service.search import Found, Trial
 from service.shipping import Shipped
 from service.spec import JobSpec
 from service.verdict import Verdict
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 _REFUSED = " (refused: its file would not compute what the network does)"
 VERSIONED = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxscript", "numpy")

@@ -23,11 +23,9 @@ from google.protobuf.duration_pb2 import Duration
 from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsServicer
 from service import convert
-from service.artifacts import safe_filename
 from service.devices.agents import HEARTBEAT, Agent
 from service.devices.desk import Desk
 from service.devices.work import LEASE, DeviceWork, Held, StoredFile, WorkAnswer
-from service.disk import disk_errors
 from service.errors import (
     AgentRefusedError,
     ChecksumMismatchError,
@@ -37,6 +35,8 @@ from service.errors import (
     Violation,
 )
 from service.server.recheck import kept
+from service.storage.artifacts import safe_filename
+from service.storage.disk import disk_errors
 
 SERVICE_NAME: Final = "shoal.v1.DeviceAgents"
 _LOG = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from sqlalchemy import update
 from service.database.database import Database
 from service.database.tables import SchemaRow
 from service.settings import ServerSettings
-from service.storage import Storage
+from service.storage.storage import Storage
 from service.watching.meter import Meter
 
 _LOG = logging.getLogger(__name__)

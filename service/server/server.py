@@ -25,14 +25,11 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import add_ModelOptimizerServicer_
 from service.access.gate import Gate, write_operator_token
 from service.access.rates import RateLimit
 from service.access.tokens import TokenStore
-from service.artifacts import ArtifactStore
-from service.confinement import check_sandbox
 from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.devices.desk import Desk
 from service.devices.files import WorkFiles
 from service.devices.work import WorkStore
-from service.disk import disk_errors
 from service.errors import ListenError, StateInUseError
 from service.jobs.leases import Holder, runner_of
 from service.jobs.removal import Removal
@@ -49,12 +46,15 @@ from service.server.sweep import sweep
 from service.server.tls import server_credentials
 from service.server.watching import WatchingInterceptor
 from service.settings import ServerSettings
-from service.storage import Storage
+from service.storage.artifacts import ArtifactStore
+from service.storage.disk import disk_errors
+from service.storage.storage import Storage
 from service.supervisor import Supervisor
-from service.uploads import Uploads
+from service.uploads.uploads import Uploads
 from service.watching.census import Census
 from service.watching.jobs import JobWatch
 from service.watching.meter import Meter, Unmeasured
+from service.worker.confinement import check_sandbox
 
 if TYPE_CHECKING:
     from service.web.serving import WebServer

@@ -24,7 +24,6 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
 from service.access.gate import Gate
 from service.admission import Reach, artifact_references, check_references, check_strategy, check_target
-from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.database.clock import now
 from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
@@ -39,8 +38,9 @@ from service.server.paging import read_page_size, read_token, write_token
 from service.server.tail import PAGE, Tail
 from service.server.transfer import Receiver, send
 from service.settings import ServerSettings
+from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.supervisor import Supervisor
-from service.uploads import Uploads
+from service.uploads.uploads import Uploads
 
 _JOB_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 _MAX_DISPLAY_NAME = 256

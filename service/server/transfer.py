@@ -16,8 +16,6 @@ from crc32c import crc32c
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service import convert
-from service.announcement import Announcement
-from service.artifacts import Artifact, ArtifactStore
 from service.errors import (
     ArtifactDamagedError,
     InvalidRequestError,
@@ -26,8 +24,10 @@ from service.errors import (
     UploadSupersededError,
     Violation,
 )
-from service.openupload import OpenUpload
-from service.uploads import Uploads
+from service.storage.artifacts import Artifact, ArtifactStore
+from service.uploads.announcement import Announcement
+from service.uploads.openupload import OpenUpload
+from service.uploads.uploads import Uploads
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Final, final
 
 from service.watching.place import Place, parse
 from service.watching.spans import FinishedSpan, hand_in
-from service.work import SpanEvent
+from service.worker.messages import SpanEvent
 
 MOST: Final = 2000
 """What one worker may hand in; a job has some ten phases and as many questions to its device as it has operators."""

@@ -15,11 +15,11 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.artifacts import ARTIFACT_PREFIX, Artifact
 from service.errors import NotFoundError
 from service.jobs.job import Job
 from service.server.servicer import Parts
-from service.storage import Reading
+from service.storage.artifacts import ARTIFACT_PREFIX, Artifact
+from service.storage.storage import Reading
 from service.web.drawing import page
 from service.web.summaries import result_of, summarise
 from service.web.visitors import Visitor, Visitors

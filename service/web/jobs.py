@@ -11,7 +11,6 @@ from typing import Final, final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.errors import InvalidRequestError, NotFoundError, Violation
 from service.jobs.job import Job
 from service.jobs.states import State
@@ -19,6 +18,7 @@ from service.jobs.store import JobStore
 from service.report.formats import duration
 from service.server.paging import read_token, write_token
 from service.server.servicer import Parts
+from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.web.drawing import page
 from service.web.figures import compare
 from service.web.files import REPORT

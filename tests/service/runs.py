@@ -12,7 +12,7 @@ from torch import nn
 from service.pipeline import optimize
 from service.report.schema import Report
 from service.spec import Budget, DataReference, DataSplit, FineTuning, JobSpec, ModelSource, StrategyChoice
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 MODEL, TRAIN, VALIDATION = "artifacts/model", "artifacts/train", "artifacts/validation"
 QUICK: dict[str, Any] = {"selection_samples": 64, "refinements": 1, "plans": 1}

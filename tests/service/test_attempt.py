@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service.attempt import opening, writer_of
 from service.journal import Kept
-from tests.service.test_worker import order_in
+from tests.service.worker.test_main import order_in
 
 
 def test_a_first_attempt_says_nothing_of_others() -> None:

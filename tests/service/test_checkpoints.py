@@ -7,7 +7,7 @@ import pytest
 
 from service.checkpoints import Checkpoints, Mirror
 from service.journal import FITS, TRAININGS, Journal, read_journal
-from service.storage import Storage
+from service.storage.storage import Storage
 
 
 @pytest.fixture(params=["folder", "memory"])

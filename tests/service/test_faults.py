@@ -16,7 +16,7 @@ import service
 from service import errors
 from service.faults import BY_REASON, FAULTS, UNEXPECTED, classify
 from service.server.status import to_status
-from service.worker import to_event
+from service.worker.main import to_event
 
 ROOT = Path(service.__file__).parents[1]
 # What never meets the table: the client's and the command line's errors live on the other side of the wire.

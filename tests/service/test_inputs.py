@@ -16,7 +16,7 @@ from compressors.graph import Graph, TensorSpec
 from service.data import DataError, ResolvedPreprocessing, TokenRecipe
 from service.inputs import Model, Samples, load_samples
 from service.spec import Budget, DataReference, DataSplit, JobSpec, ModelSource, Preprocessing
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 from tests.service.data.made import pixels, png, token_inputs, write_folders, write_tokenizer, zip_of
 
 MODEL, DATA, OTHER = "artifacts/model-1", "artifacts/data-1", "artifacts/data-2"

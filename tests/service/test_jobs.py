@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 
-from service.artifacts import ArtifactKind, ArtifactStore, new_artifact
 from service.database.database import Database
 from service.errors import (
     AlreadyExistsError,
@@ -24,6 +23,7 @@ from service.jobs.job import Failure, Job, NewJob, Progress
 from service.jobs.states import FINAL, TRANSITIONS, State
 from service.jobs.store import Ending, JobStore
 from service.spec import JobSpec
+from service.storage.artifacts import ArtifactKind, ArtifactStore, new_artifact
 
 SPEC = JobSpec.model_validate({"model": {"pt2_artifact": "artifacts/some"}, "budget": {"fraction": 0.5}})
 FAILED = Ending(State.FAILED, failure=Failure(reason="BAD_MODEL", message="no", blame="caller"))

@@ -9,7 +9,7 @@ import pytest
 from service.errors import DiskFullError
 from service.jobs.job import Progress
 from service.progress import ProgressWriter, to_progress
-from service.work import ProgressEvent
+from service.worker.messages import ProgressEvent
 
 
 def event(phase: str, fraction: float, **metrics: float) -> ProgressEvent:

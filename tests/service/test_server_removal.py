@@ -15,14 +15,14 @@ from sqlalchemy import func, select, update
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.artifacts import ArtifactStore
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow, EventRow, JobRow, TraceRow, UploadRow
 from service.keeping import Keeper
 from service.server import create
 from service.settings import ServerSettings
-from service.uploads import Uploads
+from service.storage.artifacts import ArtifactStore
+from service.uploads.uploads import Uploads
 from service.watching.meter import Unmeasured
 from tests.service.callers import make_tokens, speaking
 from tests.service.server_harness import (

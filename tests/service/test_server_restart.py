@@ -79,7 +79,7 @@ async def states(stub: ModelOptimizerStub) -> dict[str, int]:
     return {job.name.rpartition("/")[2]: job.state for job in listed.optimization_jobs}
 
 
-@pytest.mark.parametrize("module", ["service.server", "service.worker"])
+@pytest.mark.parametrize("module", ["service.server", "service.worker.main"])
 def test_starting_up_waits_for_no_framework(module: str) -> None:
     listed = f"import sys, {module}; print([name for name in ('torch', 'numpy', 'onnxruntime') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=ROOT)

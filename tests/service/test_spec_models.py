@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.admission import artifact_references
-from service.artifacts import ArtifactKind
 from service.inputs import load_model
 from service.precisions import FORMATS
 from service.spec import Budget, JobSpec, ModelSource, NamedModel
-from service.work import WorkOrder
+from service.storage.artifacts import ArtifactKind
+from service.worker.messages import WorkOrder
 from tests.service.test_imported import write
 
 ID = "artifacts/abcd-1234"

@@ -10,9 +10,9 @@ import pytest
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.failures import failure_of, has_died
-from service.process import Exit
-from service.work import ErrorEvent
+from service.worker.failures import failure_of, has_died
+from service.worker.messages import ErrorEvent
+from service.worker.process import Exit
 from tests.service.server_harness import (
     eventually,
     finished,

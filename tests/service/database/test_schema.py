@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from service.artifacts import ArtifactStore
 from service.database.database import SCHEMA_VERSION, Database
 from service.database.tables import Base
 from service.errors import NotFoundError, StateVersionError
 from service.jobs.states import State
 from service.jobs.store import JobStore
-from service.uploads import Uploads
+from service.storage.artifacts import ArtifactStore
+from service.uploads.uploads import Uploads
 from tests.service.server_harness import settings_for
 
 # As Shoal made them in schema version 1, word for word.

@@ -11,7 +11,7 @@ from service.cli import modelfile
 from service.delivery.origin import describe_source, labels_of_config, licence_of_card, of_folder, of_onnx
 from service.imported import onnx_file
 from service.spec import Budget, JobSpec, ModelSource
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 from tests.service.delivery.made import write_model
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from service.artifacts import Artifact, ArtifactKind, file_digest, new_artifact
 from service.executors.base import Errand
 from service.executors.node import Landed, NodeWorker, Parcel
-from service.process import TOKEN_VARIABLE
 from service.programs import version_of
 from service.spec import JobSpec
-from service.work import WorkOrder
+from service.storage.artifacts import Artifact, ArtifactKind, file_digest, new_artifact
+from service.worker.messages import WorkOrder
+from service.worker.process import TOKEN_VARIABLE
 from tests.service.server_harness import alive, eventually, worker_command
 
 

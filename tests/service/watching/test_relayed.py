@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from service.watching.relayed import MOST, SpanRelay
 from service.watching.spans import FinishedSpan
-from service.work import SpanEvent
+from service.worker.messages import SpanEvent
 
 OWN = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 

@@ -17,18 +17,18 @@ import grpc
 
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.access.principal import LOCAL_NAME
-from service.artifacts import ArtifactKind, ArtifactStore, add_artifact, new_artifact
 from service.convert import result_fields
 from service.database.database import Database
 from service.jobs.job import NewJob
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
-from service.results import check_report, store_report
 from service.server import create
 from service.server.server import Server
 from service.settings import ServerSettings
 from service.spec import JobSpec
-from service.work import ResultEvent
+from service.storage.artifacts import ArtifactKind, ArtifactStore, add_artifact, new_artifact
+from service.worker.messages import ResultEvent
+from service.worker.results import check_report, store_report
 from tests.service.server_harness import settings_for
 from tests.service.workers.reports import write_result
 

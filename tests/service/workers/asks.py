@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from service.benches import bench_of
 from service.phases import Phases
-from service.work import DeviceEvent, WorkOrder
-from service.worker import Channel, watch
+from service.worker.main import Channel, watch
+from service.worker.messages import DeviceEvent, WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result

@@ -4,9 +4,9 @@ import os
 import sys
 import time
 
-from service.confinement import confine_worker
-from service.work import WorkOrder
-from service.worker import gather_orphans
+from service.worker.confinement import confine_worker
+from service.worker.main import gather_orphans
+from service.worker.messages import WorkOrder
 
 gather_orphans()
 order = WorkOrder.model_validate_json(sys.stdin.readline())

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from service.confinement import confine_worker
-from service.work import WorkOrder
+from service.worker.confinement import confine_worker
+from service.worker.messages import WorkOrder
 
 outside = Path(sys.argv[1])
 order = WorkOrder.model_validate_json(sys.stdin.readline())

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from service.journal import Journal
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result

@@ -9,9 +9,9 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from service.confinement import confine_worker
-from service.work import ResultEvent, WorkOrder
-from service.worker import Channel, die_with_parent
+from service.worker.confinement import confine_worker
+from service.worker.main import Channel, die_with_parent
+from service.worker.messages import ResultEvent, WorkOrder
 
 how, *phases = sys.argv[1:]
 stream = os.fdopen(os.dup(1), "wb")

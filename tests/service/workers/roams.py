@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from service.journal import FITS, Journal
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result

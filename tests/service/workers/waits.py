@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from service.work import WorkOrder
-from service.worker import die_with_parent
+from service.worker.main import die_with_parent
+from service.worker.messages import WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result

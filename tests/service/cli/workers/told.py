@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.work import WorkOrder
-from service.worker import die_with_parent
+from service.worker.main import die_with_parent
+from service.worker.messages import WorkOrder
 
 WORKERS = Path(__file__).parents[2] / "workers"
 PHASES = ("load", "analyze", "baseline", "plan", "tune", "export", "measure", "report")

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 
 from service.access.principal import LOCAL_NAME
-from service.artifacts import ArtifactKind, safe_filename
 from service.errors import InvalidRequestError, Violation
+from service.storage.artifacts import ArtifactKind, safe_filename
 
 _UPLOAD_ID = re.compile(r"[a-z0-9-]{8,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

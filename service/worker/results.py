@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from service.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
 from service.delivery.manifest import DELIVERED, FILENAME, Manifest
 from service.errors import WorkerProtocolError
 from service.report.schema import Report
-from service.work import AnalysisResult, ResultEvent
+from service.storage.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
+from service.worker.messages import AnalysisResult, ResultEvent
 
 _REQUIRED = frozenset({"model.onnx", "report.json"})
 _MAX_JSON = 64 << 20
@@ -64,7 +64,7 @@ def check_report(folder: Path, event: ResultEvent, principal: str) -> Delivery:
 def store_report(delivery: Delivery, store: ArtifactStore) -> None:
     """Moves the files of a delivery into the store; what an earlier call has moved is passed over.
 
-    Their job holds them (`service.holds`).
+    Their job holds them (`service.storage.holds`).
 
     Raises:
         DiskFullError: There is no room.

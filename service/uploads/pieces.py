@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, final
 
-from service.artifacts import ArtifactStore, file_digest
-from service.storage import SMALL, Storage
+from service.storage.artifacts import ArtifactStore, file_digest
+from service.storage.storage import SMALL, Storage
 
 FOLDER: Final = "uploads"
 _SUFFIX: Final = ".part"

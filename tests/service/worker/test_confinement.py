@@ -14,9 +14,9 @@ import pytest
 
 from deploy.errors import SandboxError
 from deploy.sandbox import landlock
-from service.confinement import check_sandbox
-from service.limits import family, machine_memory
 from service.server import create
+from service.worker.confinement import check_sandbox
+from service.worker.limits import family, machine_memory
 from tests.service.server_harness import settings_for
 
 

@@ -12,8 +12,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.access.principal import LOCAL_NAME
-from service.announcement import Announcement, checked, upload_key
-from service.artifacts import (
+from service.database.clock import now
+from service.database.database import Database
+from service.database.tables import ArtifactRow, UploadRow
+from service.errors import AlreadyExistsError, NotFoundError, QuotaError
+from service.settings import ServerSettings
+from service.storage.artifacts import (
     Artifact,
     ArtifactKind,
     ArtifactStore,
@@ -24,15 +28,11 @@ from service.artifacts import (
     stored_bytes,
     to_artifact,
 )
-from service.database.clock import now
-from service.database.database import Database
-from service.database.tables import ArtifactRow, UploadRow
-from service.disk import check_free
-from service.errors import AlreadyExistsError, NotFoundError, QuotaError
-from service.holds import lock_content
-from service.openupload import OpenUpload, durable_pieces
-from service.pieces import piece_files, remove_pieces
-from service.settings import ServerSettings
+from service.storage.disk import check_free
+from service.storage.holds import lock_content
+from service.uploads.announcement import Announcement, checked, upload_key
+from service.uploads.openupload import OpenUpload, durable_pieces
+from service.uploads.pieces import piece_files, remove_pieces
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from deploy.errors import SandboxError
 from deploy.measure.turn import lock_file
 from deploy.sandbox import Confined, Network, Policy, confine, probe
 from service.settings import ServerSettings
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import signal
 
 from service.faults import TIME_LIMIT, WORKER_DIED, WORKER_PROTOCOL
 from service.jobs.job import Failure
-from service.process import Exit
+from service.worker.process import Exit
 
 
 def has_died(ended: Exit) -> bool:

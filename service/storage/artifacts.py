@@ -22,9 +22,9 @@ from service.access.principal import LOCAL_NAME
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow
-from service.disk import disk_errors
 from service.errors import ArtifactDamagedError, NotFoundError, OffsetRangeError
-from service.storage import SMALL, Reading, Storage
+from service.storage.disk import disk_errors
+from service.storage.storage import SMALL, Reading, Storage
 
 ARTIFACT_PREFIX = "artifacts/"
 MAX_FILENAME = 255
@@ -115,7 +115,7 @@ class ArtifactStore:
     def keep(self, source: Path, sha256: str) -> None:
         """Puts a local file's bytes under their SHA-256; the file is gone from where it was then.
 
-        The bytes have to be named in the database before (`service.holds`), so that nobody takes them away.
+        The bytes have to be named in the database before (`service.storage.holds`), so that nobody takes them away.
 
         Raises:
             StorageUnavailableError: The store does not answer; the file stays.

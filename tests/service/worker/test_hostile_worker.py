@@ -111,7 +111,7 @@ async def test_a_bomb_ends_its_own_job(
     assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-WORKER_FOLDER = Path(__file__).parent / "workers" / "bomb.py"
+WORKER_FOLDER = Path(__file__).parents[1] / "workers" / "bomb.py"
 
 
 def _command(process: psutil.Process) -> list[str]:

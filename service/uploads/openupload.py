@@ -13,15 +13,6 @@ from crc32c import crc32c
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from service.artifacts import (
-    Artifact,
-    ArtifactKind,
-    ArtifactStore,
-    add_artifact,
-    find_upload,
-    new_artifact,
-    to_artifact,
-)
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow, PieceRow, UploadRow
@@ -34,7 +25,16 @@ from service.errors import (
     UploadSupersededError,
     Violation,
 )
-from service.pieces import LostPieceError, Piece, keep_whole, new_writer, remove_pieces
+from service.storage.artifacts import (
+    Artifact,
+    ArtifactKind,
+    ArtifactStore,
+    add_artifact,
+    find_upload,
+    new_artifact,
+    to_artifact,
+)
+from service.uploads.pieces import LostPieceError, Piece, keep_whole, new_writer, remove_pieces
 
 MAX_CHUNK = 1 << 20
 

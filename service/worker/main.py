@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, final
 
-from service.confinement import confine_worker
 from service.faults import UNEXPECTED, classify
-from service.fetching import fetch_published
 from service.watching import logs, spans, surroundings
 from service.watching.place import parse
-from service.work import DeviceEvent, ErrorEvent, Event, ProgressEvent, ResultEvent, SpanEvent, WorkOrder
+from service.worker.confinement import confine_worker
+from service.worker.fetching import fetch_published
+from service.worker.messages import DeviceEvent, ErrorEvent, Event, ProgressEvent, ResultEvent, SpanEvent, WorkOrder
 
 _LOG = logging.getLogger("service.worker")
 _PR_SET_PDEATHSIG = 1
@@ -163,7 +163,3 @@ def die_with_parent() -> None:
     """Has the system end this process when the one that started it is gone, however that ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

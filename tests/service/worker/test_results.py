@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.artifacts import ArtifactStore
 from service.database.database import Database
 from service.errors import WorkerProtocolError
-from service.results import check_report, store_report
-from service.work import ResultEvent
+from service.storage.artifacts import ArtifactStore
+from service.worker.messages import ResultEvent
+from service.worker.results import check_report, store_report
 from tests.service.workers.reports import FILES, write_result
 
 EVENT = ResultEvent(file="out/report.json")

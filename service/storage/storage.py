@@ -20,8 +20,8 @@ from typing import IO, Any, Final, Self, final
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from service.disk import FULL_ERRORS
 from service.errors import DiskFullError, StorageSettingError, StorageUnavailableError
+from service.storage.disk import FULL_ERRORS
 
 _LOG = logging.getLogger(__name__)
 _MARKER: Final = ".shoal"

@@ -17,9 +17,6 @@ import pytest
 from crc32c import crc32c
 from sqlalchemy import delete, update
 
-from service.announcement import Announcement
-from service.artifacts import Artifact, ArtifactKind, ArtifactStore
-from service.collect import Collector, Freed
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import DeviceWorkRow, UploadRow
@@ -30,7 +27,10 @@ from service.jobs.removal import Removal
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
 from service.spec import Budget, JobSpec, ModelSource
-from service.uploads import OpenUpload, Uploads
+from service.storage.artifacts import Artifact, ArtifactKind, ArtifactStore
+from service.storage.collect import Collector, Freed
+from service.uploads.announcement import Announcement
+from service.uploads.uploads import OpenUpload, Uploads
 from tests.service.server_harness import settings_for
 
 DATA = b"the bytes of a model"
@@ -239,7 +239,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from service.uploads import OpenUpload
-from tests.service.test_collect import Shop
+from tests.service.storage.test_collect import Shop
 
 where = sys.argv[2]
 def die(*_):

@@ -28,10 +28,10 @@ from pydantic import ValidationError
 import service
 from deploy.measure.turn import LOCK_VARIABLE, make_lock_file
 from service.devices.carrier import Carrier
-from service.limits import Excess, limits_of, sacrifice, watch_excess
 from service.settings import ServerSettings
 from service.watching.relayed import SpanRelay
-from service.work import (
+from service.worker.limits import Excess, limits_of, sacrifice, watch_excess
+from service.worker.messages import (
     EVENT_ADAPTER,
     MAX_EVENT_BYTES,
     DeviceEvent,

@@ -6,7 +6,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from service.artifacts import (
+from service.database.database import Database
+from service.errors import ArtifactDamagedError, DiskFullError, OffsetRangeError
+from service.storage.artifacts import (
     Artifact,
     ArtifactKind,
     ArtifactStore,
@@ -15,8 +17,6 @@ from service.artifacts import (
     new_artifact,
     safe_filename,
 )
-from service.database.database import Database
-from service.errors import ArtifactDamagedError, DiskFullError, OffsetRangeError
 
 DATA = b"some bytes of a model"
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -9,10 +9,10 @@ from typing import Any
 import psutil
 import pytest
 
-from service import process
-from service.process import BoundedLog, Exit, run_worker
 from service.spec import JobSpec
-from service.work import ProgressEvent, ResultEvent, WorkOrder
+from service.worker import process
+from service.worker.messages import ProgressEvent, ResultEvent, WorkOrder
+from service.worker.process import BoundedLog, Exit, run_worker
 from tests.service.server_harness import gone, settings_for, worker_command
 
 SPEC = JobSpec.model_validate({"model": {"pt2_artifact": "artifacts/some"}, "budget": {"fraction": 0.5}})

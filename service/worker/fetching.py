@@ -1,7 +1,7 @@
 """Published models are downloaded by a process that has the network and none of the job's files.
 
-`python -m service.fetching`, started by a worker before it confines itself. It is confined too, to the shared cache,
-and opens nothing of what it downloads. The worker reads that later, without the network.
+`python -m service.worker.fetching`, started by a worker before it confines itself. It is confined too, to the shared
+cache, and opens nothing of what it downloads. The worker reads that later, without the network.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from deploy.caller import private_stdout
 from deploy.errors import SandboxError
 from deploy.sandbox import Policy, confine
 from service.spec import NamedModel
-from service.work import WorkOrder
+from service.worker.messages import WorkOrder
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "service.fetching")
+_COMMAND: Final = (sys.executable, "-P", "-m", "service.worker.fetching")
 _OFFLINE: Final = "HF_HUB_OFFLINE"
 
 
@@ -88,7 +88,7 @@ def _check(done: subprocess.CompletedProcess[str], name: str) -> None:
 
 def main() -> None:
     """Reads a request, downloads, answers."""
-    from service.worker import die_with_parent
+    from service.worker.main import die_with_parent
 
     answer = private_stdout()
     die_with_parent()

@@ -1,7 +1,7 @@
 """Takes bytes out of the store that nobody names: of removed files, and of those who died before they recorded them.
 
 Rows go first and bytes later, so at any moment, also after a crash, there are bytes too many and never too few. How
-that is kept while others store the same bytes stands in `service.holds`.
+that is kept while others store the same bytes stands in `service.storage.holds`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from service import checkpoints
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow
-from service.holds import forget_holds, is_needed, lock_content
 from service.jobs.states import State
-from service.storage import Entry, Storage
+from service.storage.holds import forget_holds, is_needed, lock_content
+from service.storage.storage import Entry, Storage
 
 _LOG = logging.getLogger(__name__)
 _FOLDER: Final = re.compile(r"[0-9a-f]{2}")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from compressors.errors import ModelError
-from service.fetching import fetch_published
 from service.spec import JobSpec
-from service.work import WorkOrder
+from service.worker.fetching import fetch_published
+from service.worker.messages import WorkOrder
 
 
 def order_for(tmp_path: Path, model: dict[str, Any], **changes: Any) -> WorkOrder:

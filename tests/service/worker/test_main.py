@@ -9,8 +9,8 @@ from pathlib import Path
 
 import service
 from service.spec import JobSpec
-from service.work import EVENT_ADAPTER, ErrorEvent, WorkOrder
-from service.worker import Channel, without_paths
+from service.worker.main import Channel, without_paths
+from service.worker.messages import EVENT_ADAPTER, ErrorEvent, WorkOrder
 
 ROOT = str(Path(service.__file__).parents[1])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.errors import DiskFullError, StorageSettingError, StorageUnavailableError
-from service.storage import SMALL, Storage
+from service.storage.storage import SMALL, Storage
 
 if TYPE_CHECKING:
     from tests.service.s3 import S3

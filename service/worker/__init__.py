@@ -1,0 +1,1 @@
+"""A worker process: what it is told and says, how it is started, limited and confined, how it ends."""
