@@ -27,14 +27,14 @@ from deploy.precision.probe import probe
 from deploy.precision.quantise import form_for, quantisable, quantise
 from deploy.precision.sensitivity import operator_errors
 from deploy.precision.written import describe_converted
-from service.fidelity import comparer, shortfall
+from service.judging.fidelity import comparer, shortfall
 from service.remembered import recalled
 from service.shipping import AGREEMENT_BATCHES, Shipped, first_samples
 
 if TYPE_CHECKING:
     from compressors.problem import Samples
-    from service.quality import Goal
-    from service.scoring import Scorer
+    from service.judging.quality import Goal
+    from service.judging.scoring import Scorer
 
 CALIBRATED_ON: Final = 256
 """At most so many calibration samples."""

@@ -34,8 +34,8 @@ from service.shipping import Shipped, timing_settings
 if TYPE_CHECKING:
     from deploy.bench import Bench
     from deploy.measure.report import Budget
+    from service.judging.verdict import Verdict
     from service.spec import JobSpec, PrecisionName
-    from service.verdict import Verdict
 
 FORMATS: Final[dict[PrecisionName, tuple[str, ...]]] = {
     "PRECISION_FP32": ("float32",),

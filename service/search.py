@@ -10,7 +10,7 @@ from compressors.graph import Graph
 from compressors.plan import Step
 from compressors.problem import Candidate, Problem, Score, Search
 from compressors.tune import Tuned
-from service.quality import Goal
+from service.judging.quality import Goal
 
 AIM_ROUNDS = 3
 """How often an exported network is timed, and the aim tightened when it misses what its structure promised."""

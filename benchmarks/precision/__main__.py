@@ -33,7 +33,7 @@ from deploy.measure.whole import measure
 from deploy.precision import PRECISIONS
 from deploy.predict import predict
 from service.conversion import Attempt, Converter, Material
-from service.quality import Goal
+from service.judging.quality import Goal
 from service.shipping import ship
 
 CALIBRATION, SELECTION = 256, 2048

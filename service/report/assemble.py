@@ -20,9 +20,11 @@ from deploy.evaluate import Accuracy
 from deploy.layers import Layer, summarise_network
 from deploy.measure.report import Measurement, Ratio
 from service.inputs import Model, Samples
+from service.judging.quality import Goal, divergence_unit
+from service.judging.scoring import FileScore
+from service.judging.verdict import Verdict
 from service.precisions import Settled
 from service.programs import version_of
-from service.quality import Goal, divergence_unit
 from service.report.figures import describe_figure, describe_inputs, describe_quality, describe_tuning
 from service.report.precisions import PLAIN, describe_precision, describe_trials
 from service.report.schema import (
@@ -42,11 +44,9 @@ from service.report.schema import (
     StepReport,
     TuningReport,
 )
-from service.scoring import FileScore
 from service.search import Found, Trial
 from service.shipping import Shipped
 from service.spec import JobSpec
-from service.verdict import Verdict
 from service.worker.messages import WorkOrder
 
 _REFUSED = " (refused: its file would not compute what the network does)"

@@ -10,7 +10,7 @@ from service.report.schema import EpochReport, FigureReport, InputReport, Qualit
 if TYPE_CHECKING:
     from compressors.graph import Graph
     from compressors.tune import Tuned
-    from service.quality import Figure, Goal, Quality
+    from service.judging.quality import Figure, Goal, Quality
 
 _FRACTION = "fraction"
 

@@ -8,9 +8,9 @@ from compressors.errors import OptionError
 from deploy.bench import LocalBench
 from deploy.precision.probe import probe
 from service.conversion import Attempt, Conversion
+from service.judging.verdict import Verdict
 from service.precisions import FORMATS, Settled, check_precision, choose, explained
 from service.spec import Budget, JobSpec, ModelSource, Target
-from service.verdict import Verdict
 
 
 def attempt(precision: str, speedup: float | None, refusal: str | None = None) -> Attempt:

@@ -6,8 +6,8 @@ import pytest
 
 from compressors.tasks import TASKS
 from deploy.measure.report import BudgetCheck, Ratio
-from service.quality import Goal, Quality
-from service.verdict import Evidence, judge
+from service.judging.quality import Goal, Quality
+from service.judging.verdict import Evidence, judge
 
 MET = BudgetCheck(met=True, seconds=0.01, limit_seconds=0.02, upper_seconds=0.011, certain=True, percentile="p50")
 FASTER = Ratio(1.5, 1.5, 1.4, 1.6, 0.95, "p50", 100, 10)

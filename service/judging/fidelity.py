@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import Dataset
 
 from compressors.batches import count, fetch
-from service.quality import FRACTION, Goal
-from service.scoring import Scorer
+from service.judging.quality import FRACTION, Goal
+from service.judging.scoring import Scorer
 
 if TYPE_CHECKING:
     from compressors.graph import Graph

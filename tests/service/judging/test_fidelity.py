@@ -7,8 +7,8 @@ import torch
 
 from compressors.problem import Score
 from compressors.tasks import TASKS
-from service.fidelity import _First, shortfall
-from service.quality import Goal
+from service.judging.fidelity import _First, shortfall
+from service.judging.quality import Goal
 from tests.compressors.samples import BatchedTensors
 
 

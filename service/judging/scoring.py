@@ -18,7 +18,7 @@ from deploy.bench import Bench
 from deploy.evaluate import Accuracy, Batch, evaluate
 from deploy.predict import predict
 from service.data import Split
-from service.quality import AGREEMENT, RELATIVE_ERROR, Goal, Quality
+from service.judging.quality import AGREEMENT, RELATIVE_ERROR, Goal, Quality
 
 if TYPE_CHECKING:
     from compressors.graph import Graph

@@ -11,7 +11,7 @@ from compressors.errors import OptionError
 from compressors.graph import Graph, TensorSpec
 from compressors.problem import Score
 from compressors.tasks import TASKS
-from service.quality import AGREEMENT, Goal, Quality, classes, divergence_unit, goal
+from service.judging.quality import AGREEMENT, Goal, Quality, classes, divergence_unit, goal
 from service.spec import Budget, JobSpec, ModelSource
 from service.tasknames import TASK_NAMES
 

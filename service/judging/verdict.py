@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, meets
-from service.quality import Goal, Quality
+from service.judging.quality import Goal, Quality
 from service.report.schema import Outcome
 
 

@@ -17,8 +17,8 @@ from compressors.lift import lift
 from compressors.problem import Samples
 from compressors.tasks import TASKS, noised
 from deploy.bench import LocalBench
-from service.quality import AGREEMENT, RELATIVE_ERROR, Goal
-from service.scoring import FileScore, Scorer
+from service.judging.quality import AGREEMENT, RELATIVE_ERROR, Goal
+from service.judging.scoring import FileScore, Scorer
 from service.shipping import ship
 from tests.compressors.networks import lifted
 from tests.compressors.samples import BatchedTensors
