@@ -28,7 +28,7 @@ from deploy.precision.quantise import form_for, quantisable, quantise
 from deploy.precision.sensitivity import operator_errors
 from deploy.precision.written import describe_converted
 from service.judging.fidelity import comparer, shortfall
-from service.remembered import recalled
+from service.resuming.remembered import recalled
 from service.shipping import AGREEMENT_BATCHES, Shipped, first_samples
 
 if TYPE_CHECKING:

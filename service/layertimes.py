@@ -14,8 +14,8 @@ from deploy.layertimes import lay_times
 from deploy.measure.profiling import Profile, profile
 from deploy.measure.settings import TimingSettings
 from deploy.runtimes import LayerTime
-from service.remembered import recalled
 from service.report.schema import AddedReport, NetworkReport, ProfileReport, Report
+from service.resuming.remembered import recalled
 
 _LOG = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from typing import final
 
 from service.faults import DISK_FULL, WORKER_DIED
 from service.jobs.job import Failure
-from service.journal import FITS, TRAININGS
+from service.resuming.journal import FITS, TRAININGS
 from service.settings import ServerSettings
 
 _LOG = logging.getLogger(__name__)

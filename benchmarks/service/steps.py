@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from service.journal import Journal
+from service.resuming.journal import Journal
 from service.worker.main import die_with_parent
 from service.worker.messages import WorkOrder
 from tests.service.workers.reports import write_result

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import final
 
 from service.admission import local_files, own_devices
-from service.checkpoints import Checkpoints
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.perform import Site, perform
+from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore
 from service.worker.messages import WorkOrder

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from service.admission import artifact_references, server_paths
-from service.checkpoints import Checkpoints
 from service.database.database import Database
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand
@@ -31,6 +30,7 @@ from service.executors.leftovers import kill_leftovers
 from service.executors.perform import Site, perform
 from service.executors.questions import Files, NodeDesk
 from service.programs import version_of
+from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings
 from service.storage.artifacts import Artifact, ArtifactStore
 from service.waiting import until_there

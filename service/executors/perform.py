@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from service.checkpoints import Checkpoints, Mirror, Mirroring
 from service.executors.base import Ears, Ended, Errand
-from service.journal import read_journal, work_kept
+from service.resuming.checkpoints import Checkpoints, Mirror, Mirroring
+from service.resuming.journal import read_journal, work_kept
 from service.setbacks import clear_attempt
 from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore

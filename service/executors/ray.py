@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from service.admission import artifact_references
-from service.checkpoints import Checkpoints
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.node import Parcel
 from service.executors.visit import Visit, resources_of
 from service.programs import version_of
+from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings
 from service.storage.artifacts import ARTIFACT_PREFIX, Artifact, ArtifactStore
 from service.waiting import until_there

@@ -15,11 +15,11 @@ from typing import Final, final
 
 from sqlalchemy import select
 
-from service import checkpoints
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow
 from service.jobs.states import State
+from service.resuming import checkpoints
 from service.storage.holds import forget_holds, is_needed, lock_content
 from service.storage.storage import Entry, Storage
 

@@ -16,7 +16,7 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
-from service.journal import Journal, read_journal
+from service.resuming.journal import Journal, read_journal
 from service.setbacks import Setbacks, blamed_on_disk, make_room
 from service.storage.disk import is_scarce
 from service.worker.process import BoundedLog

@@ -9,8 +9,8 @@ import pytest
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.settings import ServerSettings
 from tests.service.executors.cluster import RayCluster, node_of, raylet_of, worker_of
+from tests.service.resuming.test_resume import start, write_inputs
 from tests.service.server_harness import eventually, follow, reached, running
-from tests.service.test_resume import start, write_inputs
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from service.journal import Journal
+from service.resuming.journal import Journal
 from service.worker.messages import WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from service.journal import FITS, Journal
+from service.resuming.journal import FITS, Journal
 from service.worker.messages import WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))

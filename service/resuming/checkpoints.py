@@ -2,8 +2,9 @@
 
 Below `checkpoints/{job}/` lie parts, each written once under a name of its own, and `index.json`, which says what they
 are parts of and is replaced as a whole. So what can be restored is what the folder held at one moment, or a moment
-before. The journal (`service.journal`) only grows, and so only its new lines are written; other files are written when
-they change. Whoever has a later attempt at the job owns the mirror, and an earlier one that lives on leaves it alone.
+before. The journal (`service.resuming.journal`) only grows, and so only its new lines are written; other files are
+written when they change. Whoever has a later attempt at the job owns the mirror, and an earlier one that lives on
+leaves it alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from typing import Annotated, Final, final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from service import journal
 from service.errors import StorageUnavailableError
+from service.resuming import journal
 from service.storage.storage import Storage
 from service.waiting import PASSING
 

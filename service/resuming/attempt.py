@@ -6,9 +6,9 @@ import hashlib
 import json
 
 from deploy.machine import describe_device
-from service.journal import Kept
 from service.phases import SHARES
 from service.programs import version_of
+from service.resuming.journal import Kept
 from service.worker.messages import WorkOrder
 
 _PROGRAMS = ("shoal", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim")

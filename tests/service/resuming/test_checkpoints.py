@@ -5,8 +5,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from service.checkpoints import Checkpoints, Mirror
-from service.journal import FITS, TRAININGS, Journal, read_journal
+from service.resuming.checkpoints import Checkpoints, Mirror
+from service.resuming.journal import FITS, TRAININGS, Journal, read_journal
 from service.storage.storage import Storage
 
 

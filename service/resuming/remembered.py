@@ -20,7 +20,7 @@ from compressors.memory import Memory, key_of
 from compressors.problem import TimedOperator, Timer
 from compressors.signature import signature
 from compressors.tune import checkpoint
-from service.journal import FITS, Journal
+from service.resuming.journal import FITS, Journal
 
 _LOG = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from service.attempt import opening, writer_of
-from service.journal import Kept
+from service.resuming.attempt import opening, writer_of
+from service.resuming.journal import Kept
 from tests.service.worker.test_main import order_in
 
 

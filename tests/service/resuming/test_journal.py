@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service import journal
-from service.journal import FILE, TRAININGS, Journal, read_journal, work_kept
+from service.resuming import journal
+from service.resuming.journal import FILE, TRAININGS, Journal, read_journal, work_kept
 
 
 def written(folder: Path, writer: str = "me") -> Path:
