@@ -60,7 +60,7 @@ class TimedOperator:
 
 
 class Timer(Protocol):
-    """The engine's only view of a device. `service/pipeline.py` hands it deploy's."""
+    """The engine's only view of a device. `service/pipeline/pipeline.py` hands it deploy's."""
 
     def operators(self, operators: Sequence[TimedOperator]) -> list[float]:
         """Returns seconds per operator at the job's batch, dispatch overhead taken off."""
@@ -79,7 +79,7 @@ class Progress(Protocol):
 
 
 class Trainer(Protocol):
-    """How a strategy trains on the way; `service/pipeline.py` hands it the job's recipe and limits."""
+    """How a strategy trains on the way; `service/pipeline/pipeline.py` hands it the job's recipe and limits."""
 
     def __call__(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:
         """Returns the candidate after some training towards the original.

@@ -32,9 +32,9 @@ from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
 from deploy.precision import PRECISIONS
 from deploy.predict import predict
-from service.conversion import Attempt, Converter, Material
 from service.judging.quality import Goal
-from service.shipping import ship
+from service.pipeline.conversion import Attempt, Converter, Material
+from service.pipeline.shipping import ship
 
 CALIBRATION, SELECTION = 256, 2048
 _BATCH = 64

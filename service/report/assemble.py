@@ -19,11 +19,13 @@ from deploy.artifact import hash_model
 from deploy.evaluate import Accuracy
 from deploy.layers import Layer, summarise_network
 from deploy.measure.report import Measurement, Ratio
-from service.inputs import Model, Samples
 from service.judging.quality import Goal, divergence_unit
 from service.judging.scoring import FileScore
 from service.judging.verdict import Verdict
-from service.precisions import Settled
+from service.pipeline.inputs import Model, Samples
+from service.pipeline.precisions import Settled
+from service.pipeline.search import Found, Trial
+from service.pipeline.shipping import Shipped
 from service.programs import version_of
 from service.report.figures import describe_figure, describe_inputs, describe_quality, describe_tuning
 from service.report.precisions import PLAIN, describe_precision, describe_trials
@@ -44,8 +46,6 @@ from service.report.schema import (
     StepReport,
     TuningReport,
 )
-from service.search import Found, Trial
-from service.shipping import Shipped
 from service.spec import JobSpec
 from service.worker.messages import WorkOrder
 

@@ -12,9 +12,9 @@ from service.report.schema import (
 )
 
 if TYPE_CHECKING:
-    from service.conversion import Attempt, Conversion
     from service.judging.quality import Goal
-    from service.precisions import Settled
+    from service.pipeline.conversion import Attempt, Conversion
+    from service.pipeline.precisions import Settled
 
 PLAIN = PrecisionReport(precision="float32", computes="float32")
 """Of a file that was not converted."""

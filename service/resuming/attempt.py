@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from deploy.machine import describe_device
-from service.phases import SHARES
+from service.pipeline.phases import SHARES
 from service.programs import version_of
 from service.resuming.journal import Kept
 from service.worker.messages import WorkOrder

@@ -11,7 +11,7 @@ from service.devices.agents import PREFIX
 from service.faults import BY_REASON
 from service.jobs.job import Job
 from service.jobs.states import State
-from service.phases import SHARES
+from service.pipeline.phases import SHARES
 
 OTHER: Final = "other"
 """Stands for what is not one of few known values: labels must not come from outside."""

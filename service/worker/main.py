@@ -121,12 +121,12 @@ def _do(order: WorkOrder, channel: Channel) -> str:
 
     order.out.mkdir(parents=True, exist_ok=True)
     if order.task == "analyze":
-        from service import dryrun
+        from service.pipeline import dryrun
 
         analysis = dryrun.analyze(order, channel.progress, channel.ask_device)
         (order.out / "analysis.json").write_text(analysis.model_dump_json())
         return "out/analysis.json"
-    from service import pipeline
+    from service.pipeline import pipeline
 
     pipeline.optimize(order, channel.progress, channel.ask_device)
     return "out/report.json"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.pipeline import optimize
+from service.pipeline.pipeline import optimize
 from service.report.schema import Report
 from service.spec import Budget, DataReference, DataSplit, FineTuning, JobSpec, ModelSource, StrategyChoice
 from service.worker.messages import WorkOrder

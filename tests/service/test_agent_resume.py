@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from service.phases import SHARES
+from service.pipeline.phases import SHARES
 from service.settings import ServerSettings
 from tests.service.callers import make_tokens, speaking
 from tests.service.resuming.test_resume import outcome, settings, shipped, start, write_inputs

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.admission import artifact_references
-from service.inputs import load_model
-from service.precisions import FORMATS
+from service.pipeline.inputs import load_model
+from service.pipeline.precisions import FORMATS
 from service.spec import Budget, JobSpec, ModelSource, NamedModel
 from service.storage.artifacts import ArtifactKind
 from service.worker.messages import WorkOrder
-from tests.service.test_imported import write
+from tests.service.pipeline.test_imported import write
 
 ID = "artifacts/abcd-1234"
 

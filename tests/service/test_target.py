@@ -14,8 +14,8 @@ from deploy.gpu import list_gpus
 from service.admission import check_target
 from service.database.database import Database
 from service.devices.agents import AgentStore
+from service.pipeline.shipping import timing_settings
 from service.server.status import to_status
-from service.shipping import timing_settings
 from service.spec import Budget, JobSpec, ModelSource, Target
 
 

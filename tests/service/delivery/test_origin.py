@@ -9,7 +9,7 @@ import pytest
 
 from service.cli import modelfile
 from service.delivery.origin import describe_source, labels_of_config, licence_of_card, of_folder, of_onnx
-from service.imported import onnx_file
+from service.pipeline.imported import onnx_file
 from service.spec import Budget, JobSpec, ModelSource
 from service.worker.messages import WorkOrder
 from tests.service.delivery.made import write_model

@@ -19,7 +19,7 @@ from compressors.tasks import TASKS, noised
 from deploy.bench import LocalBench
 from service.judging.quality import AGREEMENT, RELATIVE_ERROR, Goal
 from service.judging.scoring import FileScore, Scorer
-from service.shipping import ship
+from service.pipeline.shipping import ship
 from tests.compressors.networks import lifted
 from tests.compressors.samples import BatchedTensors
 

@@ -16,10 +16,10 @@ from deploy.measure.report import Budget, compare, meets
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
 from deploy.references import write_dispatch
+from service.pipeline.shipping import Contest
 from service.resuming import remembered
 from service.resuming.journal import FITS, Journal
 from service.resuming.remembered import JobMemory, Readings, RememberedTimer, recalled
-from service.shipping import Contest
 from tests.compressors.networks import graph_of
 from tests.compressors.problems import problem_of, started
 from tests.compressors.samples import CountingTimer, Recorder

@@ -14,7 +14,7 @@ from torch import nn
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
-from service.phases import SHARES
+from service.pipeline.phases import SHARES
 from service.settings import ServerSettings
 from tests.service.cli.test_end_to_end import Block
 from tests.service.server_harness import finished, follow, running, settings_for, upload, worker_command

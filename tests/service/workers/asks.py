@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from service.benches import bench_of
-from service.phases import Phases
+from service.pipeline.benches import bench_of
+from service.pipeline.phases import Phases
 from service.worker.main import Channel, watch
 from service.worker.messages import DeviceEvent, WorkOrder
 

@@ -23,7 +23,7 @@ assert order.server_pid is not None
 if how == "alone":
     # Who is confined kills no server.
     confine_worker(order)
-from service import pipeline  # noqa: E402 (what starts threads comes after)
+from service.pipeline import pipeline  # noqa: E402 (what starts threads comes after)
 
 
 def progress(phase: str, fraction: float, message: str, metrics: Mapping[str, float]) -> None:

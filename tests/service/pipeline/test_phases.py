@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.phases import SHARES, Phases
+from service.pipeline.phases import SHARES, Phases
 
 
 class Listener:

@@ -27,9 +27,9 @@ from deploy.measure.whole import measure
 from deploy.precision import PRECISIONS
 from deploy.precision.pieces import write_in
 from deploy.precision.probe import probe
-from service.conversion import Attempt, Conversion, Converter, Material
-from service.search import SAFE, Trial
-from service.shipping import Shipped, timing_settings
+from service.pipeline.conversion import Attempt, Conversion, Converter, Material
+from service.pipeline.search import SAFE, Trial
+from service.pipeline.shipping import Shipped, timing_settings
 
 if TYPE_CHECKING:
     from deploy.bench import Bench

@@ -15,10 +15,10 @@ from deploy.bench import LocalBench
 from deploy.modelfile import open_model
 from deploy.precision.calibrate import CALIBRATORS
 from deploy.precision.model import stored_precision
-from service.conversion import Converter, Material
 from service.judging.quality import Goal
-from service.precisions import Precisions
-from service.shipping import Shipped, engine_budget, ship
+from service.pipeline.conversion import Converter, Material
+from service.pipeline.precisions import Precisions
+from service.pipeline.shipping import Shipped, engine_budget, ship
 from service.spec import Budget, JobSpec, ModelSource, Target
 from tests.compressors.networks import lifted
 from tests.compressors.samples import BatchedTensors

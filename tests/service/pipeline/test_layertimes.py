@@ -8,7 +8,7 @@ from compressors.memory import NoMemory
 from deploy.bench import LocalBench
 from deploy.layers import summarise_network
 from deploy.measure.settings import TimingSettings
-from service.layertimes import profiled, with_times
+from service.pipeline.layertimes import profiled, with_times
 from service.report.assemble import _layer
 from service.report.render import render
 from service.report.schema import Report

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressors.errors import ModelError, UnsafeModelError
 from compressors.sources import ModelSource, load
 from service.errors import WrongImportError
-from service.imported import check_import, onnx_file
+from service.pipeline.imported import check_import, onnx_file
 
 WEIGHT = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 

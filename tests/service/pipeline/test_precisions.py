@@ -7,9 +7,9 @@ import pytest
 from compressors.errors import OptionError
 from deploy.bench import LocalBench
 from deploy.precision.probe import probe
-from service.conversion import Attempt, Conversion
 from service.judging.verdict import Verdict
-from service.precisions import FORMATS, Settled, check_precision, choose, explained
+from service.pipeline.conversion import Attempt, Conversion
+from service.pipeline.precisions import FORMATS, Settled, check_precision, choose, explained
 from service.spec import Budget, JobSpec, ModelSource, Target
 
 

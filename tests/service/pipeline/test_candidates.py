@@ -1,5 +1,5 @@
 from compressors.analysis import analyse, merge_space
-from service.candidates import candidates
+from service.pipeline.candidates import candidates
 from tests.compressors.networks import graph_of
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from compressors.batches import fetch
 from compressors.graph import Graph, TensorSpec
 from service.data import DataError, ResolvedPreprocessing, TokenRecipe
-from service.inputs import Model, Samples, load_samples
+from service.pipeline.inputs import Model, Samples, load_samples
 from service.spec import Budget, DataReference, DataSplit, JobSpec, ModelSource, Preprocessing
 from service.worker.messages import WorkOrder
 from tests.service.data.made import pixels, png, token_inputs, write_folders, write_tokenizer, zip_of

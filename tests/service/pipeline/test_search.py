@@ -11,7 +11,7 @@ from compressors.surgery import fold_norms
 from compressors.tasks import TASKS
 from compressors.tune import Tuned
 from service.judging.quality import Goal
-from service.search import AIM_ROUNDS, SAFE, Found, Tools, search
+from service.pipeline.search import AIM_ROUNDS, SAFE, Found, Tools, search
 from tests.compressors.problems import problem_of, started
 from tests.compressors.samples import random_samples
 

@@ -29,25 +29,25 @@ from deploy.artifact import Artifact, copy_model
 from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
-from service.benches import ANCHOR, Announce, bench_of, latency_table, nobody
-from service.conversion import Material
 from service.delivery.describe import deliver
-from service.inputs import Model, Samples, load_model, load_samples
 from service.judging.quality import Goal, classes, goal
 from service.judging.scoring import FileScore, Scorer
 from service.judging.verdict import Evidence, judge, judge_without_candidate
-from service.layertimes import profiled, with_times
-from service.phases import Phases
-from service.phases import Report as ReportProgress
-from service.precisions import Precisions, Settled, check_precision, explained
+from service.pipeline.benches import ANCHOR, Announce, bench_of, latency_table, nobody
+from service.pipeline.conversion import Material
+from service.pipeline.inputs import Model, Samples, load_model, load_samples
+from service.pipeline.layertimes import profiled, with_times
+from service.pipeline.phases import Phases
+from service.pipeline.phases import Report as ReportProgress
+from service.pipeline.precisions import Precisions, Settled, check_precision, explained
+from service.pipeline.search import Found, Tools, search
+from service.pipeline.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
 from service.resuming.attempt import opening, writer_of
 from service.resuming.journal import TRAININGS, Journal
 from service.resuming.remembered import JobMemory, Readings, RememberedTimer, recalled
-from service.search import Found, Tools, search
-from service.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
 from service.worker.messages import WorkOrder
 
 WIND_UP_SECONDS = 60.0

@@ -16,8 +16,8 @@ from deploy.precision.probe import probe
 from service.report.render import render
 from service.report.schema import Report
 from service.spec import Budget, ModelSource, Target
+from tests.service.pipeline.test_pipeline import RAW, Pictures, outputs, picture_job, pictures, trained
 from tests.service.runs import MODEL, TRAIN, run, write_npz, write_pt2
-from tests.service.test_pipeline import RAW, Pictures, outputs, picture_job, pictures, trained
 
 
 def job(folder: Path, precision: str, runtime: str = "onnxruntime", **changes: object) -> Report:

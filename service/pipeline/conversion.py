@@ -28,8 +28,8 @@ from deploy.precision.quantise import form_for, quantisable, quantise
 from deploy.precision.sensitivity import operator_errors
 from deploy.precision.written import describe_converted
 from service.judging.fidelity import comparer, shortfall
+from service.pipeline.shipping import AGREEMENT_BATCHES, Shipped, first_samples
 from service.resuming.remembered import recalled
-from service.shipping import AGREEMENT_BATCHES, Shipped, first_samples
 
 if TYPE_CHECKING:
     from compressors.problem import Samples

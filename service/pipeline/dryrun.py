@@ -8,11 +8,11 @@ from compressors.problem import NO_SAMPLES, Problem
 from compressors.strategies import find
 from compressors.surgery import fold_norms
 from deploy.bench import Bench
-from service.benches import Announce, bench_of, latency_table, nobody
-from service.candidates import candidates
-from service.inputs import Model, load_model
-from service.phases import Phases
-from service.phases import Report as ReportProgress
+from service.pipeline.benches import Announce, bench_of, latency_table, nobody
+from service.pipeline.candidates import candidates
+from service.pipeline.inputs import Model, load_model
+from service.pipeline.phases import Phases
+from service.pipeline.phases import Report as ReportProgress
 from service.worker.messages import AnalysisResult, FloorFacts, RefusalFacts, SiteFacts, WorkOrder
 
 

@@ -32,7 +32,7 @@ from service.data import (
     takes_tokens,
 )
 from service.data.opening import Recipe
-from service.imported import check_import, onnx_file
+from service.pipeline.imported import check_import, onnx_file
 from service.spec import DataSplit, NamedModel
 from service.worker.messages import Task, WorkOrder
 

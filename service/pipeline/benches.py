@@ -11,8 +11,8 @@ from deploy.bench.remote import RemoteBench
 from deploy.errors import MeasureError
 from deploy.table import LatencyTable
 from service.exchange import Exchange
-from service.phases import Phases
-from service.shipping import table_settings
+from service.pipeline.phases import Phases
+from service.pipeline.shipping import table_settings
 from service.worker.messages import WorkOrder
 
 Announce = Callable[[str], None]
