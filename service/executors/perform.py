@@ -12,10 +12,10 @@ from typing import Final
 from service.executors.base import Ears, Ended, Errand
 from service.resuming.checkpoints import Checkpoints, Mirror, Mirroring
 from service.resuming.journal import read_journal, work_kept
-from service.setbacks import clear_attempt
 from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore
 from service.storage.disk import is_scarce
+from service.supervision.setbacks import clear_attempt
 from service.waiting import until_there
 from service.worker.messages import ProgressEvent, WorkOrder
 from service.worker.process import Exit, run_worker

@@ -19,7 +19,7 @@ from service.jobs.leases import Renewal
 from service.jobs.store import JobStore
 from service.server.hub import Hub
 from service.settings import ServerSettings
-from service.supervisor import Supervisor
+from service.supervision.supervisor import Supervisor
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 1.0

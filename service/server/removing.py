@@ -10,7 +10,7 @@ from service.errors import NotFoundError
 from service.jobs.store import JobStore
 from service.server.access import caller
 from service.server.hub import Hub
-from service.supervisor import Supervisor
+from service.supervision.supervisor import Supervisor
 
 _LOOK_SECONDS = 2.0
 

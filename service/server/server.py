@@ -49,7 +49,7 @@ from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore
 from service.storage.disk import disk_errors
 from service.storage.storage import Storage
-from service.supervisor import Supervisor
+from service.supervision.supervisor import Supervisor
 from service.uploads.uploads import Uploads
 from service.watching.census import Census
 from service.watching.jobs import JobWatch

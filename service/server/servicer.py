@@ -39,7 +39,7 @@ from service.server.tail import PAGE, Tail
 from service.server.transfer import Receiver, send
 from service.settings import ServerSettings
 from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactStore
-from service.supervisor import Supervisor
+from service.supervision.supervisor import Supervisor
 from service.uploads.uploads import Uploads
 
 _JOB_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")

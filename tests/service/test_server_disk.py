@@ -17,8 +17,8 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
 from service.resuming.journal import Journal, read_journal
-from service.setbacks import Setbacks, blamed_on_disk, make_room
 from service.storage.disk import is_scarce
+from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room
 from service.worker.process import BoundedLog
 from tests.service.server_harness import (
     finished,

@@ -38,11 +38,11 @@ from service.faults import DISK_FULL, TIME_LIMIT, UNEXPECTED, WORKER_LOST, class
 from service.jobs.job import Failure, Job
 from service.jobs.states import State
 from service.jobs.store import Ending, JobStore
-from service.progress import ProgressWriter
-from service.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
 from service.settings import ServerSettings
 from service.spec import JobSpec
 from service.storage.artifacts import ArtifactStore
+from service.supervision.progress import ProgressWriter
+from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
 from service.waiting import until_there
 from service.watching.jobs import JobWatch
 from service.worker.failures import failure_of, has_died

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import DiskFullError
 from service.jobs.job import Progress
-from service.progress import ProgressWriter, to_progress
+from service.supervision.progress import ProgressWriter, to_progress
 from service.worker.messages import ProgressEvent
 
 
