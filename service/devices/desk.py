@@ -1,8 +1,8 @@
 """Carries questions of workers to agents, and their answers back.
 
-A worker leaves a question in its job's folder (`service.exchange`) and says so; the desk queues it. Agents come and
-fetch it (`service.server.agents`). The answer goes back into the folder. Nothing of this is in memory alone: after a
-restart, the worker asks again, and finds the piece of work where it was.
+A worker leaves a question in its job's folder (`service.devices.exchange`) and says so; the desk queues it. Agents come
+and fetch it (`service.server.agents`). The answer goes back into the folder. Nothing of this is in memory alone: after
+a restart, the worker asks again, and finds the piece of work where it was.
 """
 
 from __future__ import annotations

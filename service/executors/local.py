@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from service.admission import local_files, own_devices
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.perform import Site, perform
+from service.jobs.admission import local_files, own_devices
 from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore

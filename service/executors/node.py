@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from service.admission import artifact_references, server_paths
 from service.database.database import Database
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers
 from service.executors.perform import Site, perform
 from service.executors.questions import Files, NodeDesk
+from service.jobs.admission import artifact_references, server_paths
 from service.programs import version_of
 from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings

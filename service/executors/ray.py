@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, final
 
-from service.admission import artifact_references
 from service.errors import ExecutorError
 from service.executors.base import Ears, Ended, Errand, Executor
 from service.executors.node import Parcel
 from service.executors.visit import Visit, resources_of
+from service.jobs.admission import artifact_references
 from service.programs import version_of
 from service.resuming.checkpoints import Checkpoints
 from service.settings import ServerSettings

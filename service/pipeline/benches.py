@@ -10,7 +10,7 @@ from deploy.bench import Bench, LocalBench
 from deploy.bench.remote import RemoteBench
 from deploy.errors import MeasureError
 from deploy.table import LatencyTable
-from service.exchange import Exchange
+from service.devices.exchange import Exchange
 from service.pipeline.phases import Phases
 from service.pipeline.shipping import table_settings
 from service.worker.messages import WorkOrder

@@ -34,11 +34,11 @@ from service.errors import ListenError, StateInUseError
 from service.jobs.leases import Holder, runner_of
 from service.jobs.removal import Removal
 from service.jobs.store import JobStore
-from service.keeping import Keeper
 from service.server import agents, operations
 from service.server.access import AccessInterceptor
 from service.server.hub import Hub
 from service.server.interceptor import ErrorInterceptor
+from service.server.keeping import Keeper
 from service.server.lookout import Lookout
 from service.server.readiness import Readiness, checks
 from service.server.servicer import Parts, Servicer

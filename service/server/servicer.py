@@ -23,10 +23,10 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerServicer
 from service import convert
 from service.access.gate import Gate
-from service.admission import Reach, artifact_references, check_references, check_strategy, check_target
 from service.database.clock import now
 from service.devices.desk import Desk
 from service.errors import DrainingError, InvalidRequestError, OffsetRangeError, Violation
+from service.jobs.admission import Reach, artifact_references, check_references, check_strategy, check_target
 from service.jobs.job import JOB_PREFIX, Job, NewJob
 from service.jobs.removal import Removal
 from service.jobs.store import JobStore

@@ -384,7 +384,7 @@ class Supervisor:
         kill_leftovers(lambda folder: folder.parent in {self._folder, self._analysis_folder})
         shutil.rmtree(self._analysis_folder, ignore_errors=True)
         for folder in self._folder.glob("*"):
-            # Of a job that is no more, `service.keeping` clears the log too.
+            # Of a job that is no more, `service.server.keeping` clears the log too.
             with suppress(NotFoundError):
                 if any(path.name not in _LOGS for path in folder.glob("*")) and self._jobs.get(folder.name).finished:
                     self._clear(folder.name)

@@ -81,7 +81,7 @@ class ProgressEvent(_Frozen):
 
 
 class DeviceEvent(_Frozen):
-    """The worker asks a device far away; the question lies in its folder under this key (`service.exchange`)."""
+    """The worker asks a device far away; `service.devices.exchange` left the question in its folder, under this key."""
 
     type: Literal["device"] = "device"
     key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
-from service.admission import artifact_references
+from service.jobs.admission import artifact_references
 from service.pipeline.inputs import load_model
 from service.pipeline.precisions import FORMATS
 from service.spec import Budget, JobSpec, ModelSource, NamedModel

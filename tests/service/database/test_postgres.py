@@ -16,9 +16,9 @@ from service.jobs.job import NewJob, Progress
 from service.jobs.store import JobStore
 from service.settings import ServerSettings
 from service.spec import JobSpec
+from tests.service.jobs.test_leases import together
 from tests.service.postgres import Postgres
 from tests.service.server_harness import finished, job_request, refusal, running, settings_for, start_job
-from tests.service.test_leases import together
 
 SPEC = JobSpec.model_validate({"model": {"pt2_artifact": "artifacts/some"}, "budget": {"fraction": 0.5}})
 

@@ -15,6 +15,9 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.settings import ServerSettings
 from service.watching.spans import FinishedSpan, set_sink
 from tests.service.executors.cluster import RayCluster, node_of, raylet_of
+from tests.service.server.test_agents import agent, known, start, until
+from tests.service.server.test_agents import running as running_at
+from tests.service.server.test_restart import queue, served
 from tests.service.server_harness import (
     alive,
     eventually,
@@ -28,9 +31,6 @@ from tests.service.server_harness import (
     upload,
     worker_command,
 )
-from tests.service.test_server_agents import agent, known, start, until
-from tests.service.test_server_agents import running as running_at
-from tests.service.test_server_restart import queue, served
 
 State = job_pb.OptimizationJob.State
 

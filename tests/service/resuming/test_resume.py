@@ -17,8 +17,8 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.pipeline.phases import SHARES
 from service.settings import ServerSettings
 from tests.service.cli.test_end_to_end import Block
+from tests.service.server.test_restart import served
 from tests.service.server_harness import finished, follow, running, settings_for, upload, worker_command
-from tests.service.test_server_restart import served
 
 State = job_pb.OptimizationJob.State
 

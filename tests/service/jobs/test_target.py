@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from deploy.errors import DeviceMissingError
 from deploy.gpu import list_gpus
-from service.admission import check_target
 from service.database.database import Database
 from service.devices.agents import AgentStore
+from service.jobs.admission import check_target
 from service.pipeline.shipping import timing_settings
 from service.server.status import to_status
 from service.spec import Budget, JobSpec, ModelSource, Target

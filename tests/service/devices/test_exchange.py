@@ -10,8 +10,8 @@ import pytest
 
 from deploy.bench.work import Answer, Question
 from deploy.errors import DataError, MeasureError
+from service.devices.exchange import Exchange
 from service.devices.letters import ANSWER, FOLDER, AskedWork, DoneWork, write_whole
-from service.exchange import Exchange
 
 
 class Server:

@@ -16,6 +16,9 @@ from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.settings import ServerSettings
 from tests.service.postgres import Postgres
+from tests.service.server.test_agents import agent, known, start, until
+from tests.service.server.test_agents import running as answering
+from tests.service.server.test_restart import queue, served
 from tests.service.server_harness import (
     eventually,
     finished,
@@ -27,9 +30,6 @@ from tests.service.server_harness import (
     start_job,
     worker_command,
 )
-from tests.service.test_server_agents import agent, known, start, until
-from tests.service.test_server_agents import running as answering
-from tests.service.test_server_restart import queue, served
 
 State = job_pb.OptimizationJob.State
 

@@ -18,8 +18,8 @@ from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import ArtifactRow, EventRow, JobRow, TraceRow, UploadRow
-from service.keeping import Keeper
 from service.server import create
+from service.server.keeping import Keeper
 from service.settings import ServerSettings
 from service.storage.artifacts import ArtifactStore
 from service.uploads.uploads import Uploads

@@ -21,8 +21,8 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from tests.service.cli.command import environment
+from tests.service.server.test_agents import known
 from tests.service.server_harness import settings_for, upload_messages, worker_command
-from tests.service.test_server_agents import known
 
 collector = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc", reason="extra `otel`")
 
@@ -131,7 +131,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     token = known(settings)
     with collecting() as (found, endpoint):
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret-of-collector"}
-        program = str(Path(__file__).parent / "traced_process.py")
+        program = str(Path(__file__).parents[1] / "traced_process.py")
         with process(program, settings.model_dump_json(), log=folder / "server.log", **otel) as server:
             assert server.stdout is not None
             address = server.stdout.readline().strip()

@@ -24,8 +24,8 @@ from service.server.tls import TlsFiles, read_certificates
 from service.settings import ServerSettings
 from tests.service.callers import make_tokens
 from tests.service.certificates import Authority, Files
+from tests.service.server.test_agents import known
 from tests.service.server_harness import settings_for
-from tests.service.test_server_agents import known
 
 
 @dataclass(frozen=True)

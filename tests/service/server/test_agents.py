@@ -27,9 +27,9 @@ from service.database.database import Database
 from service.devices.agents import AgentStore
 from service.server import create
 from service.settings import ServerSettings
+from tests.service.server.test_restart import served
 from tests.service.server_harness import finished, reached, settings_for, upload, worker_command
 from tests.service.server_process import free_port
-from tests.service.test_server_restart import served
 
 State = job_pb.OptimizationJob.State
 

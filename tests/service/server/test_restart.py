@@ -39,7 +39,7 @@ from tests.service.server_harness import (
 
 State = job_pb.OptimizationJob.State
 ROOT = Path(service.__file__).parents[1]
-SERVE = Path(__file__).with_name("serve_process.py")
+SERVE = Path(__file__).parents[1] / "serve_process.py"
 
 
 @asynccontextmanager

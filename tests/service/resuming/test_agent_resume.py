@@ -18,9 +18,9 @@ from service.pipeline.phases import SHARES
 from service.settings import ServerSettings
 from tests.service.callers import make_tokens, speaking
 from tests.service.resuming.test_resume import outcome, settings, shipped, start, write_inputs
+from tests.service.server.test_agents import known
+from tests.service.server.test_restart import ROOT, served
 from tests.service.server_process import free_port
-from tests.service.test_server_agents import known
-from tests.service.test_server_restart import ROOT, served
 
 KINDS = ("run", "describe", "time", "edges")
 SPACE = f"shoal-{os.getpid()}"
