@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from service.access.principal import LOCAL_NAME
 from service.database.clock import now
 from service.database.database import Database
 from service.database.tables import EventRow, JobRow, TurnRow
-from service.errors import AlreadyExistsError, IllegalTransitionError, NotFoundError, QuotaError
+from service.errors import AlreadyExistsError
+from service.jobs.changes import append_snapshot, change_state, decide_recovery, find_row, to_event, to_job
 from service.jobs.glance import Glance, glance
 from service.jobs.job import Event, Failure, Job, NewJob, Progress
 from service.jobs.leases import LET_GO, Holder, Renewal, check, left_behind, renew, taken
 from service.jobs.references import check_there
-from service.jobs.states import TRANSITIONS, State
+from service.jobs.requests import check_queue, check_same, check_share, hash_request, request_key
+from service.jobs.states import State
 from service.storage.artifacts import Artifact, add_artifact
 from service.storage.holds import hold
 from service.watching.kept import Kept, keep
 from service.watching.spans import current, new_root
-
-QUEUE_RETRY_SECONDS = 30.0
-_REQUESTS = uuid.UUID("6d5e1f0e-6f0b-4d0b-9a53-0c1f8f1f6a57")
-
-_PROGRESS: TypeAdapter[Progress | None] = TypeAdapter(Progress | None)
-_FAILURE: TypeAdapter[Failure | None] = TypeAdapter(Failure | None)
 
 
 @dataclass(frozen=True)
@@ -89,23 +80,23 @@ class JobStore:
             AlreadyExistsError: The request id or job id was used for something else.
             QuotaError: So many jobs wait already.
         """
-        digest, request_key = _request_hash(new), _request_key(new)
+        digest, key = hash_request(new), request_key(new)
         with self._database.write() as session:
-            if request_key and (row := session.scalar(select(JobRow).where(JobRow.request_id == request_key))):
-                return _same_request(row, digest, new)
+            if key and (row := session.scalar(select(JobRow).where(JobRow.request_id == key))):
+                return check_same(row, digest, new)
             # Ids are the server's, not the principal's: two jobs of one name would be one too many for an operator.
             if new.id and session.scalar(select(JobRow.row).where(JobRow.id == new.id)):
                 raise AlreadyExistsError(
                     "job", f"optimizationJobs/{new.id}", f"there is a job {new.id!r} already; choose another id"
                 )
             check_there(session, new.needs)
-            _check_queue(session, queue_limit)
+            check_queue(session, queue_limit)
             if share is not None:
-                _check_share(session, new.principal, share)
+                check_share(session, new.principal, share)
             row = JobRow(
                 id=new.id or f"job-{secrets.token_hex(6)}",
                 principal=new.principal,
-                request_id=request_key,
+                request_id=key,
                 request_hash=digest,
                 spec=new.spec.model_dump(mode="json"),
                 display_name=new.display_name,
@@ -115,7 +106,7 @@ class JobStore:
             )
             session.add(row)
             session.flush()
-            job = _append_snapshot(session, row)
+            job = append_snapshot(session, row)
             keep(session, job.name, _place_in_trace())
         self._listener(job.id)
         return job
@@ -127,7 +118,7 @@ class JobStore:
             NotFoundError: There is none, or it is another principal's.
         """
         with self._database.read() as session:
-            return _to_job(_existing(session, job_id, principal))
+            return to_job(find_row(session, job_id, principal))
 
     def newest(
         self,
@@ -152,7 +143,7 @@ class JobStore:
         if states is not None:
             query = query.where(JobRow.state.in_(states))
         with self._database.read() as session:
-            return [(row.row, _to_job(row)) for row in session.scalars(query)]
+            return [(row.row, to_job(row)) for row in session.scalars(query)]
 
     def census(self, principal: str | None = None) -> dict[State, int]:
         """Returns how many jobs are in which state; all or a principal's."""
@@ -166,7 +157,7 @@ class JobStore:
         """Returns the jobs in any of some states, oldest first."""
         with self._database.read() as session:
             query = select(JobRow).where(JobRow.state.in_(states)).order_by(JobRow.row)
-            return [_to_job(row) for row in session.scalars(query)]
+            return [to_job(row) for row in session.scalars(query)]
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]:
         """Returns up to `limit` events with a number over `after`, in order."""
@@ -178,7 +169,7 @@ class JobStore:
             .limit(limit)
         )
         with self._database.read() as session:
-            return [_to_event(row) for row in session.scalars(query)]
+            return [to_event(row) for row in session.scalars(query)]
 
     def claim(self) -> Job | None:
         """Takes a QUEUED job and makes it RUNNING; None if nothing waits.
@@ -202,7 +193,7 @@ class JobStore:
             started = func.coalesce(JobRow.start_time, now())
             values = {"attempts": JobRow.attempts + 1, "start_time": started, "progress": None}
             values |= taken(session, self._holder)
-            job = _transition(session, job_id, State.QUEUED, State.RUNNING, values)
+            job = change_state(session, job_id, State.QUEUED, State.RUNNING, values)
         self._listener(job.id)
         return job
 
@@ -236,13 +227,13 @@ class JobStore:
     def request_cancel(self, job_id: str) -> Job:
         """Makes a QUEUED job CANCELLED and a RUNNING one CANCELLING; returns the job, any other unchanged."""
         with self._database.write() as session:
-            state = State(_existing(session, job_id).state)
+            state = State(find_row(session, job_id).state)
             if state is State.QUEUED:
-                job = _transition(session, job_id, state, State.CANCELLED, {"end_time": now()})
+                job = change_state(session, job_id, state, State.CANCELLED, {"end_time": now()})
             elif state is State.RUNNING:
-                job = _transition(session, job_id, state, State.CANCELLING, {})
+                job = change_state(session, job_id, state, State.CANCELLING, {})
             else:
-                return _to_job(_existing(session, job_id))
+                return to_job(find_row(session, job_id))
         self._tell(job)
         return job
 
@@ -267,7 +258,7 @@ class JobStore:
                 values["failure"] = None if ending.failure is None else ending.failure.model_dump(mode="json")
                 for artifact in ending.artifacts:
                     add_artifact(session, artifact)
-            job = _transition(session, job_id, state, target, values)
+            job = change_state(session, job_id, state, target, values)
         self._tell(job)
         return job
 
@@ -286,7 +277,7 @@ class JobStore:
             state = self._held(session, job_id, attempt)
             target = State.CANCELLED if state is State.CANCELLING else State.QUEUED
             values = {"end_time": now()} if target is State.CANCELLED else {}
-            job = _transition(session, job_id, state, target, {**values, **LET_GO})
+            job = change_state(session, job_id, state, target, {**values, **LET_GO})
         self._tell(job)
         return job
 
@@ -317,15 +308,15 @@ class JobStore:
         recovered = []
         with self._database.write() as session:
             for row in left_behind(session, self._holder, held, starting=starting):
-                target, values = _recovery(row, max_attempts)
-                recovered.append(_transition(session, row.id, State(row.state), target, {**values, **LET_GO}))
+                target, values = decide_recovery(row, max_attempts)
+                recovered.append(change_state(session, row.id, State(row.state), target, {**values, **LET_GO}))
         for job in recovered:
             self._tell(job)
         return recovered
 
     def _held(self, session: Session, job_id: str, attempt: int | None) -> State:
         """Returns the state of a job that this server holds, as it stays until the transaction is over."""
-        row = _existing(session, job_id, lock=True)
+        row = find_row(session, job_id, lock=True)
         check(row, self._holder, attempt)
         return State(row.state)
 
@@ -344,109 +335,3 @@ def _place_in_trace() -> Kept:
     """Returns the place of a new job: below the call that creates it, else a trace of its own."""
     parent = current()
     return Kept(new_root("job"), "") if parent is None else Kept(parent.child(), parent.span_id)
-
-
-def _recovery(row: JobRow, max_attempts: int) -> tuple[State, dict[str, Any]]:
-    if row.state == State.CANCELLING:
-        return State.CANCELLED, {"end_time": now()}
-    losses = row.losses + 1
-    if losses < max_attempts:
-        return State.QUEUED, {"losses": losses}
-    message = f"the server died {losses} times while this job ran, so it may be the cause; look at the server's log"
-    failure = Failure(reason="WORKER_LOST", message=message, blame="machine")
-    return State.FAILED, {"losses": losses, "end_time": now(), "failure": failure.model_dump(mode="json")}
-
-
-def _transition(session: Session, job_id: str, start: State, to: State, values: dict[str, Any]) -> Job:
-    if to not in TRANSITIONS[start]:
-        raise IllegalTransitionError(f"job {job_id} is {start} and cannot become {to}")
-    changed = (
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state == start)
-        .values(state=to, last_sequence=JobRow.last_sequence + 1, **values)
-        .returning(JobRow)
-        .execution_options(populate_existing=True)
-    )
-    row = session.scalars(changed).one_or_none()
-    if row is None:
-        actual = _existing(session, job_id).state
-        raise IllegalTransitionError(f"job {job_id} became {actual} meanwhile and cannot go from {start} to {to}")
-    return _append_snapshot(session, row)
-
-
-def _append_snapshot(session: Session, row: JobRow) -> Job:
-    job = _to_job(row)
-    body = job.model_dump(mode="json")
-    session.add(EventRow(job_row=row.row, sequence=row.last_sequence, time=now(), kind="snapshot", body=body))
-    return job
-
-
-def _existing(session: Session, job_id: str, principal: str | None = None, *, lock: bool = False) -> JobRow:
-    query = select(JobRow).where(JobRow.id == job_id)
-    row = session.scalar(query.with_for_update() if lock else query)
-    if row is None or principal not in {None, row.principal}:
-        raise NotFoundError("job", f"optimizationJobs/{job_id}")
-    return row
-
-
-def _check_queue(session: Session, limit: int) -> None:
-    waiting = session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state == State.QUEUED)) or 0
-    if waiting >= limit:
-        raise QuotaError(
-            "queued jobs", f"{waiting} jobs wait already, as many as this server takes", QUEUE_RETRY_SECONDS
-        )
-
-
-def _check_share(session: Session, principal: str, limit: int) -> None:
-    mine = (JobRow.state == State.QUEUED) & (JobRow.principal == principal)
-    waiting = session.scalar(select(func.count()).select_from(JobRow).where(mine)) or 0
-    if waiting >= limit:
-        raise QuotaError(
-            "queued jobs", f"{waiting} of your jobs wait already, as many as one may have here", QUEUE_RETRY_SECONDS
-        )
-
-
-def _request_key(new: NewJob) -> str | None:
-    """Returns what a request is known by: two principals may use the same id without learning of each other."""
-    if not new.request_id or new.principal == LOCAL_NAME:
-        return new.request_id or None
-    # Version 5, so never the version 4 of a request of `local`.
-    return str(uuid.uuid5(_REQUESTS, f"{new.principal}/{new.request_id}"))
-
-
-def _same_request(row: JobRow, digest: str, new: NewJob) -> Job:
-    if row.request_hash != digest:
-        raise AlreadyExistsError(
-            "job",
-            f"optimizationJobs/{row.id}",
-            f"request_id {new.request_id} created job {row.id} from another request; use a new UUID4",
-        )
-    return _to_job(row)
-
-
-def _request_hash(new: NewJob) -> str:
-    body = json.dumps([new.spec.model_dump(mode="json"), new.display_name, new.id], sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _to_job(row: JobRow) -> Job:
-    return Job(
-        id=row.id,
-        principal=row.principal,
-        spec=row.spec,
-        display_name=row.display_name,
-        state=State(row.state),
-        progress=_PROGRESS.validate_python(row.progress),
-        result=row.result,
-        failure=_FAILURE.validate_python(row.failure),
-        create_time=row.create_time,
-        start_time=row.start_time,
-        end_time=row.end_time,
-        attempts=row.attempts,
-        last_sequence=row.last_sequence,
-    )
-
-
-def _to_event(row: EventRow) -> Event:
-    body = Job.model_validate(row.body) if row.kind == "snapshot" else Progress.model_validate(row.body)
-    return Event(row.sequence, row.time, body)
