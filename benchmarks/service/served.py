@@ -14,7 +14,7 @@ from typing import Any, Self, final
 
 import psutil
 
-from service.worker.process import TOKEN_VARIABLE
+from service.worker.environment import TOKEN_VARIABLE
 
 _PROGRAM = (
     "import sys\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from service.worker.process import TOKEN_VARIABLE
+from service.worker.environment import TOKEN_VARIABLE
 
 
 def kill_leftovers(ours: Callable[[Path], bool]) -> None:

@@ -12,7 +12,6 @@ import asyncio.subprocess
 import os
 import resource
 import signal
-import site
 import sys
 import time
 from asyncio import FIRST_COMPLETED
@@ -25,12 +24,12 @@ from typing import Any, final
 
 from pydantic import ValidationError
 
-import service
-from deploy.measure.turn import LOCK_VARIABLE, make_lock_file
 from service.devices.carrier import Carrier
 from service.settings import ServerSettings
 from service.watching.relayed import SpanRelay
+from service.worker.environment import worker_environment
 from service.worker.limits import Excess, limits_of, sacrifice, watch_excess
+from service.worker.log import BoundedLog
 from service.worker.messages import (
     EVENT_ADAPTER,
     MAX_EVENT_BYTES,
@@ -42,20 +41,6 @@ from service.worker.messages import (
     WorkOrder,
 )
 
-TOKEN_VARIABLE = "SHOAL_WORKER"  # noqa: S105 (no secret: its value, the job's folder, marks the processes of one worker)
-
-# What a worker may know of the server's environment. No credentials, no proxies, nothing that steers Python.
-_PASSED = (
-    "CUDA_VISIBLE_DEVICES",
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "PATH",
-    "TZ",
-    "VIRTUAL_ENV",
-)
 _PIPE_DRAIN_SECONDS = 2.0
 _EXIT_SECONDS = 20.0  # what a worker that has said its last word gets to shut down
 
@@ -271,40 +256,6 @@ class _Worker:
                 log.write(data)
 
 
-@final
-class BoundedLog:
-    """A log file of limited size: `log` and, once that is half of it, the part before in `log.1`."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        """Starts an empty log of at most about `limit` bytes."""
-        self._path = path
-        self._half = limit // 2
-        try:
-            self._file = path.open("wb")
-        except OSError:
-            # Somebody has to read what the worker says, or it would wait for ever.
-            self._file = open(os.devnull, "wb")  # noqa: SIM115, PTH123 (closed as the other is)
-
-    def __enter__(self) -> BoundedLog:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        with suppress(OSError):
-            self._file.close()
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes, forgetting the oldest if need be. A full disk loses log lines, nothing else."""
-        # ValueError: the file could not be opened again.
-        with suppress(OSError, ValueError):
-            if self._file.tell() + len(data) > self._half:
-                self._file.close()
-                with suppress(FileNotFoundError):
-                    self._path.replace(self._path.with_name(self._path.name + ".1"))
-                self._file = self._path.open("wb")
-            self._file.write(data[-self._half :])
-            self._file.flush()
-
-
 async def _spawn(order: WorkOrder, settings: ServerSettings) -> _Process:
     transport, protocol = await asyncio.get_running_loop().subprocess_exec(
         _Protocol,
@@ -331,31 +282,6 @@ def _lower(pid: int, kind: int, limit: int) -> None:
     _, hard = resource.prlimit(pid, kind)
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.prlimit(pid, kind, (limit, limit))
-
-
-def worker_environment(order: WorkOrder) -> dict[str, str]:
-    """Returns the environment of a worker: home and temporary files in the job's folder, caches in the shared one."""
-    home, temporary = order.folder / "home", order.folder / "tmp"
-    for folder in (home, temporary, order.cache_folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    cache = order.cache_folder
-    return {name: os.environ[name] for name in _PASSED if name in os.environ} | {
-        "HOME": str(home),
-        "TMPDIR": str(temporary),
-        "XDG_CACHE_HOME": str(cache),
-        "HF_HOME": str(cache / "huggingface"),
-        # Written per job: what one job decoded from its data is nobody else's.
-        "HF_DATASETS_CACHE": str(order.folder / "tmp" / "datasets"),
-        "TORCH_HOME": str(cache / "torch"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONPATH": str(Path(service.__file__).resolve().parent.parent),
-        # HOME has moved, and packages may be installed under the old one.
-        "PYTHONUSERBASE": site.getuserbase() or "",
-        "PYTHONUNBUFFERED": "1",
-        # One for all that measure on this machine, though each has a folder of its own for temporary files.
-        LOCK_VARIABLE: str(make_lock_file()),
-        TOKEN_VARIABLE: str(order.folder),
-    }
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

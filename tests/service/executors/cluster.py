@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import psutil
 
-from service.worker.process import TOKEN_VARIABLE
+from service.worker.environment import TOKEN_VARIABLE
 
 # Before anything imports Ray. Whoever can talk to a cluster can run programs on it, so this one has a token of its own.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

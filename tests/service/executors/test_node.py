@@ -17,8 +17,8 @@ from service.executors.node import Landed, NodeWorker, Parcel
 from service.programs import version_of
 from service.spec import JobSpec
 from service.storage.artifacts import Artifact, ArtifactKind, file_digest, new_artifact
+from service.worker.environment import TOKEN_VARIABLE
 from service.worker.messages import WorkOrder
-from service.worker.process import TOKEN_VARIABLE
 from tests.service.server_harness import alive, eventually, worker_command
 
 

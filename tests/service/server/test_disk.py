@@ -19,7 +19,7 @@ from service.jobs.job import Failure
 from service.resuming.journal import Journal, read_journal
 from service.storage.disk import is_scarce
 from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room
-from service.worker.process import BoundedLog
+from service.worker.log import BoundedLog
 from tests.service.server_harness import (
     finished,
     job_request,

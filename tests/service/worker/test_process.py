@@ -11,8 +11,9 @@ import pytest
 
 from service.spec import JobSpec
 from service.worker import process
+from service.worker.log import BoundedLog
 from service.worker.messages import ProgressEvent, ResultEvent, WorkOrder
-from service.worker.process import BoundedLog, Exit, run_worker
+from service.worker.process import Exit, run_worker
 from tests.service.server_harness import gone, settings_for, worker_command
 
 SPEC = JobSpec.model_validate({"model": {"pt2_artifact": "artifacts/some"}, "budget": {"fraction": 0.5}})
