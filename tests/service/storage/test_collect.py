@@ -238,7 +238,7 @@ def test_checkpoints_stay_for_as_long_as_their_job_may_go_on(shop: Shop) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from service.uploads import OpenUpload
+from service.uploads.uploads import OpenUpload
 from tests.service.storage.test_collect import Shop
 
 where = sys.argv[2]
