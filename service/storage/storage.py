@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, final
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from service.errors import DiskFullError, StorageSettingError, StorageUnavailableError
 from service.storage.disk import FULL_ERRORS
+from service.storage.opening import explain, is_ours, one_line, open_files, shown
 
 _LOG = logging.getLogger(__name__)
 _MARKER: Final = ".shoal"
@@ -29,21 +29,7 @@ _MARK: Final = b"Artifacts of Shoal. Without this file, servers take this place 
 SMALL: Final = 16 << 20
 """Bytes that are held in memory for one call; and the size of the parts that larger files go in."""
 
-_AHEAD: Final = 4 << 20
 _OBJECTS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
-_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-
-# Listings that were kept would hide what other servers do. An instance that fsspec kept would go on with credentials
-# and an endpoint that are not those of the surroundings any more.
-_ANY_REMOTE: Final[dict[str, Any]] = {"use_listings_cache": False, "skip_instance_cache": True}
-_S3: Final[dict[str, Any]] = {
-    "default_block_size": _AHEAD,
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 30,
-        "retries": {"mode": "standard", "max_attempts": 3},
-    },
-}
 _AWAY: Final = "the server's storage does not answer; nothing is lost, try again later"
 
 
@@ -89,28 +75,14 @@ class Storage:
             StorageUnavailableError: It does not answer.
             DiskFullError: There is no room.
         """
-        self._shown = _shown(url)
+        self._shown = shown(url)
         self._protocol = url.partition("://")[0] if "://" in url else "file"
-        self._files, root = self._opened(url)
+        self._files, root = open_files(url, self._protocol)
         self._root = root.rstrip("/")
         self.folder: Path | None = Path(root) if isinstance(self._files, LocalFileSystem) else None
         self._begun = begin
         if begin:
             self._mark()
-
-    def _opened(self, url: str) -> tuple[Any, str]:
-        options = {} if self._protocol in {"file", "local"} else _ANY_REMOTE
-        if self._protocol in {"s3", "s3a"}:
-            options = options | _S3
-        try:
-            files, root = fsspec.core.url_to_fs(url, **options)
-        except ImportError as exc:
-            extra = _EXTRAS.get(self._protocol)
-            hint = f"install shoal[{extra}]" if extra else str(exc)
-            raise StorageSettingError(f"storage_url {self._shown}: the library for it is missing; {hint}") from exc
-        except ValueError as exc:
-            raise StorageSettingError(f"storage_url {self._shown}: {exc}") from exc
-        return files, str(root)
 
     def _mark(self) -> None:
         path = self._at(_MARKER)
@@ -126,22 +98,7 @@ class Storage:
                 f"storage_url {self._shown}: there is no such place; make it first, or correct the setting"
             ) from exc
         except Exception as exc:
-            raise self._at_start(exc) from exc
-
-    def _at_start(self, error: Exception) -> Exception:
-        if isinstance(error, OSError) and error.errno in FULL_ERRORS:
-            return DiskFullError("the disk that holds the artifact folder is full; free some space on the server")
-        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) or _is_credentials(error):
-            return StorageSettingError(
-                f"storage_url {self._shown}: it cannot be used: {_one_line(error)}; check the setting, and the "
-                "credentials in the surroundings"
-            )
-        if _is_ours(error):
-            return error
-        return StorageUnavailableError(
-            f"storage_url {self._shown}: it does not answer: {_one_line(error)}; check the setting, and the endpoint "
-            "in the surroundings"
-        )
+            raise explain(exc, self._shown) from exc
 
     def check(self) -> None:
         """Makes sure that the place is there, and is this one.
@@ -152,7 +109,7 @@ class Storage:
         try:
             self._files.info(self._at(_MARKER))
         except Exception as exc:
-            if _is_ours(exc):
+            if is_ours(exc):
                 raise
             raise self._unavailable(exc) from exc
 
@@ -326,7 +283,7 @@ class Storage:
             self.check()
             raise
         except Exception as exc:
-            if _is_ours(exc):
+            if is_ours(exc):
                 raise
             if isinstance(exc, OSError) and exc.errno in FULL_ERRORS:
                 raise DiskFullError(
@@ -335,7 +292,7 @@ class Storage:
             raise self._unavailable(exc) from exc
 
     def _unavailable(self, error: Exception) -> StorageUnavailableError:
-        _LOG.warning("%s: %s", self._shown, _one_line(error))
+        _LOG.warning("%s: %s", self._shown, one_line(error))
         return StorageUnavailableError(_AWAY)
 
     def _at(self, path: str) -> str:
@@ -384,24 +341,3 @@ def _object(stream: Any) -> Iterator[IO[bytes]]:
             stream.discard()
         stream.closed = True  # or it would send the rest when it is collected
         raise
-
-
-def _is_ours(error: Exception) -> bool:
-    """Returns whether an exception tells of us rather than of a place: libraries of stores have their own."""
-    package = type(error).__module__.partition(".")[0]
-    return package == "service" or (package == "builtins" and not isinstance(error, OSError))
-
-
-def _is_credentials(error: Exception) -> bool:
-    return "Credentials" in type(error).__name__ or "RefreshError" in type(error).__name__
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _shown(url: str) -> str:
-    """Returns a URL without what may be secret in it."""
-    protocol, mark, rest = url.partition("://")
-    rest = rest.partition("?")[0]
-    return protocol + mark + rest.rpartition("@")[2]

@@ -15,22 +15,11 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar, final
 
-from service.access.principal import LOCAL_NAME
 from service.convert import result_fields
-from service.devices.desk import Desk, JobDesk
-from service.errors import (
-    DatabaseBusyError,
-    DrainingError,
-    LeaseLostError,
-    NotFoundError,
-    QuotaError,
-    StorageUnavailableError,
-    TimeLimitError,
-    WorkerError,
-)
+from service.devices.desk import Desk
+from service.errors import DatabaseBusyError, LeaseLostError, NotFoundError, StorageUnavailableError
 from service.executors import executor_for
 from service.executors.base import Ears, Ended, Errand
 from service.executors.leftovers import kill_leftovers
@@ -41,17 +30,18 @@ from service.jobs.store import Ending, JobStore
 from service.settings import ServerSettings
 from service.spec import JobSpec
 from service.storage.artifacts import ArtifactStore
+from service.supervision.dryruns import DryRuns
+from service.supervision.orders import job_order, open_desk
 from service.supervision.progress import ProgressWriter
 from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
 from service.waiting import until_there
 from service.watching.jobs import JobWatch
 from service.worker.failures import failure_of, has_died
-from service.worker.messages import AnalysisResult, ProgressEvent, WorkOrder
+from service.worker.messages import AnalysisResult, ProgressEvent
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 10.0
-_ANALYSIS_RETRY_SECONDS = 10.0
 
 _LOGS = ("log", "log.1")
 
@@ -72,7 +62,6 @@ class Supervisor:
         self._executor = executor_for(settings, artifacts)
         self._desk = desk
         self._folder = settings.state_dir / "jobs"
-        self._analysis_folder = settings.state_dir / "analyses"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
         self._setbacks = Setbacks(settings.worker_retries)
@@ -83,8 +72,7 @@ class Supervisor:
         self._ending: set[str] = set()
         self._scheduler: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
-        self._analyses = asyncio.Semaphore(settings.analyses)
-        self._analyses_waiting = 0
+        self._dry_runs = DryRuns(settings, self._executor, desk, watch, self._draining)
 
     async def start(self) -> None:
         """Sorts out what a dead server left behind, then starts to work.
@@ -175,63 +163,7 @@ class Supervisor:
             TimeLimitError: It took too long.
             DrainingError: The server is stopping.
         """
-        if self._analyses_waiting >= self._settings.analysis_queue_limit + self._settings.analyses:
-            raise QuotaError("dry runs", "too many dry runs wait already", _ANALYSIS_RETRY_SECONDS)
-        self._analyses_waiting += 1
-        try:
-            async with self._analyses:
-                return await self._analyze(spec, skip_floor)
-        finally:
-            self._analyses_waiting -= 1
-
-    async def _analyze(self, spec: JobSpec, skip_floor: bool) -> AnalysisResult:
-        folder = self._analysis_folder / secrets.token_hex(8)
-        try:
-            with self._watch.dry_run(f"analyses/{folder.name}", spec.target.device) as attempt:
-                order = self._analysis_order(spec, skip_floor, folder, attempt.traceparent)
-                desk = self._job_desk(order, lambda _message: None)
-                ears = Ears(lambda _event: None, self._draining, desk)
-                ended = await self._executor.run(Errand(order, LOCAL_NAME), ears)
-                attempt.died = bool(ended.lost) or has_died(ended.exit)
-            if ended.analysis is not None:
-                return ended.analysis
-            if ended.exit.stopped:
-                raise DrainingError("the server is stopping; try again later")
-            if ended.lost:
-                raise WorkerError(WORKER_LOST.reason, ended.lost, WORKER_LOST.blame)
-            failure = failure_of(ended.exit, self._settings.analysis_seconds)
-            if failure.reason == TIME_LIMIT.reason:
-                raise TimeLimitError(failure.message)
-            raise WorkerError(failure.reason, failure.message, failure.blame)
-        finally:
-            await self._desk.drop(f"analyses/{folder.name}")
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    def _analysis_order(self, spec: JobSpec, skip_floor: bool, folder: Path, traceparent: str) -> WorkOrder:
-        return WorkOrder(
-            job=f"analyses/{folder.name}",
-            task="analyze",
-            spec=spec,
-            skip_floor=skip_floor,
-            folder=folder,
-            cache_folder=self._settings.state_dir / "cache",
-            data_roots=self._settings.data_roots,
-            deadline_seconds=self._settings.analysis_seconds,
-            traceparent=traceparent,
-            log_format=self._settings.log_format,
-        )
-
-    def _job_order(self, job: Job) -> WorkOrder:
-        return WorkOrder(
-            job=job.name,
-            task="optimize",
-            spec=job.spec,
-            folder=self._folder / job.id,
-            cache_folder=self._settings.state_dir / "cache",
-            data_roots=self._settings.data_roots,
-            deadline_seconds=job.spec.time_limit.total_seconds(),
-            log_format=self._settings.log_format,
-        )
+        return await self._dry_runs.analyze(spec, skip_floor=skip_floor)
 
     async def _schedule(self) -> None:
         while not self._draining.is_set():
@@ -339,17 +271,12 @@ class Supervisor:
                 attempt.entered(event.phase)
                 writer.offer(event)
 
-            order = self._job_order(job).model_copy(update={"traceparent": attempt.traceparent})
-            desk = self._job_desk(order, writer.remark)
+            order = job_order(self._settings, self._folder / job.id, job, attempt.traceparent)
+            desk = open_desk(self._desk, order, writer.remark)
             ears = Ears(report, stop, desk, writer.remark, lambda digests: self._jobs.hold(job.id, digests))
             ended = await self._executor.run(Errand(order, job.principal, job.attempts), ears)
             attempt.died = bool(ended.lost) or has_died(ended.exit)
             return ended
-
-    def _job_desk(self, order: WorkOrder, tell: Callable[[str], None]) -> JobDesk | None:
-        """Returns what carries a worker's questions to its device; None where that is this machine."""
-        agent = order.spec.target.agent
-        return None if agent is None else self._desk.open(order.job, agent, order.folder, tell)
 
     def _after_loss(self, job: Job, why: str) -> Ending | None:
         """Returns None for a job that goes on after its machine was lost; it ends when that happens again and again."""
@@ -381,8 +308,8 @@ class Supervisor:
 
     def _clear_leftovers(self) -> None:
         """Kills what outlived the server that started it, and clears what it did not live to clear."""
-        kill_leftovers(lambda folder: folder.parent in {self._folder, self._analysis_folder})
-        shutil.rmtree(self._analysis_folder, ignore_errors=True)
+        kill_leftovers(lambda folder: folder.parent in {self._folder, self._dry_runs.folder})
+        shutil.rmtree(self._dry_runs.folder, ignore_errors=True)
         for folder in self._folder.glob("*"):
             # Of a job that is no more, `service.server.keeping` clears the log too.
             with suppress(NotFoundError):
