@@ -13,17 +13,17 @@ from service.report.assemble import _layer
 from service.report.render import render
 from service.report.schema import Report
 from tests.service.delivery.made import write_model
-from tests.service.report import made
+from tests.service.report import made, networks
 
 
 def report_of(*paths: Path) -> Report:
-    networks = [
-        made.network(path.name, str(index) * 2, made.latency(1.0, 0), None).model_copy(
+    timed = [
+        networks.network(path.name, str(index) * 2, networks.latency(1.0, 0), None).model_copy(
             update={"layers": tuple(map(_layer, summarise_network(path).layers))}
         )
         for index, path in enumerate(paths)
     ]
-    return made.report(baseline=networks[0], result=networks[-1])
+    return made.report(baseline=timed[0], result=timed[-1])
 
 
 @pytest.fixture

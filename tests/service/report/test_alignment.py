@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from service.report.alignment import Row, align
 from service.report.schema import LayerReport
-from tests.service.report.made import CUT_BLOCKS, resnet_layers
+from tests.service.report.networks import CUT_BLOCKS, resnet_layers
 
 
 def rows(before: tuple[LayerReport, ...], after: tuple[LayerReport, ...]) -> list[Row]:

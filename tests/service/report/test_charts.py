@@ -11,7 +11,7 @@ from service.report.front import best_measured, front
 from service.report.profile import profile
 from service.report.schema import BudgetReport, CandidateReport
 from service.report.tiles import accuracy_tile, latency_tile, speedup_tile
-from tests.service.report import made
+from tests.service.report import made, networks
 
 
 def coordinates(path: str) -> list[tuple[float, float]]:
@@ -69,7 +69,7 @@ def test_without_single_times_there_is_no_drawing():
 
 
 def test_other_percentiles_are_read_off_the_times():
-    times = made.latency(1.0, 0)
+    times = networks.latency(1.0, 0)
     assert at_percentile(times, 95) == times.p95
     assert at_percentile(times, 75) == pytest.approx(float(np.percentile(times.samples_ms, 75)))
 

@@ -11,7 +11,6 @@ import pytest
 
 from service.spec import JobSpec
 from service.worker import process
-from service.worker.log import BoundedLog
 from service.worker.messages import ProgressEvent, ResultEvent, WorkOrder
 from service.worker.process import Exit, run_worker
 from tests.service.server_harness import gone, settings_for, worker_command
@@ -142,16 +141,6 @@ async def test_the_log_is_bounded_and_keeps_the_end(tmp_path: Path) -> None:
 
     assert log.read_text().endswith("the end\n")
     assert 20_000 < log.stat().st_size + before.stat().st_size <= 40_000
-
-
-def test_a_log_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
-    with BoundedLog(tmp_path / "log", 100) as log:
-        tmp_path.joinpath("log").unlink()
-        log.write(b"x" * 60)
-        log.write(b"y" * 60)
-        log.write(b"z" * 10)
-    # What was lost is lost; the log goes on.
-    assert tmp_path.joinpath("log").read_bytes().endswith(b"z" * 10)
 
 
 async def test_a_worker_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
