@@ -32,6 +32,7 @@ _FEWEST = 3
 _AT_LEAST_SECONDS = 60.0
 _PER_LIMIT = 2.0
 _LEAST_SECONDS = 0.01
+_LEAST_TIMEOUT = 1.0
 _SEEDS = 2**63
 _SHARES = ("steal_fraction", "others_fraction", "waiting_fraction")
 
@@ -137,10 +138,10 @@ def _left(settings: TimingSettings, elapsed: float) -> TimingSettings:
     if settings.timeout_seconds is None:
         return settings
     left = settings.timeout_seconds - elapsed
-    if left < 1.0:
+    if left <= 0:
         msg = f"the timing processes gave no answer within {settings.timeout_seconds:.0f} s"
         raise MeasureError(msg)
-    return replace(settings, timeout_seconds=left)
+    return replace(settings, timeout_seconds=max(_LEAST_TIMEOUT, left))
 
 
 def _timed_seconds(answer: dict[str, Any]) -> float:
