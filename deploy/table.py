@@ -30,9 +30,16 @@ _OPERATORS = TimingSettings(
     warmup_seconds=0.2,
     block_seconds=0.002,
     precision=None,
+    processes=1,
 )
 _NETWORKS = TimingSettings(
-    min_seconds=1.0, max_seconds=60.0, min_samples=50, min_rounds=20, warmup_seconds=1.0, precision=None
+    min_seconds=1.0,
+    max_seconds=60.0,
+    min_samples=50,
+    min_rounds=20,
+    warmup_seconds=1.0,
+    precision=None,
+    processes=1,
 )
 _SECONDS_PER_NETWORK = 1.0
 _LONG_CHAIN = 11

@@ -53,7 +53,9 @@ class Bench(ABC):
     def time(
         self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
     ) -> dict[str, Any]:
-        """Returns the timing worker's answer (`deploy.measure.worker`) for files timed interleaved in a fresh process.
+        """Returns the timing workers' answer for files timed interleaved in fresh processes.
+
+        It is that of `deploy.measure.several`; where the device knows no several processes, that of one worker.
 
         Args:
             files: Model files.

@@ -11,8 +11,9 @@ from typing import Any, final
 
 from deploy.bench.base import Bench, BenchFacts, Feed
 from deploy.machine import describe_device, usable_cores
-from deploy.measure.process import profile_in_fresh_process, time_in_fresh_process
+from deploy.measure.process import profile_in_fresh_process
 from deploy.measure.settings import TimingSettings
+from deploy.measure.several import time_in_fresh_processes
 from deploy.runtimes import Runtime, SessionSettings, find_runtime
 
 
@@ -32,7 +33,7 @@ class LocalBench(Bench):
         self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
     ) -> dict[str, Any]:
         """Times files here, once nobody else on this machine measures."""
-        return time_in_fresh_process(files, self._here(settings), cancel)
+        return time_in_fresh_processes(files, self._here(settings), cancel)
 
     def profile(
         self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None

@@ -52,7 +52,7 @@ def _describe(request: Mapping[str, Any]) -> Answer:
 
 
 def _measure(question: Question, folder: Path, cancel: threading.Event | None) -> Answer:
-    settings = TimingSettings(**question.request["settings"])
+    settings = TimingSettings(**{"processes": question.request.get("processes", 1), **question.request["settings"]})
     models = _models(question, folder)
     bench = LocalBench(settings.runtime, settings.device)
     ask = bench.time if question.kind == "time" else bench.profile

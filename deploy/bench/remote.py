@@ -63,7 +63,9 @@ class RemoteBench(Bench):
     def _measured(self, kind: str, files: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
         places, packed = pack_models(files)
         asked = asdict(replace(settings, runtime=self.runtime, device=self.device))
-        return dict(self._ask(Question(kind, {"models": places, "settings": asked}, packed)).result)
+        # Beside the settings, where an agent that is older than the server passes it over and times in one process.
+        several = {"processes": asked.pop("processes")}
+        return dict(self._ask(Question(kind, {"models": places, "settings": asked, **several}, packed)).result)
 
     def edges(self, files: Sequence[Path], batch: int, folder: Path) -> list[Path | None]:
         """Has edge models written there: how a runtime lays out tensors depends on the processor."""

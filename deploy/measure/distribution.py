@@ -144,9 +144,8 @@ def bootstrap_ratio(
     if len(numerator) != len(denominator):
         msg = f"cannot pair {len(numerator)} rounds with {len(denominator)}: both must come from one measurement"
         raise MeasureError(msg)
-    both = [pair for pair in zip(numerator, denominator, strict=True) if all(map(len, pair))]
-    _check_rounds(len(both))
-    numerator, denominator = [above for above, _ in both], [below for _, below in both]
+    numerator, denominator = _common(numerator, denominator)
+    _check_rounds(len(numerator))
     if percentile == "p50":
         return _paired(numerator, denominator, confidence, seed)
     runs = _runs(numerator) + _runs(denominator)
@@ -154,13 +153,33 @@ def bootstrap_ratio(
         _percentiles(numerator, counts, percentile) / _percentiles(denominator, counts, percentile)
         for counts in _draws(len(numerator), runs, seed)
     ]
-    value = describe_times(numerator).at(percentile) / describe_times(denominator).at(percentile)
-    return _interval(value, np.concatenate(draws), confidence)
+    return _interval(estimate_ratio(numerator, denominator, percentile), np.concatenate(draws), confidence)
+
+
+def estimate_ratio(numerator: Rounds, denominator: Rounds, percentile: str) -> float:
+    """Returns the ratio that `bootstrap_ratio` gives an interval, without one.
+
+    Raises:
+        MeasureError: If there is no round in which both have runs.
+    """
+    numerator, denominator = _common(numerator, denominator)
+    if percentile == "p50" and numerator:
+        return float(np.median(_ratios(numerator, denominator)))
+    return describe_times(numerator).at(percentile) / describe_times(denominator).at(percentile)
+
+
+def _common(numerator: Rounds, denominator: Rounds) -> tuple[Rounds, Rounds]:
+    """Returns the rounds in which both have runs."""
+    both = [pair for pair in zip(numerator, denominator, strict=True) if all(map(len, pair))]
+    return [above for above, _ in both], [below for _, below in both]
+
+
+def _ratios(numerator: Rounds, denominator: Rounds) -> list[float]:
+    return [float(np.median(above) / np.median(below)) for above, below in zip(numerator, denominator, strict=True)]
 
 
 def _paired(numerator: Rounds, denominator: Rounds, confidence: float, seed: int) -> Interval:
-    pairs = zip(numerator, denominator, strict=True)
-    ratios = [float(np.median(above) / np.median(below)) for above, below in pairs]
+    ratios = _ratios(numerator, denominator)
     alone = [[ratio] for ratio in ratios]
     draws = [_percentiles(alone, counts, "p50") for counts in _draws(len(alone), len(alone), seed)]
     return _interval(float(np.median(ratios)), np.concatenate(draws), confidence)

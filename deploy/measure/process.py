@@ -1,4 +1,7 @@
-"""Runs the timing worker as a fresh process and turns whatever happens to it into an answer or a clear error."""
+"""Runs the timing worker as a fresh process and turns whatever happens to it into an answer or a clear error.
+
+`deploy.measure.several` says how many of them make a measurement.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,15 +45,34 @@ _KINDS: dict[str, type[DeployError]] = {
 }
 
 
-def time_in_fresh_process(
-    paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+@dataclass(frozen=True)
+class Errand:
+    """What a worker is started for.
+
+    Attributes:
+        what: `time` or `profile`.
+        name: What errors call the process.
+        limit_seconds: What a network's slowness is held against, as `max_seconds`; None for the settings' own.
+    """
+
+    what: str = "time"
+    name: str = "the timing process"
+    limit_seconds: float | None = None
+
+
+def ask_worker(
+    paths: Sequence[Path],
+    settings: TimingSettings,
+    cancel: threading.Event | None = None,
+    errand: Errand | None = None,
 ) -> dict[str, Any]:
-    """Returns the worker's answer, once no other process on this machine measures.
+    """Returns the answer of one fresh process. The caller has waited for its turn (`deploy.measure.turn`).
 
     Args:
-        paths: Model files to time, interleaved.
-        settings: How.
+        paths: Model files, loaded in this order.
+        settings: How they are timed, all of it in this process.
         cancel: Set it from another thread to stop; the process is killed within a fraction of a second.
+        errand: What it is started for; timing by default.
 
     Raises:
         ModelFileError: If a file cannot be loaded.
@@ -59,34 +81,38 @@ def time_in_fresh_process(
         MeasureError: If the process dies, hangs, or says nothing that can be read.
         MeasureCancelledError: If `cancel` was set.
     """
-    with wait_for_turn(cancel):
-        return _time(paths, settings, cancel)
-
-
-def profile_in_fresh_process(
-    paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
-) -> dict[str, Any]:
-    """Returns what each operator of each file takes, as the worker tells it; see `time_in_fresh_process`."""
-    with wait_for_turn(cancel):
-        return _time(paths, settings, cancel, what="profile")
-
-
-def _time(
-    paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None, what: str = "time"
-) -> dict[str, Any]:
-    request = {"what": what, "paths": [str(path.resolve()) for path in paths], "settings": asdict(settings)}
+    errand = errand or Errand()
+    limit = errand.limit_seconds or settings.max_seconds
+    request = {
+        "what": errand.what,
+        "paths": [str(path.resolve()) for path in paths],
+        "settings": asdict(settings),
+        "limit": limit,
+    }
     process = _start()
     output: list[str] = []
     errors_: list[str] = []
     readers = [_reader(process.stdout, output), _reader(process.stderr, errors_)]
     try:
         _send(process, request)
-        _wait(process, settings.timeout_seconds or _patience(len(paths), settings), cancel)
+        patience = settings.timeout_seconds or _patience(len(paths), settings, limit)
+        _wait(process, patience, cancel, errand.name)
     finally:
         _stop(process)
         for reader in readers:
             reader.join()
-    return _decode(process.returncode, "".join(output), "".join(errors_))
+    return _decode(process.returncode, "".join(output), "".join(errors_), errand.name)
+
+
+def profile_in_fresh_process(
+    paths: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+) -> dict[str, Any]:
+    """Returns what each operator of each file takes, once no other process on this machine measures.
+
+    Raises what `ask_worker` raises.
+    """
+    with wait_for_turn(cancel):
+        return ask_worker(paths, settings, cancel, Errand("profile"))
 
 
 def _start() -> subprocess.Popen[str]:
@@ -125,19 +151,19 @@ def _send(process: subprocess.Popen[str], request: dict[str, Any]) -> None:
         return
 
 
-def _patience(files: int, settings: TimingSettings) -> float:
+def _patience(files: int, settings: TimingSettings, limit: float) -> float:
     loading = find_runtime(settings.runtime, settings.device).load_seconds
-    return _STARTUP_SECONDS + files * (settings.warmup_seconds + loading) + _OVERTIME * settings.max_seconds
+    return _STARTUP_SECONDS + files * (settings.warmup_seconds + loading) + _OVERTIME * limit
 
 
-def _wait(process: subprocess.Popen[str], patience: float, cancel: threading.Event | None) -> None:
+def _wait(process: subprocess.Popen[str], patience: float, cancel: threading.Event | None, name: str) -> None:
     deadline = time.monotonic() + patience
     while process.poll() is None:
         if cancel is not None and cancel.is_set():
             msg = "the measurement was cancelled"
             raise MeasureCancelledError(msg)
         if time.monotonic() > deadline:
-            msg = f"the timing process gave no answer within {patience:.0f} s and was killed"
+            msg = f"{name} gave no answer within {patience:.0f} s and was killed"
             raise MeasureError(msg)
         try:
             process.wait(_POLL_SECONDS)
@@ -156,16 +182,16 @@ def _stop(process: subprocess.Popen[str]) -> None:
         return
 
 
-def _decode(status: int, output: str, said: str) -> dict[str, Any]:
+def _decode(status: int, output: str, said: str, name: str) -> dict[str, Any]:
     if status < 0:
         hint = ": out of memory, or somebody killed it" if -status == signal.SIGKILL else ""
-        msg = f"the timing process died from signal {signal.Signals(-status).name}{hint}"
+        msg = f"{name} died from signal {signal.Signals(-status).name}{hint}"
         raise MeasureError(msg)
     try:
         answer: dict[str, Any] = json.loads(output)
     except ValueError as exc:
         last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        msg = f"the timing process ended with status {status} and no answer: {last}"
+        msg = f"{name} ended with status {status} and no answer: {last}"
         raise MeasureError(msg) from exc
     if "error" in answer:
         raise _KINDS.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])

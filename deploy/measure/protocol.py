@@ -100,6 +100,7 @@ def interleave(
     settings: TimingSettings,
     clock: Counter = time.perf_counter_ns,
     switches: Counter | None = None,
+    affordable_seconds: float | None = None,
 ) -> Interleaved:
     """Returns the times of all `runs`, taken in rounds of random order with garbage collection off.
 
@@ -108,14 +109,15 @@ def interleave(
         settings: How long, how often.
         clock: Nanoseconds since some moment.
         switches: How often the system has taken the processor away from this process; its own count by default.
+        affordable_seconds: What the smallest number of rounds is held against; the settings' `max_seconds` by default.
 
     Raises:
-        MeasureError: If a run is so slow that the smallest number of rounds would far exceed `max_seconds`.
+        MeasureError: If a run is so slow that the smallest number of rounds would far exceed that.
     """
     timer = _Timer(clock, switches or _system_switches())
     with _no_garbage_collection():
         warmed = [timer.warm_up(run, settings) for run in runs]
-        _check_affordable([typical for typical, _ in warmed], settings)
+        _check_affordable([typical for typical, _ in warmed], affordable_seconds or settings.max_seconds)
         lengths = [_block_length(typical, settings.block_seconds) for typical, _ in warmed]
         record, orders, complete = _run_rounds(runs, lengths, settings, timer)
     turns = []
@@ -212,12 +214,12 @@ def _block_length(typical: float, seconds: float) -> int:
     return max(1, min(_MAX_BLOCK, round(seconds / max(typical, 1e-9))))
 
 
-def _check_affordable(typical: Sequence[float], settings: TimingSettings) -> None:
+def _check_affordable(typical: Sequence[float], limit: float) -> None:
     needed = MIN_ROUNDS * sum(typical)
-    if needed > _OVERTIME * settings.max_seconds:
+    if needed > _OVERTIME * limit:
         msg = (
             f"the models take {sum(typical):.2f} s per round, so {MIN_ROUNDS} rounds need {needed:.0f} s, "
-            f"far over the limit of {settings.max_seconds:g} s: raise 'max_seconds' or lower the batch"
+            f"far over the limit of {limit:g} s: raise 'max_seconds' or lower the batch"
         )
         raise MeasureError(msg)
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deploy.errors import MeasureError, TimingSettingsError
 from deploy.machine import ClockState, Device
-from deploy.measure.distribution import Distribution, Interval, Rounds, bootstrap_percentile, bootstrap_ratio
+from deploy.measure.distribution import Distribution, Interval, Rounds
 from deploy.measure.settings import TimingSettings, check_percentile
+from deploy.measure.spread import Taken, sure_percentile, sure_ratio
 from deploy.runtimes.base import RuntimeInfo
 
 _BUSY = 0.1
 _DRIFT = 0.05
 _WAITING = 0.02
 _TAIL_SAMPLES = 5
-
-PLACEMENT = 0.006
-"""How far apart the latencies of two equal files in one process may be, as a share of them, at 95 %.
-
-Where a network's memory lies makes it a little faster or slower for as long as the process lives, and no number of runs
-tells that from the network. Of 200 pairs of equal files (`benchmarks.trust.alike`), with intervals of 0.2 % to each
-side from the runs alone, half were told to differ; the middles of 95 % were within 0.54 %, the largest error was 1.1 %.
-"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Measurement:
     Attributes:
         file: The file's name.
         sha256: Of its bytes.
-        session: Equal for files that were timed interleaved in one process; only those can be compared.
+        session: Equal for files that were timed interleaved in the same processes; only those can be compared.
         distribution: The times, in seconds.
         preempted: Runs that do not count, because the system gave the processor to another program in them.
         samples: At most 400 of the times, in the order they were taken, for a plot.
@@ -64,6 +56,7 @@ class Measurement:
         conditions: In which state that machine was.
         warnings: What makes the numbers less sure, in sentences.
         rounds: All times that count, in seconds, by round; a round may be empty.
+        process_rounds: How many of the rounds each process ran, in order; empty for one process.
     """
 
     file: str
@@ -78,11 +71,27 @@ class Measurement:
     conditions: Conditions
     warnings: tuple[str, ...]
     rounds: tuple[tuple[float, ...], ...] = field(repr=False)
+    process_rounds: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Returns the latency at the percentile of the settings."""
         return self.distribution.at(self.settings.percentile)
+
+    @property
+    def processes(self) -> int:
+        """Returns how many processes it was timed in."""
+        return max(1, len(self.process_rounds))
+
+    def interval(self, percentile: str | None = None, confidence: float = 0.95) -> Interval:
+        """Returns the latency in seconds at a percentile, the settings' by default, with its confidence interval.
+
+        Raises:
+            MeasureError: If there are too few rounds.
+        """
+        return sure_percentile(
+            Taken(self.rounds, self.process_rounds), percentile or self.settings.percentile, confidence
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON; the full list of times is left out."""
@@ -96,15 +105,17 @@ class Ratio:
     """How many times faster a candidate is than its baseline.
 
     Attributes:
-        speedup: Baseline's seconds over the candidate's, at `percentile`; paired by rounds for p50, so that it can
-            differ slightly from the quotient of the two distributions' p50, and is the better known of the two.
+        speedup: Baseline's seconds over the candidate's, at `percentile`; for p50 paired by rounds and the mean over
+            processes, so that it can differ slightly from the quotient of the two distributions' p50, and is the better
+            known of the two.
         pooled_speedup: That quotient.
         ci_low: Lower end of the confidence interval.
         ci_high: Upper end.
         confidence: Of the interval, 0 to 1.
         percentile: Which percentile is compared.
         n: Runs of the candidate.
-        rounds: Rounds in which both have runs that count, the unit that was resampled.
+        rounds: Rounds in which both have runs that count.
+        processes: Processes that both were timed in; their spread is in the interval, unless it is one.
     """
 
     speedup: float
@@ -115,6 +126,7 @@ class Ratio:
     percentile: str
     n: int
     rounds: int
+    processes: int = 1
 
     @property
     def is_faster(self) -> bool:
@@ -176,7 +188,7 @@ class BudgetCheck:
 def compare(
     baseline: Measurement, candidate: Measurement, percentile: str | None = None, confidence: float = 0.95
 ) -> Ratio:
-    """Returns how many times faster `candidate` is, with a paired block bootstrap interval over rounds.
+    """Returns how many times faster `candidate` is, with an interval (`deploy.measure.spread`).
 
     Args:
         baseline: The original.
@@ -188,7 +200,8 @@ def compare(
         MeasureError: If the two were not timed interleaved, or in too few rounds.
     """
     percentile = percentile or candidate.settings.percentile
-    interval = placed(bootstrap_ratio(*_pair(baseline, candidate), percentile, confidence))
+    above, below = _pair(baseline, candidate)
+    interval = sure_ratio(above, below, percentile, confidence)
     return Ratio(
         speedup=interval.value,
         pooled_speedup=baseline.distribution.at(percentile) / candidate.distribution.at(percentile),
@@ -197,7 +210,8 @@ def compare(
         confidence=confidence,
         percentile=percentile,
         n=candidate.distribution.n,
-        rounds=sum(bool(mine) and bool(theirs) for mine, theirs in zip(*_pair(baseline, candidate), strict=True)),
+        rounds=sum(bool(mine) and bool(theirs) for mine, theirs in zip(above.rounds, below.rounds, strict=True)),
+        processes=candidate.processes,
     )
 
 
@@ -210,32 +224,22 @@ def meets(budget: Budget, baseline: Measurement, candidate: Measurement, percent
     percentile = percentile or candidate.settings.percentile
     if budget.seconds is not None:
         limit = budget.seconds
-        absolute = placed(bootstrap_percentile(candidate.rounds, percentile))
+        absolute = candidate.interval(percentile)
         seconds, upper = absolute.value, absolute.high
     else:
         assert budget.fraction is not None
         reference = baseline.distribution.at(percentile)
         limit = budget.fraction * reference
-        ratio = placed(bootstrap_ratio(*_pair(baseline, candidate), percentile))
+        ratio = sure_ratio(*_pair(baseline, candidate), percentile)
         seconds, upper = reference / ratio.value, reference / ratio.low
     return BudgetCheck(seconds <= limit, seconds, limit, upper, upper <= limit, percentile)
 
 
-def placed(interval: Interval) -> Interval:
-    """Returns an interval with `PLACEMENT` in it, added to each side as independent errors add up."""
-
-    def wider(end: float) -> float:
-        return math.sqrt(math.log(end / interval.value) ** 2 + PLACEMENT**2)
-
-    value = interval.value
-    return replace(interval, low=value * math.exp(-wider(interval.low)), high=value * math.exp(wider(interval.high)))
-
-
-def _pair(baseline: Measurement, candidate: Measurement) -> tuple[Rounds, Rounds]:
+def _pair(baseline: Measurement, candidate: Measurement) -> tuple[Taken, Taken]:
     if baseline.session != candidate.session:
         msg = f"'{baseline.file}' and '{candidate.file}' were not timed interleaved, so their ratio means nothing"
         raise MeasureError(msg)
-    return baseline.rounds, candidate.rounds
+    return Taken(baseline.rounds, baseline.process_rounds), Taken(candidate.rounds, candidate.process_rounds)
 
 
 def judge(distribution: Distribution, rounds: Rounds, percentile: str) -> list[str]:

@@ -13,6 +13,9 @@ PERCENTILES: dict[str, float] = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 9
 MIN_ROUNDS = 5
 """Fewer rounds than this give no interval, so no measurement stops before."""
 
+PROCESSES = 10
+"""What reports are made with."""
+
 _RANGES: dict[str, tuple[float, float]] = {
     "batch": (1, 65536),
     "threads": (1, 1024),
@@ -24,6 +27,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "block_seconds": (0.0, 10.0),
     "timeout_seconds": (1.0, 86400.0),
     "precision": (0.0, 1.0),
+    "processes": (1, 64),
     "seed": (0, 2**63 - 1),
 }
 
@@ -32,9 +36,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 class TimingSettings:
     """How model files are timed.
 
-    All are timed in one process, in rounds. In a round every file runs once for a block of about `block_seconds`, in a
-    new random order. Rounds are added until `min_seconds` have passed, every file has `min_samples` in `min_rounds` and
-    every file's ratio to the first is known to `precision`; or until `max_seconds` have passed.
+    The seconds, samples and rounds are those of all processes together. In each process all files are timed in rounds.
+    In a round every file runs once for a block of about `block_seconds`, in a new random order. Rounds are added until
+    the process's share of `min_seconds` has passed, every file has its share of `min_samples` and `min_rounds` and
+    every file's ratio to the first is known as well as `precision` needs; or until its share of `max_seconds` has
+    passed.
 
     Attributes:
         batch: Samples per run.
@@ -50,8 +56,10 @@ class TimingSettings:
             ratio; None does not look at it.
         warmup_seconds: Warm-up at most, per file; it ends earlier when the times are stable.
         block_seconds: Length of one file's turn in a round.
-        timeout_seconds: The whole process is killed after this long; None derives it from the other settings.
-        seed: For the random inputs and the order of turns.
+        timeout_seconds: The whole measurement is killed after this long; None derives it from the other settings.
+        processes: Fresh processes that the time is split over, so that the interval covers what differs between them.
+            Fewer where one takes very long to load and warm up (`deploy.measure.several`).
+        seed: For the random inputs, the order of turns and the order of loading.
 
     Raises:
         TimingSettingsError: If a value is out of range; names the field.
@@ -70,6 +78,7 @@ class TimingSettings:
     warmup_seconds: float = 2.0
     block_seconds: float = 0.01
     timeout_seconds: float | None = None
+    processes: int = PROCESSES
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ def measure(
     cancel: threading.Event | None = None,
     bench: Bench | None = None,
 ) -> tuple[Measurement, ...]:
-    """Returns the latency of every file, all timed interleaved in one fresh process.
+    """Returns the latency of every file, all timed interleaved in the same fresh processes.
 
     Args:
         files: Model files, at least one.
@@ -81,6 +81,7 @@ def _measurement(
         conditions=conditions,
         warnings=tuple(warnings),
         rounds=rounds,
+        process_rounds=tuple(answer.get("process_rounds", ())),
     )
 
 

@@ -34,8 +34,8 @@ def main() -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        do = _profile if request["what"] == "profile" else _time
-        return do([Path(path) for path in request["paths"]], TimingSettings(**request["settings"]))
+        paths, settings = [Path(path) for path in request["paths"]], TimingSettings(**request["settings"])
+        return _profile(paths, settings) if request["what"] == "profile" else _time(paths, settings, request["limit"])
     except DeployError as exc:
         return {"error": {"kind": type(exc).__name__, "message": str(exc)}}
     except Exception as exc:  # noqa: BLE001  the process boundary: whatever it is, the caller must be told
@@ -43,13 +43,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": {"kind": "MeasureError", "message": f"the timing process failed: {type(exc).__name__}: {exc}"}}
 
 
-def _time(paths: Sequence[Path], settings: TimingSettings) -> dict[str, Any]:
+def _time(paths: Sequence[Path], settings: TimingSettings, limit: float) -> dict[str, Any]:
     runtime = find_runtime(settings.runtime, settings.device)
     loading = SessionSettings(settings.threads, device=settings.device, batch=settings.batch)
     sessions = [runtime.load(path, loading) for path in paths]
     runs = [_bind(session, settings) for session in sessions]
     before = read_clock_state(settings.device)
-    result = interleave(runs, settings)
+    result = interleave(runs, settings, affordable_seconds=limit)
     after = read_clock_state(settings.device)
     return {
         "files": [

@@ -1,4 +1,4 @@
-"""`shoal measure`: takes the figures of a report again, on this machine, in a fresh process, without any server."""
+"""`shoal measure`: takes the figures of a report again, on this machine, in fresh processes, without any server."""
 
 from __future__ import annotations
 
@@ -161,6 +161,7 @@ def as_document(measured: Measured) -> dict[str, Any]:
         "baseline": _figures(baseline, measured.baseline_accuracy) if baseline else None,
         "speedup": ratio.speedup if ratio else None,
         "speedup_interval": [ratio.ci_low, ratio.ci_high] if ratio else None,
+        "processes": timing.processes,
         "percentile": float(settings.percentile.removeprefix("p")),
         "batch": settings.batch,
         "threads": settings.threads,
@@ -193,7 +194,8 @@ def text(measured: Measured) -> str:
     candidate, ratio = measured.timing.candidate, measured.timing.ratio
     lines = [_heading(candidate), "", *_columns(measured)]
     if ratio is not None:
-        interval = f"95 % interval {ratio.ci_low:.2f} to {ratio.ci_high:.2f}"
+        processes = f"{ratio.processes} processes" if ratio.processes > 1 else "one process"
+        interval = f"95 % interval {ratio.ci_low:.2f} to {ratio.ci_high:.2f}, {processes}"
         lines += ["", f"{ratio.speedup:.2f}x as fast as the baseline at {ratio.percentile} ({interval})"]
     return "\n".join([*lines, *(f"warning: {warning}" for warning in _warnings(measured))])
 

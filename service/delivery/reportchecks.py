@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.remeasure import Remeasurement
 
 SLACK = 0.02
-"""Two processes differ by more than the rounds of one: memory lies elsewhere. Measurements aim at this precision."""
+"""Two measurements differ by more than either knows: the machine is in another state. They aim at this precision."""
 
 FILENAME = "report.json"
 MAX_BYTES = 64 << 20
@@ -93,8 +93,6 @@ def check_latency(found: Remeasurement, report: Report) -> list[Check]:
 
 
 def _check_budget(found: Remeasurement, report: Report) -> Check:
-    from deploy.measure.distribution import bootstrap_percentile
-
     asked, ratio = report.budget.asked, found.ratio
     assert ratio is not None
     if report.outcome != "BUDGET_MET":
@@ -103,7 +101,7 @@ def _check_budget(found: Remeasurement, report: Report) -> Check:
         return _held("budget", asked, 1 / ratio.ci_high, fraction, "of the original's time")
     if _elsewhere(found, report):
         return skipped("latency", "budget", f"{asked} was met on another machine, {report.machine.description}")
-    least = bootstrap_percentile(found.candidate.rounds, f"p{report.budget.percentile:g}").low
+    least = found.candidate.interval(f"p{report.budget.percentile:g}").low
     return _held("budget", asked, least * 1e3, report.budget.milliseconds, "ms")
 
 

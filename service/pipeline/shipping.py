@@ -43,7 +43,7 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Contest:
-    """Original and result, timed interleaved in one fresh process.
+    """Original and result, timed interleaved in the same fresh processes.
 
     Attributes:
         baseline: The original's times.
@@ -92,10 +92,10 @@ def first_samples(samples: Samples, most: int) -> list[Array]:
 def contest(
     baseline: Shipped, result: Shipped, spec: JobSpec, settings: TimingSettings, bench: Bench | None = None
 ) -> Contest:
-    """Times both files interleaved in a fresh process and holds the result against the budget.
+    """Times both files interleaved in fresh processes and holds the result against the budget.
 
     Raises:
-        MeasureError: The timing process died or hung.
+        MeasureError: A timing process died or hung.
     """
     original, candidate = measure([baseline.artifact.path, result.artifact.path], settings, bench=bench)
     check = meets(engine_budget(spec), original, candidate)
@@ -109,7 +109,13 @@ def engine_budget(spec: JobSpec) -> Budget:
 
 
 def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettings:
-    """Returns how the job's networks are timed; for at least `seconds` where given, else as reports are."""
+    """Returns how the job's networks are timed: as reports are, or quickly.
+
+    Args:
+        spec: What the job asks for.
+        seconds: At least so long, all in one process, whose interval is then only as good as `PLACEMENT`; None times
+            as reports are.
+    """
     settings = TimingSettings(
         batch=spec.budget.batch,
         percentile=f"p{spec.budget.percentile:g}",
@@ -118,7 +124,7 @@ def timing_settings(spec: JobSpec, seconds: float | None = None) -> TimingSettin
         device=spec.target.local_device,
         seed=spec.seed,
     )
-    return settings if seconds is None else replace(settings, min_seconds=seconds)
+    return settings if seconds is None else replace(settings, min_seconds=seconds, processes=1)
 
 
 def table_settings(spec: JobSpec, precision: str = "float32") -> TableSettings:

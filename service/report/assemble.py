@@ -254,9 +254,15 @@ def _accuracy(accuracy: Accuracy) -> AccuracyReport:
 
 def _speedup(ratio: Ratio | None, before: Measurement) -> SpeedupReport:
     if ratio is None:
-        return SpeedupReport(value=1.0, low=1.0, high=1.0, rounds=before.distribution.rounds)
+        rounds = before.distribution.rounds
+        return SpeedupReport(value=1.0, low=1.0, high=1.0, rounds=rounds, processes=before.processes)
     return SpeedupReport(
-        value=ratio.speedup, low=ratio.ci_low, high=ratio.ci_high, confidence=ratio.confidence, rounds=ratio.rounds
+        value=ratio.speedup,
+        low=ratio.ci_low,
+        high=ratio.ci_high,
+        confidence=ratio.confidence,
+        rounds=ratio.rounds,
+        processes=ratio.processes,
     )
 
 

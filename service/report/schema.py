@@ -174,13 +174,14 @@ class NetworkReport(_Part):
 
 
 class SpeedupReport(_Part):
-    """Baseline over result at the budget's percentile, timed interleaved; paired bootstrap over rounds."""
+    """Baseline over result at the budget's percentile, timed interleaved in as many fresh processes as `processes`."""
 
     value: float
     low: float
     high: float
     confidence: float = 0.95
     rounds: int
+    processes: int = 1
 
 
 class StepReport(_Part):

@@ -17,7 +17,7 @@ from deploy.errors import DataError, MeasureError, ModelFileError, RuntimeMissin
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
 
-QUICK = TimingSettings(min_seconds=0.05, min_samples=5, warmup_seconds=0.05, precision=None)
+QUICK = TimingSettings(min_seconds=0.05, min_samples=5, warmup_seconds=0.05, precision=None, processes=1)
 
 
 class Wire:

@@ -12,8 +12,9 @@ from deploy.gpu import GpuState
 from deploy.jetson import JetsonState
 from deploy.machine import ClockState, Device
 from deploy.measure.distribution import describe_times, thin
-from deploy.measure.report import PLACEMENT, Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
+from deploy.measure.report import Budget, Conditions, Measurement, compare, judge, judge_conditions, meets
 from deploy.measure.settings import TimingSettings
+from deploy.measure.spread import PLACEMENT
 from deploy.runtimes import RuntimeInfo
 
 QUIET = ClockState((2500.0, 2500.0), "performance", (0.1, 0.1, 0.1), 40.0, 0.0, 0.0, 0.0, 0.0)
@@ -66,6 +67,52 @@ def test_what_is_well_apart_is_told_as_such() -> None:
     ratio = compare(measurement(1.02, 1e-5), measurement(1.0, 1e-5, seed=1))
     assert ratio.is_faster
     assert ratio.ci_high - ratio.ci_low == pytest.approx(2 * PLACEMENT * ratio.speedup, rel=0.01)
+
+
+def in_processes(found: Measurement, factors: list[float]) -> Measurement:
+    """Returns a measurement whose rounds several processes ran, each slower by a factor of its own."""
+    each = len(found.rounds) // len(factors)
+    assert each * len(factors) == len(found.rounds)
+    rounds = tuple(
+        tuple(value * factors[number // each] for value in block) for number, block in enumerate(found.rounds)
+    )
+    return replace(found, rounds=rounds, distribution=describe_times(rounds), process_rounds=(each,) * len(factors))
+
+
+def test_what_processes_differ_by_is_in_the_interval() -> None:
+    """The rounds of each are certain of a gain, and of another one; together they do not know that there is any."""
+    baseline = in_processes(measurement(1e-3, 1e-5), [1.01, 0.995, 1.012, 0.993, 1.0])
+    ratio = compare(baseline, in_processes(measurement(1e-3, 1e-5, seed=1), [1.0] * 5))
+    assert not ratio.is_faster
+    assert 0.005 < ratio.ci_high - ratio.speedup < 0.03
+    assert (ratio.processes, ratio.rounds) == (5, 50)
+
+
+def test_processes_that_agree_need_no_constant() -> None:
+    baseline, candidate = (in_processes(measurement(seconds, 1e-5), [1.0] * 5) for seconds in (1.003, 1.0))
+    assert compare(baseline, candidate).is_faster
+    assert meets(Budget(fraction=0.9985), baseline, candidate).certain
+    check = meets(Budget(seconds=1.0005), baseline, candidate)
+    assert (check.met, check.certain) == (True, True)
+
+
+def test_an_absolute_budget_is_uncertain_where_processes_differ() -> None:
+    candidate = in_processes(measurement(1e-3, 1e-5), [1.0, 1.01, 0.99, 1.01, 0.99])
+    check = meets(Budget(seconds=1.002e-3), candidate, candidate)
+    assert (check.met, check.certain) == (True, False)
+
+
+def test_a_tail_is_that_of_all_runs_with_the_spread_of_the_processes() -> None:
+    candidate = in_processes(measurement(1e-3, 1e-3), [1.0, 1.02, 0.98, 1.01, 0.99])
+    found = candidate.interval("p99")
+    assert found.value == pytest.approx(candidate.distribution.p99, rel=1e-3)
+    assert found.low < 0.99 * found.value < 1.01 * found.value < found.high
+
+
+def test_counts_that_are_not_those_of_the_rounds_are_refused() -> None:
+    found = replace(measurement(1e-3), process_rounds=(20, 20))
+    with pytest.raises(MeasureError, match=r"processes with \[20, 20\] rounds cannot have run 50 together"):
+        compare(found, found)
 
 
 def test_another_percentile_can_be_compared() -> None:

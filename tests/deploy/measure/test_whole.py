@@ -10,30 +10,24 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from torch import nn
 
 from deploy.artifact import Artifact
 from deploy.errors import DataError, MeasureCancelledError, MeasureError, ModelFileError, RuntimeMissingError
 from deploy.gpu import GpuState
 from deploy.jetson import JetsonState
 from deploy.machine import describe_device, read_clock_state, read_device
-from deploy.measure.process import time_in_fresh_process
 from deploy.measure.report import compare
 from deploy.measure.settings import MIN_ROUNDS, TimingSettings
+from deploy.measure.several import time_in_fresh_processes
 from deploy.measure.whole import _state, measure
 from deploy.remeasure import remeasure
 from tests.deploy.gpus import SERVER
-from tests.deploy.networks import Spec, write_direct
+from tests.deploy.measure.timers import children, needs_proc, wait_for_worker, workers
 
-QUICK = TimingSettings(min_seconds=0.1, max_seconds=2.0, min_samples=20, warmup_seconds=0.1, block_seconds=0.002)
-LONG = TimingSettings(min_seconds=60, max_seconds=60)
-
-
-@pytest.fixture(scope="module")
-def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About a thousand times the work of the residual network."""
-    module = nn.Conv2d(64, 64, 3, padding=1)
-    return write_direct(module, Spec("x", (64, 40, 40)), tmp_path_factory.mktemp("heavy") / "heavy.onnx")
+QUICK = TimingSettings(
+    min_seconds=0.1, max_seconds=2.0, min_samples=20, warmup_seconds=0.1, block_seconds=0.002, processes=1
+)
+LONG = TimingSettings(min_seconds=60, max_seconds=60, processes=1)
 
 
 def test_files_are_measured_interleaved(artifact: Artifact, heavy: Path) -> None:
@@ -114,34 +108,6 @@ def test_an_unknown_runtime_is_refused(artifact: Artifact) -> None:
         measure([artifact.path], TimingSettings(runtime="tensorrt"))
 
 
-def children() -> set[int]:
-    path = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-    every = [*Path("/proc/self/task").glob("*/children"), path]
-    return {int(pid) for file in every if file.exists() for pid in file.read_text().split()}
-
-
-def workers(before: set[int]) -> list[int]:
-    def is_worker(pid: int) -> bool:
-        try:
-            return b"deploy.measure.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-
-    return [pid for pid in children() - before if is_worker(pid)]
-
-
-def wait_for_worker(before: set[int]) -> int:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if found := workers(before):
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError("the timing process did not start")
-
-
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds the timing process through /proc")
-
-
 @needs_proc
 def test_a_killed_timing_process_is_told(artifact: Artifact) -> None:
     import os
@@ -193,7 +159,7 @@ def test_the_timing_process_dies_with_its_caller(artifact: Artifact) -> None:
     code = (
         "from pathlib import Path; from deploy.measure.whole import measure\n"
         "from deploy.measure.settings import TimingSettings\n"
-        f"measure([Path({str(artifact.path)!r})], TimingSettings(min_seconds=60, max_seconds=60))\n"
+        f"measure([Path({str(artifact.path)!r})], TimingSettings(min_seconds=60, max_seconds=60, processes=1))\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     try:
@@ -240,7 +206,7 @@ def test_a_timing_process_that_cannot_start_says_why(
     broken.chmod(0o755)
     monkeypatch.setattr("deploy.measure.process._COMMAND", (str(broken),))
     with pytest.raises(MeasureError, match=r"ended with status 1 and no answer: .*No module named 'deploy"):
-        time_in_fresh_process([artifact.path], QUICK)
+        time_in_fresh_processes([artifact.path], QUICK)
 
 
 def test_the_timing_process_imports_no_torch() -> None:

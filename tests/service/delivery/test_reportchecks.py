@@ -18,7 +18,7 @@ from tests.service.report import made
 
 @pytest.fixture(scope="module")
 def found(delivered: Path) -> Remeasurement:
-    settings = TimingSettings(min_seconds=0.3, max_seconds=0.3, warmup_seconds=0.1)
+    settings = TimingSettings(min_seconds=0.3, max_seconds=0.3, warmup_seconds=0.1, processes=1)
     return remeasure(delivered / "model.onnx", delivered / "baseline.onnx", settings)
 
 

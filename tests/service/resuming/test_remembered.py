@@ -144,7 +144,7 @@ def test_what_is_not_of_its_kind_is_found_out_anew() -> None:
 
 def test_a_whole_measurement_survives_the_journal(tmp_path: Path) -> None:
     file = write_dispatch(tmp_path / "net.onnx", 3, 1)
-    settings = TimingSettings(min_seconds=0.2, max_seconds=0.5, warmup_seconds=0.1, precision=None)
+    settings = TimingSettings(min_seconds=0.2, max_seconds=0.5, warmup_seconds=0.1, precision=None, processes=2)
 
     def timed() -> Contest:
         before, after = measure([file, file], settings)
