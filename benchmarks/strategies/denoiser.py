@@ -179,7 +179,11 @@ def main() -> int:
     model = Denoiser(shape)
     epochs = train(model, halved["train"].float() / 127.5 - 1, asked.seconds)
     export(model, shape.size, asked.out / "denoiser.pt2")
-    facts = {"epochs": epochs, "processor_seconds": time.process_time(), "weights": sum(p.numel() for p in model.parameters())}
+    facts = {
+        "epochs": epochs,
+        "processor_seconds": time.process_time(),
+        "weights": sum(p.numel() for p in model.parameters()),
+    }
     (asked.out / "denoiser.json").write_text(json.dumps(facts))
     print(json.dumps(facts))
     return 0

@@ -8,6 +8,7 @@ blocks of the DDPM U-Net, the norm between the two convolutions goes, and a fres
 2. Not where a shortcut is added inside: that would be normalised with its branch, which no network was trained for.
 3. It has as many groups as the last norm inside, as far as they divide the channels that come out.
 4. Not where a group would hold one value: normalised, that is nothing.
+5. Not where what comes out is normalised anyway.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def groups_behind(kinds: Mapping[fx.Node, Kind], entry: fx.Node, shapes: Shapes)
     norms = [module for node in kinds if isinstance(module := _module(node), nn.GroupNorm)]
     *_, exit_ = kinds
     size = shapes.full[exit_.name]  # (n, channels, positions ...)
-    if not norms or len(size) < 3 or any(_joins(node, kind, kinds, entry) for node, kind in kinds.items()):
+    normalised = any(isinstance(_module(user), nn.GroupNorm | nn.LayerNorm) for user in exit_.users)
+    joined = any(_joins(node, kind, kinds, entry) for node, kind in kinds.items())
+    if not norms or len(size) < 3 or normalised or joined:
         return 0
     groups = math.gcd(norms[-1].num_groups, size[1])
     return groups if size[1] // groups * math.prod(size[2:]) > 1 else 0
