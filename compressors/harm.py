@@ -25,15 +25,14 @@ from compressors.fit import FitConfig, fit
 from compressors.fit.gain import fit_gain
 from compressors.score import Reference, joined, tensors
 from compressors.surgery import apply
-from compressors.surgery.stretch import AffineStretch
 from compressors.surgery.normed import NormedStretch, replacement
+from compressors.surgery.stretch import AffineStretch
 from compressors.table import Alternative, new_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from compressors.batches import Batch
-
     from compressors.channel_line import Line
     from compressors.graph import Graph
     from compressors.plan import Step

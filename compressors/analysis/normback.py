@@ -1,7 +1,7 @@
 """The group norm that may stand behind the one operator that a stretch becomes.
 
-A group norm looks at the sample, so it folds into nothing: with the activation behind it, it dissolves when its stretch
-merges. What it did for the operators that follow, it can do behind the merged operator instead (LayerMerge, 2024: in the
+A group norm looks at the sample, so it folds into nothing: with the activation behind it, it dissolves when its
+stretch merges. What it did for what follows, it can do behind the merged operator instead (LayerMerge, 2024: in the
 blocks of the DDPM U-Net, the norm between the two convolutions goes, and a fresh one stands behind what they become).
 
 1. Only where a group norm is inside, and what comes out are channels at several positions.
