@@ -205,9 +205,7 @@ def _tuned(trial: Trial, tools: Tools, found: Found) -> Trial:
 
 
 def _rivals(best: Trial, aim: float, found: Found) -> list[Candidate]:
-    """Returns the best candidate within the aim of every strategy that none was trained of: training may turn the
-    order round.
-    """
+    """Returns the best candidate within the aim of each strategy not trained yet: training may turn the order round."""
     trained = {best.candidate.plan.strategy, *(t.candidate.plan.strategy for t in found.trials if t.tuned is not None)}
     rivals = dict[str, Candidate]()
     for trial in sorted(found.trials, key=lambda one: one.candidate.score.divergence):
