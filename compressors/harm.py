@@ -22,15 +22,17 @@ from compressors.batches import in_order
 from compressors.calibrate import Moments, Operator, Rows, picks, solve_ridge
 from compressors.execute import Stream, evaluate
 from compressors.fit import FitConfig, fit
+from compressors.fit.gain import fit_gain
 from compressors.score import Reference, joined, tensors
 from compressors.surgery import apply
+from compressors.surgery.normed import NormedStretch, replacement
 from compressors.surgery.stretch import AffineStretch
-from compressors.surgery.unmerged import unmerged
 from compressors.table import Alternative, new_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from compressors.batches import Batch
     from compressors.channel_line import Line
     from compressors.graph import Graph
     from compressors.plan import Step
@@ -83,10 +85,11 @@ def screen(
         heartbeat: Told the share done; may raise to stop.
     """
     operators: dict[Step, nn.Module] = {
-        alternative.step: unmerged(graph, alternative.step, config.lines)
+        alternative.step: replacement(graph, alternative.step, alternative.cut.output_shape[0], config.lines)
         for alternative in alternatives
         if alternative.step.kind == "merge"
     }
+    _fit_norms(graph, operators, in_order(calibration, config.batch, _affordable(alternatives, config)))
     operators |= _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
     found: dict[Step, list[tuple[torch.Tensor, ...]]] = {alternative.step: [] for alternative in alternatives}
     total, done = len(reference.labels), 0
@@ -121,8 +124,32 @@ def _outputs(
 def _reads(step: Step, operators: Mapping[Step, nn.Module]) -> list[str]:
     """Returns the nodes that a cut reads: its entry, and side inputs of a merge."""
     operator = operators.get(step)
-    sides = [spec.name for spec in operator.specs[1:]] if isinstance(operator, AffineStretch) else []
+    sides = [spec.name for spec in operator.specs[1:]] if isinstance(operator, AffineStretch | NormedStretch) else []
     return [step.entry, *sides]
+
+
+def _fit_norms(graph: Graph, operators: Mapping[Step, nn.Module], calibration: Iterable[Batch]) -> None:
+    """Fits the norms behind merges in place, on the original's own tensors."""
+    order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
+    normed = {step: module for step, module in operators.items() if isinstance(module, NormedStretch)}
+    if not normed:
+        return
+    batches = [batch.inputs for batch in calibration]
+    stream = Stream(graph.module, batches, {name for step in normed for name in (*_reads(step, normed), step.exit)})
+    for step in sorted(normed, key=lambda step: order[step.exit]):
+        stream.advance(step.exit)
+        fit_gain(normed[step].norm, _pairs(step, normed[step], stream, len(batches)))
+
+
+def _pairs(
+    step: Step, module: NormedStretch, stream: Stream, batches: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields what a norm behind a merge is given, and what it should make of it."""
+    for batch in range(batches):
+        values = stream.at(batch)
+        with torch.no_grad():
+            given = module.stretch(*(values[name] for name in _reads(step, {step: module})))
+        yield given, values[step.exit]
 
 
 def _affordable(alternatives: Sequence[Alternative], config: ScreenConfig) -> int:

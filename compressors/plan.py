@@ -26,6 +26,7 @@ class Step:
         pruned: Of "merge": nodes of operators that go, with their norm and activation.
         way: Of "merge": which lines (see `compressors.collapse`).
         padding: Of "merge": "first" moves all padding to the entry; "keep" leaves the network's function as it is.
+        norm: Of "merge": groups of a new group norm behind the operator, in place of those that dissolved; 0 for none.
     """
 
     kind: StepKind
@@ -37,12 +38,14 @@ class Step:
     pruned: tuple[str, ...] = ()
     way: Way = "identity"
     padding: Padding = "keep"
+    norm: int = 0
 
     @property
     def label(self) -> str:
         """Short text for logs and reports, e.g. `regress 3x3 relu_2..add_1`."""
         size = "x".join(map(str, self.kernel)) + " " if self.kernel else ""
-        return f"{self.kind} {size}{self.entry}..{self.exit}"
+        behind = " + norm" if self.norm else ""
+        return f"{self.kind} {size}{self.entry}..{self.exit}{behind}"
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,19 @@ class Search(Protocol):
         ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A search behind which others wait, that may use what time it leaves once its network has been trained."""
+
+    def others(self, problem: Problem) -> Search:
+        """Returns a search among what the others find.
+
+        Args:
+            problem: The same as this search's, but for its clocks: they count what is left now.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One network that was tried.

@@ -166,7 +166,8 @@ def _covers(fitted: Alternative, merged: Alternative) -> bool:
     kernels = zip(fitted.step.kernel, merged.step.kernel, strict=False)
     same = len(fitted.step.kernel) == len(merged.step.kernel) and fitted.step.stride == merged.step.stride
     larger = all(wide >= narrow for wide, narrow in kernels)
-    return same and larger and not merged.cut.bias_map and fitted.seconds <= (1 + _NOISE) * merged.seconds
+    affine = not merged.cut.bias_map and not merged.step.norm
+    return same and larger and affine and fitted.seconds <= (1 + _NOISE) * merged.seconds
 
 
 def _timed(problem: Problem, operators: Sequence[TimedOperator | None]) -> list[float]:
@@ -202,10 +203,12 @@ def _replacement(graph: Graph, cut: Cut, end: str, activation: nn.Module | None)
 
 
 def _emitted(cut: Cut) -> list[nn.Module]:
-    """Returns the operator of a cut as it ships, weights as torch initialises them."""
+    """Returns the operator of a cut as it ships, the norm behind it included, weights as torch initialises them."""
     parts: list[nn.Module] = [*_padding(cut), new_operator(cut)]
     if cut.bias_map:
         parts.append(_BiasMap(cut.output_shape))
+    if cut.step.norm:
+        parts.append(nn.GroupNorm(cut.step.norm, cut.output_shape[0]))
     return parts
 
 

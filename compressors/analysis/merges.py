@@ -76,6 +76,7 @@ class MergeRegion:
         input_shape: Per sample.
         output_shape: Per sample.
         options: By growing kernel.
+        norm_groups: Of the group norm that may stand behind the operator (`compressors.analysis.normback`); 0: none.
     """
 
     name: str
@@ -92,6 +93,7 @@ class MergeRegion:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     options: tuple[MergeOption, ...]
+    norm_groups: int = 0
 
     @property
     def changes_nothing(self) -> bool:

@@ -15,6 +15,7 @@ from compressors.analysis.flow import main_region, side_data, side_nodes
 from compressors.analysis.kinds import Kind, kind_of, module_of
 from compressors.analysis.merges import MergeOption, MergeRegion, Options, merge_options, region_macs
 from compressors.analysis.names import Names
+from compressors.analysis.normback import groups_behind
 from compressors.analysis.reach import Blocked
 from compressors.analysis.segments import Position, Refusal
 from compressors.graph import Graph
@@ -177,6 +178,7 @@ class _Search:
             input_shape=self.shapes.full[positions[ends[0]].output][1:],
             output_shape=self.shapes.full[nodes[-1].name][1:],
             options=options,
+            norm_groups=groups_behind(kinds, self.nodes[positions[ends[0]].output], self.shapes),
         )
 
     def _lossy(self, node: fx.Node) -> bool:

@@ -7,6 +7,7 @@ Numbered cases, for an operator `op` of the cut network whose output y is compar
    connection are repaired here.
 3. op -> norm -> add: the same, the norm is part of the linear map.
 4. op, or op -> norm: y should be the original's tensor of the same name.
+5. A group norm is new behind a merge: its gain and shift should give what the merge replaced.
 
 If only the positive part of the target is read (a ReLU follows), the fit need not reproduce what the ReLU hides.
 """
@@ -40,7 +41,7 @@ class FitPoint:
     """One operator of the cut network and what it is fitted to.
 
     Attributes:
-        operator: Its node.
+        operator: Its node; in case 5 the norm's.
         input: The node it reads.
         norm: Node of the batch norm that follows and is fitted with it; None where there is none.
         target: Node of the original network whose value is wanted.
@@ -69,9 +70,11 @@ def fit_points(original: Graph, cut: Graph, steps: Sequence[Step], *, refit: boo
     """
     known = {node.name: _reads(node) for node in original.module.graph.nodes}
     changed = _changed(cut.module, known)
-    wanted = {cut_name(step): step.exit for step in steps if step.kind == "regress"}
+    wanted = {cut_name(step): step.exit for step in steps if step.kind == "regress" or step.norm}
     points: list[FitPoint] = []
     for node in cut.module.graph.nodes:
+        if _is_new_norm(cut.module, node, known):
+            points.append(_norm_point(node, wanted[str(node.target).rpartition(".")[0]]))
         if not _is_operator(cut.module, node):
             continue
         if node.name not in known:
@@ -106,6 +109,11 @@ def evaluation_order(cut: Graph, points: Sequence[FitPoint]) -> tuple[fx.Node, .
 
 def _is_operator(module: fx.GraphModule, node: fx.Node) -> bool:
     return node.op == "call_module" and fittable(module.get_submodule(str(node.target)))
+
+
+def _is_new_norm(module: fx.GraphModule, node: fx.Node, known: Collection[str]) -> bool:
+    new = node.op == "call_module" and node.name not in known
+    return new and isinstance(module.get_submodule(str(node.target)), nn.GroupNorm)
 
 
 def _only_call(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -159,6 +167,11 @@ def _new_point(original: fx.GraphModule, cut: fx.GraphModule, node: fx.Node, tar
     norm = _norm_after(cut, node)
     rectified = _rectified(original, target)
     return FitPoint(node.name, node.all_input_nodes[0].name, _name(norm), target, None, rectified, new=True)
+
+
+def _norm_point(node: fx.Node, target: str) -> FitPoint:
+    """Case 5."""
+    return FitPoint(node.name, node.all_input_nodes[0].name, None, target, None, rectified=False, new=True)
 
 
 def _later_point(

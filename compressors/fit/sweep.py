@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from torch import nn
+
 from compressors.batches import count, in_order
 from compressors.execute import Stream, live_bytes
+from compressors.fit.gain import fit_gain
 from compressors.fit.points import FitPoint, evaluation_order, fit_points
-from compressors.fit.regression import PointReport, RegressionConfig, fit_point
+from compressors.fit.regression import FEWEST_BATCHES, PointReport, RegressionConfig, fit_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
+    from torch import fx
 
     from compressors.graph import Graph
     from compressors.plan import Step
@@ -96,10 +100,30 @@ def fit(
     for done, point in enumerate(points):
         heartbeat(done / len(points))
         if point.new or not config.regression.enough():
-            reports.append(fit_point(result.module, point, streams, len(batches), config.regression))
+            reports.append(_fit_one(result.module, point, streams, len(batches), config.regression))
         for name in {point.target} - {later.target for later in points[done + 1 :]}:
             streams[0].release(name)
     return FitResult(result, tuple(reports))
+
+
+def _fit_one(
+    cut: fx.GraphModule, point: FitPoint, streams: tuple[Stream, Stream], batches: int, config: RegressionConfig
+) -> PointReport:
+    """Fits one operator, or the norm behind a merge, in place."""
+    call = next(str(node.target) for node in cut.graph.nodes if node.name == point.operator)
+    norm = cut.get_submodule(call)
+    if not isinstance(norm, nn.GroupNorm):
+        return fit_point(cut, point, streams, batches, config)
+    streams[0].advance(point.target)
+    streams[1].advance(point.input)
+
+    def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in range(batches):
+            yield streams[1].at(batch)[point.input], streams[0].at(batch)[point.target]
+            if batch + 1 >= FEWEST_BATCHES and config.enough():
+                return
+
+    return PointReport(point.operator, point.target, 0.0, fit_gain(norm, pairs()), None)
 
 
 def _chosen(points: Sequence[FitPoint], refit: Refit) -> list[FitPoint]:

@@ -1,8 +1,10 @@
-"""`auto`: the strategies one after the other, as far as the time goes, and the best of what they found.
+"""`auto`: `layerfit`, and in what time it leaves the other strategies; the best of what they found.
 
-`layerfit` comes first: it needs no training, so it gains most per minute, and whatever `auto` returns is at least as
-good. The others follow in the order of what they cost: those that only plan differently before those that train. All of
-them share the latency table, since every measured operator is kept by its signature.
+`layerfit` comes first and to its end, fine-tuning included, asked what it would be asked alone and by the same clocks.
+Only then do the others get what is left (`compressors.problem.Staged`), and their network takes the place of
+`layerfit`'s only where it is measured to be better. So `auto` is never worse, by construction and not by luck with the
+clock. The others follow in the order of what they cost: those that only plan differently before those that train. All
+of them share the latency table, since every measured operator is kept by its signature.
 """
 
 from __future__ import annotations
@@ -30,21 +32,42 @@ NAME = "auto"
 
 @final
 class AutoSearch:
-    """Several searches on one problem (`compressors.problem.Search`); each is begun when it is its turn."""
+    """`layerfit`, and who waits behind it (`compressors.problem.Search`, `compressors.problem.Staged`)."""
 
     def __init__(self, problem: Problem, options: AutoOptions) -> None:
         """Begins with `layerfit`."""
+        self._options = options
+        self._first = layerfit.begin(problem, LayerfitOptions(**_shared(options, LayerfitOptions)))
+
+    def floor(self) -> Plan:
+        """Returns the fastest plan that `layerfit` knows, which may take out whatever the others may."""
+        return self._first.floor()
+
+    def candidates(self, budget_seconds: float) -> Sequence[Candidate]:
+        """Returns what `layerfit` found for a budget."""
+        return self._first.candidates(budget_seconds)
+
+    def others(self, problem: Problem) -> OtherSearches:
+        """Returns the other strategies, one after the other as far as the problem's clock allows."""
+        return OtherSearches(problem, self._options)
+
+
+@final
+class OtherSearches:
+    """Several searches on one problem (`compressors.problem.Search`); each is begun when it is its turn."""
+
+    def __init__(self, problem: Problem, options: AutoOptions) -> None:
+        """Begins with `layer_merge`."""
         self._problem = problem
-        first = layerfit.begin(problem, LayerfitOptions(**_shared(options, LayerfitOptions)))
+        first = layer_merge.begin(problem, LayerMergeOptions(**_shared(options, LayerMergeOptions)))
         self._begun: list[Search] = [first]
         self._waiting: list[Callable[[], Search]] = [
-            lambda: layer_merge.begin(problem, LayerMergeOptions(**_shared(options, LayerMergeOptions))),
             lambda: easier.begin(problem, EasierOptions(**_shared(options, EasierOptions), rounds=1)),
             lambda: tlc.begin(problem, TlcOptions(**_shared(options, TlcOptions), rounds=1)),
         ]
 
     def floor(self) -> Plan:
-        """Returns the fastest plan that `layerfit` knows, which may take out whatever the others may."""
+        """Returns the fastest plan of the first of them."""
         return self._begun[0].floor()
 
     def candidates(self, budget_seconds: float) -> Sequence[Candidate]:

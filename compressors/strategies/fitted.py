@@ -15,6 +15,7 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
+from compressors.analysis.sites import norm_sites
 from compressors.batches import count, in_order
 from compressors.channel_line import Line
 from compressors.collapse import lines, site_statistics
@@ -126,6 +127,8 @@ class FittedSearch:
             self._report(0.1, "looking at what goes through the activations")
             wanted = {site for one in self._planner.alternatives for site in one.step.sites}
             sites = [site for site in self._problem.analysis.sites if site.node in wanted]
+            if self._settings.way == "fitted":
+                sites += norm_sites(self._problem.graph, wanted)
             self._lines = site_lines(self._problem.graph, sites, self._settings.way, self._problem.calibration)
         return self._lines
 

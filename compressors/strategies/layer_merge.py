@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
 from compressors.strategies.fitted import FittedSearch, Settings
+from compressors.strategies.norm_back import as_published, with_norms
 from compressors.strategies.parity import ParitySettings, merge_cuts
 from compressors.strategies.parity_layer_merge import EntrySearch
 from compressors.table import region_cuts
@@ -27,12 +28,16 @@ NAME = "layer_merge"
 def begin(problem: Problem, options: LayerMergeOptions) -> Search:
     """Starts a search among merges."""
     if options.parity:
-        entries = merge_cuts(problem, options.span, options.max_kernel)
+        merges = merge_cuts(problem, options.span, options.max_kernel)
+        entries = [(region, one) for region, cut in merges for one in as_published(region, [cut])]
         return EntrySearch(problem, entries, ParitySettings(NAME, options.selection_samples, options.margin))
     reach = Reach(span=options.span, options=MergeLimits(kernel=options.max_kernel))
     regions = merge_space(problem.graph, reach).regions
     cuts = [
-        cut for region in regions for cut in region_cuts(region, options.way) if options.prune or not cut.step.pruned
+        cut
+        for region in regions
+        for cut in with_norms(region, region_cuts(region, options.way))
+        if options.prune or not cut.step.pruned
     ]
     settings = Settings(
         NAME,

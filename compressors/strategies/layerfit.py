@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
 from compressors.strategies.fitted import FittedSearch, Settings
+from compressors.strategies.norm_back import with_norms
 from compressors.table import Cut, region_cuts, segment_cuts
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def begin(problem: Problem, options: LayerfitOptions) -> FittedSearch:
     if options.merge:
         reach = Reach(options=MergeLimits(kernel=options.max_kernel))
         regions = merge_space(problem.graph, reach).regions
-        cuts += [cut for region in regions for cut in region_cuts(region, options.way)]
+        cuts += [cut for region in regions for cut in with_norms(region, region_cuts(region, options.way))]
     return FittedSearch(problem, cuts, _settings(options))
 
 

@@ -31,7 +31,8 @@ def apply(graph: Graph, steps: Sequence[Step], lines: Mapping[str, Line] | None 
     A "remove" step passes its entry on. A "regress" step puts two modules there, `<cut>.conv` and `<cut>.norm` (a batch
     norm that changes nothing yet), or one `<cut>.linear`; `<cut>` is `cut_name(step)`. New weights are zero: the
     stretch gives 0 until it is fitted. A "merge" step puts `<cut>.stretch` there: its operators as they were, with
-    lines for its activations, which `merge` turns into one operator. Everything that nothing reads any more is deleted.
+    lines for its activations, which `merge` turns into one operator, and behind it, where the step has a norm, a group
+    norm `<cut>.norm` with gain 1 and shift 0, which stays. Everything that nothing reads any more is deleted.
 
     Args:
         graph: The original.
@@ -117,6 +118,8 @@ class _Surgeon:
             stretch = unmerged(self.original, step, self.lines)
             sides = [self._current(self.nodes[spec.name]) for spec in stretch.specs[1:]]
             node = self._insert(exit_, (node, *sides), f"{cut_name(step)}.stretch", stretch)
+            if step.norm:
+                node = self._insert(exit_, (node,), f"{cut_name(step)}.norm", self._norm(step))
         if step.kind == "regress":
             for name, module in self._operator(step).items():
                 node = self._insert(exit_, (node,), f"{cut_name(step)}.{name}", module)
@@ -161,6 +164,15 @@ class _Surgeon:
             "conv": _zeroed(convolution(size_in[0], size_out[0], step.kernel, step.stride, padding, dtype=dtype)),
             "norm": _identity_norm(norm(size_out[0], dtype=dtype)),
         }
+
+    def _norm(self, step: Step) -> nn.Module:
+        """Returns the norm behind a merge."""
+        size = self.shapes.per_sample(step.exit)
+        if not size or len(size) == 1 or size[0] % step.norm:
+            raise OptionError(
+                "plan", f"step {step.label!r}: no group norm of {step.norm} groups fits tensors of shape {size}"
+            )
+        return nn.GroupNorm(step.norm, size[0], dtype=self.dtypes[step.exit])
 
     def close(self) -> Graph:
         """Cleans up and returns the result.

@@ -158,8 +158,7 @@ class Job:
         timer = RememberedTimer(table, self.memory, planning)
         seconds = timer.networks([(folded.module, folded.inputs)])[0]
         limit = engine_budget(self.order.spec)
-        left = self._clock("training", self._wind_up)()
-        reserve = self._wind_up + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
+        reserve = self._reserve(self._clock("training", self._wind_up)())
         return Problem(
             graph=self.model.graph,
             analysis=analysis,
@@ -176,6 +175,16 @@ class Job:
             task=self.goal.task.name,
             memory=self.memory,
         )
+
+    def _renewed(self, problem: Problem) -> Problem:
+        """Returns the problem with clocks that share out what is left now, when a first network has been trained."""
+        reserve = self._reserve(self._clock("training of others", self._wind_up)())
+        clock = partial(self.phases.seconds_left, reserve)
+        return replace(problem, seconds_left=self._clock("planning of others", reserve), clock=clock)
+
+    def _reserve(self, left: float) -> float:
+        """Returns what is kept back from planning when so many seconds are left."""
+        return self._wind_up + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
 
     @property
     def _wind_up(self) -> float:
@@ -209,7 +218,7 @@ class Job:
         if uncut is not None:
             return Found([uncut], uncut)
         strategy = find(asked.name)
-        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up))
+        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up), partial(self._renewed, problem))
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()

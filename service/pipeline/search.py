@@ -1,14 +1,19 @@
-"""Looks for the network to ship: plan, check on the device, fine-tune; again with another aim if need be."""
+"""Looks for the network to ship: plan, check on the device, fine-tune; again with another aim if need be.
+
+Where others wait behind a search (`compressors.problem.Staged`), they get what time it leaves, and theirs ships only if
+it is measured to be better: what the first search comes to, it comes to as if it were alone.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.plan import Step
-from compressors.problem import Candidate, Problem, Score, Search
+from compressors.problem import Candidate, Problem, Score, Search, Staged
 from compressors.tune import Tuned
 from service.judging.quality import Goal
 
@@ -53,20 +58,32 @@ class Tools:
             `SurgeryError` says that the file does not compute what the graph does.
         tune: Fine-tunes a candidate, or returns None where fine-tuning is off or the time is up.
         seconds_left: Until the job must wind up.
+        renewed: Returns the problem with clocks that share out what time is left now; None: others do not get any.
     """
 
     time: Callable[[Graph], float]
     tune: Callable[[Candidate], Tuned | None]
     seconds_left: Callable[[], float]
+    renewed: Callable[[], Problem] | None = None
 
 
 @dataclass
 class Found:
-    """What a search came to: trials in the order they were made, the best of them, the lowest latency in reach."""
+    """What a search came to.
+
+    Attributes:
+        trials: In the order that they were made.
+        best: Of these.
+        aim: What the best one was made for, in seconds.
+        floor_seconds: The lowest latency in reach.
+        planning_seconds: The longest that planning for one aim took.
+    """
 
     trials: list[Trial] = field(default_factory=list)
     best: Trial | None = None
+    aim: float | None = None
     floor_seconds: float | None = None
+    planning_seconds: float = 0.0
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Notes candidates that were not seen before."""
@@ -126,18 +143,43 @@ def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Foun
     for aim in aims:
         trial = _aim(aim, strategy, tools, found)
         if trial is not None and goal.holds(goal.of(trial.score)):
-            found.best = trial
-            return found
+            found.best, found.aim = trial, aim
+            break
         if tools.seconds_left() <= 0:
             break
+    if isinstance(strategy, Staged) and tools.renewed is not None and tools.seconds_left() > found.planning_seconds:
+        _challenge(aims, strategy.others(tools.renewed()), tools, goal, found)
     return found
 
 
+def _challenge(aims: Sequence[float], others: Search, tools: Tools, goal: Goal, found: Found) -> None:
+    """Puts another search's network in the place of the best one where it is measured to be better."""
+    for aim in aims:
+        trial = _aim(aim, others, tools, found)
+        if trial is not None and goal.holds(goal.of(trial.score)) and _replaces(trial, aim, found):
+            found.best, found.aim = trial, aim
+        if aim == found.aim or tools.seconds_left() <= 0:
+            return
+
+
+def _replaces(trial: Trial, aim: float, found: Found) -> bool:
+    """Says whether a network that was made for an aim is better than the best one.
+
+    A smaller aim than the best one's, kept, is better; so is to be less above the same aim, and at last the score.
+    """
+    if found.best is None or found.aim is None:
+        return True
+    (mine, _), (theirs, _) = _distance(trial, aim), _distance(found.best, aim)
+    return mine < theirs if mine != theirs else trial.score.better_than(found.best.score)
+
+
 def _aim(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
+    begun = tools.seconds_left()
     trial = _confirmed(aim, strategy, tools, found)
     if trial is None:
         return None
     before = tools.seconds_left()
+    found.planning_seconds = max(found.planning_seconds, begun - before if math.isfinite(begun) else 0.0)
     best = _tuned(trial, tools, found)
     took = before - tools.seconds_left()
     for rival in _rivals(best, aim, found):
@@ -163,12 +205,13 @@ def _tuned(trial: Trial, tools: Tools, found: Found) -> Trial:
 
 
 def _rivals(best: Trial, aim: float, found: Found) -> list[Candidate]:
-    """Returns the best candidate of every other strategy within the aim: training may turn the order round."""
-    mine, rivals = best.candidate.plan.strategy, dict[str, Candidate]()
+    """Returns the best candidate within the aim of each strategy not trained yet: training may turn the order round."""
+    trained = {best.candidate.plan.strategy, *(t.candidate.plan.strategy for t in found.trials if t.tuned is not None)}
+    rivals = dict[str, Candidate]()
     for trial in sorted(found.trials, key=lambda one: one.candidate.score.divergence):
         candidate = trial.candidate
         within = candidate.seconds is not None and candidate.seconds <= aim
-        if within and candidate.plan.strategy != mine and candidate.plan.steps not in found.refused:
+        if within and candidate.plan.strategy not in trained and candidate.plan.steps not in found.refused:
             rivals.setdefault(candidate.plan.strategy, candidate)
     return [rival for rival in rivals.values() if rival.plan.steps != best.candidate.plan.steps]
 

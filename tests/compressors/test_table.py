@@ -34,8 +34,9 @@ def test_a_merge_goes_where_a_regression_of_its_shape_is_as_fast():
         alternative(replace(MERGED, kernel=(5, 5)), 3.0),
         alternative(replace(MERGED, stride=(2, 2)), 3.0),
         alternative(replace(MERGED, kernel=(), stride=()), 3.0),
+        alternative(replace(MERGED, norm=2), 3.0),
     ],
-    ids=["faster", "other stretch", "bias by position", "larger kernel", "other stride", "linear"],
+    ids=["faster", "other stretch", "bias by position", "larger kernel", "other stride", "linear", "norm behind"],
 )
 def test_a_merge_stays_where_it_can_do_what_no_regression_can(merged):
     assert left(alternative(FITTED, 3.0), merged) == ["regress", "merge"]

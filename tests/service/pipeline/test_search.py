@@ -1,12 +1,14 @@
 """What is tried and what is shipped, with real searches on a device whose clock is arithmetic."""
 
 import math
+from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from compressors.errors import SurgeryError
 from compressors.graph import Graph
-from compressors.problem import Candidate, Problem, Score
+from compressors.problem import Candidate, Problem, Score, Search
 from compressors.surgery import fold_norms
 from compressors.tasks import TASKS
 from compressors.tune import Tuned
@@ -154,6 +156,130 @@ def test_a_tuned_network_whose_file_differs_gives_way_to_the_one_before() -> Non
     assert found.fall_back("model.onnx differs") is None
 
 
+class Clock:
+    """Seconds that are left; what is done takes as long as it is said to."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def __call__(self) -> float:
+        return self.left
+
+    def spend(self, seconds: float) -> None:
+        self.left -= seconds
+
+
+@cache
+def real(strategy: str) -> tuple[Problem, Search]:
+    """A problem and a strategy's search on it; what it finds does not depend on when it is asked."""
+    problem = problem_of("resnet-b", 0.8)
+    return problem, started(problem, strategy)
+
+
+@cache
+def others() -> Search:
+    """Who waits behind `auto`."""
+    problem, search = real("auto")
+    return search.others(problem)
+
+
+@cache
+def found_by(name: str, budget_seconds: float) -> tuple[Candidate, ...]:
+    search = others() if name == "others" else real(name)[1]
+    return tuple(search.candidates(budget_seconds))
+
+
+class Slow:
+    """A search that takes its time over every plan."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name, self.clock = name, clock
+
+    def floor(self):
+        return real("layerfit")[1].floor()
+
+    def candidates(self, budget_seconds: float) -> list[Candidate]:
+        self.clock.spend(SECONDS["plan"])
+        return list(found_by(self.name, budget_seconds))
+
+
+class SlowFirst(Slow):
+    """The same, with others behind it that take as long."""
+
+    def others(self, problem: Problem) -> Search:
+        self.problem = problem
+        return Slow("others", self.clock)
+
+
+SECONDS = {"plan": 30.0, "training": 100.0}
+
+
+class Job:
+    """One search against a clock: planning takes 30 seconds, training 100 or what is left.
+
+    A training makes of a network what its strategy is worth: the share that it cuts the divergence to.
+    """
+
+    def __init__(self, strategy: str, seconds: float, worth: dict[str, float]) -> None:
+        self.problem, _ = real(strategy)
+        self.clock, self.worth = Clock(seconds), worth
+        self.trained: list[tuple[str, float]] = []
+        self.renewed: list[Problem] = []
+        self.search = (SlowFirst if strategy == "auto" else Slow)(strategy, self.clock)
+
+    def tune(self, candidate: Candidate) -> Tuned | None:
+        granted = min(SECONDS["training"], 0.9 * self.clock.left)
+        if granted <= 0:
+            return None
+        name = candidate.plan.strategy
+        self.clock.spend(granted)
+        self.trained.append((name, granted))
+        return tuned(candidate, 0.5, candidate.score.divergence * self.worth.get(name, 1.5))
+
+    def renew(self) -> Problem:
+        self.renewed.append(replace(self.problem, seconds_left=lambda: self.clock.left / 2))
+        return self.renewed[-1]
+
+    def run(self) -> Found:
+        tools = Tools(Device(self.problem), self.tune, self.clock, self.renew)
+        return search(self.problem, self.search, tools, Goal(TASKS["classification"], None))
+
+
+@pytest.mark.parametrize("seconds", [20.0, 60.0, 135.0, 170.0, 400.0, 10_000.0])
+@pytest.mark.parametrize("worth", [{"layerfit": 0.5}, {"layerfit": 0.9, "layer_merge": 1e-6}], ids=["worse", "better"])
+def test_auto_does_what_layerfit_does_in_the_same_time_before_anything_else(seconds: float, worth: dict) -> None:
+    alone, auto = Job("layerfit", seconds, worth), Job("auto", seconds, worth)
+    wanted, got = alone.run().best, auto.run().best
+    assert wanted is not None
+    assert got is not None
+    assert auto.trained[: len(alone.trained)] == alone.trained
+    assert got.score.divergence <= wanted.score.divergence
+    assert got.seconds is not None
+    assert got.seconds <= SAFE * auto.problem.budget_seconds
+
+
+def test_the_network_of_another_ships_only_where_it_is_better() -> None:
+    better, worse = (Job("auto", 10_000.0, {"layerfit": 0.9, "layer_merge": worth}) for worth in (1e-6, 1e6))
+    best, kept = better.run().best, worse.run().best
+    assert best is not None
+    assert kept is not None
+    assert best.candidate.plan.strategy == "layer_merge"
+    assert kept.candidate.plan.strategy == "layerfit"
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(155.0, False), (165.0, True)])
+def test_others_begin_only_where_planning_once_more_fits_in(seconds: float, asked: bool) -> None:
+    job = Job("auto", seconds, {})
+    job.run()
+    assert bool(job.renewed) == asked
+
+
+def test_others_get_the_clocks_of_what_is_left() -> None:
+    job = Job("auto", 1_000.0, {"layerfit": 0.5})
+    job.run()
+    assert job.search.problem is job.renewed[0]
+
+
 def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
     searches = started(problem), started(problem, "layer_merge")
 
@@ -169,7 +295,7 @@ def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
     return search(problem, Both(), tools, Goal(TASKS["classification"], None))
 
 
-@pytest.mark.parametrize(("lefts", "wanted"), [([100.0, 90.0, 90.0, 80.0], 2), ([100.0, 10.0, 10.0], 1)])
+@pytest.mark.parametrize(("lefts", "wanted"), [([100.0, 100.0, 90.0, 90.0, 80.0], 2), ([100.0, 100.0, 10.0, 10.0], 1)])
 def test_another_strategy_is_tuned_too_where_there_is_time_for_it(lefts: list[float], wanted: int) -> None:
     asked: list[Candidate] = []
 
