@@ -143,15 +143,17 @@ def _zeros(size: int) -> bytes:
 def _bomb(random: Random, entries: Entries) -> bytes:
     """A thousandth of what it unpacks to."""
     size = int(pick(random, (1 << 20, 40 << 20, 80 << 20)))
-    kind = int(random.integers(4))
-    if kind == 0:
-        return zip_of([*entries, ("cat/bomb.img", _zeros(size))], pick(random, _METHODS[1:]))
-    if kind == 1:
-        return pick(random, _PACKERS)(_zeros(size))
+    return _packed_zeros(tuple(entries), size, int(random.integers(7)))
+
+
+@cache
+def _packed_zeros(entries: tuple[tuple[str, bytes], ...], size: int, way: int) -> bytes:
+    if way < 3:
+        return zip_of([*entries, ("cat/bomb.img", _zeros(size))], _METHODS[1 + way])
+    if way == 3:
+        return gzip.compress(_zeros(size))
     whole = tar_of([*entries, ("cat/bomb.img", _zeros(size))])
-    if kind == 2:
-        return pick(random, _PACKERS)(whole)
-    return gzip.compress(gzip.compress(whole))
+    return gzip.compress(gzip.compress(whole)) if way == 6 else _PACKERS[way - 4](whole)
 
 
 def _many(random: Random, entries: Entries) -> bytes:

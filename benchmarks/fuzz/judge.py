@@ -17,7 +17,7 @@ LONGEST_MESSAGE = 2000
 MOST_WARNINGS = 3
 _MEMORY = re.compile(r"can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
 _INTERNAL = re.compile(
-    r"^Traceback \(|File \"|0x[0-9a-f]{8,}|site-packages|\.(?:cc|cpp|h|hpp|rs|py)[:\"' ]\d*|set_int_max_str_digits",
+    r"^Traceback \(|File \"| at 0x[0-9a-f]{6,}|site-packages|\.(?:cc|cpp|h|hpp|rs|py)[:\"' ]\d*|set_int_max_str_digits",
     re.MULTILINE,
 )
 

@@ -48,7 +48,7 @@ def _png(random: Random) -> bytes:
     width, height = _sides(random) if chance(random, 0.7) else (8, 8)
     depth, colour = pick(random, ((8, 2), (8, 0), (16, 6), (1, 0), (8, 3), (3, 7), (16, 2)))
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(random.integers(3)))
-    bomb = zlib.compress(bytes(1 << 25), 9)
+    bomb = _text_bomb()
     extra = [
         _chunk(b"zTXt", b"a\0\0" + bomb),
         _chunk(b"iCCP", b"a\0\0" + bomb),
@@ -63,6 +63,11 @@ def _png(random: Random) -> bytes:
     data = zlib.compress(bytes(pick(random, (0, 100, 1 << 16, 1 << 22))))
     body = chosen + _chunk(b"IDAT", data) + (_chunk(b"IEND", b"") if chance(random, 0.8) else b"")
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + body
+
+
+@cache
+def _text_bomb() -> bytes:
+    return zlib.compress(bytes(1 << 25), 9)
 
 
 def _tall(random: Random) -> bytes:

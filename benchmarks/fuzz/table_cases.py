@@ -90,7 +90,7 @@ def _dictionary(random: Random) -> pa.Array:
 
 
 _LABELS: tuple[Callable[[Random], pa.Array], ...] = (
-    *(_of([0, 1], kind) for kind in (pa.int8(), pa.uint64(), pa.float32(), pa.float16(), pa.bool_(), pa.decimal128(9))),
+    *(_of([0, 1], kind) for kind in (pa.int8(), pa.uint64(), pa.float32(), pa.float16(), pa.decimal128(9))),
     *(_of([value, 1], pa.int64()) for value in (-1, -2, None, 2**63 - 1, -(2**63), 10**6)),
     *(_of([2**64 - 1, 1], pa.uint64()), _of([float("nan"), 1.0]), _of([float("inf"), 0.5]), _of([1.0, 2.0, None])),
     *(_of([0], pa.timestamp("ns")), _of([None], pa.null()), _of([b"a", b"b"])),

@@ -106,7 +106,7 @@ def _lines(random: Random, data: bytes) -> bytes:
 def _tree(random: Random, data: bytes) -> bytes:
     try:
         value: Any = _parsed(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return mangle(random, data, data)
     value = json.loads(json.dumps(value))
     if not isinstance(value, dict | list):

@@ -16,6 +16,7 @@ import numpy as np
 
 from service.data.errors import DataError, machine_is_to_blame
 from service.data.saved import ARROW_FILE_MAGIC, Kind, class_names, kind_of
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -122,8 +123,7 @@ def _reading(kind: Kind, name: str, field: str) -> Iterator[None]:
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, StopIteration) as exc:
         if machine_is_to_blame(exc):
             raise
-        why = next(iter(str(exc).splitlines()), type(exc).__name__)
-        raise DataError(field, f"cannot read {kind} ({name}): {why[:300]}; write it again") from exc
+        raise DataError(field, f"cannot read {kind} ({name}): {reason(exc, 300)}; write it again") from exc
 
 
 def _arrow(file: Path) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None, pa.Buffer]]:
