@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -132,6 +134,14 @@ def test_twice_the_same_column_of_many(tmp_path: Path):
     header = ",".join(["text", *(f"column{index}" for index in range(1000)), "text"])
     (tmp_path / "blob").write_text(f"{header}\ngood\n")
     assert "and 990 more; rename one" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["text", "label", "other"])
+def test_a_table_with_two_columns_of_one_name(tmp_path: Path, name: str):
+    columns = {"text": ["good"], "label": [0], "other": [1]}
+    table = pa.Table.from_arrays([pa.array(values) for values in (*columns.values(), columns[name])], [*columns, name])
+    pq.write_table(table, tmp_path / "blob")
+    assert f"two columns of the same name ({name})" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
 
 
 def test_damage_is_told_in_one_line_that_shows(tmp_path: Path):
