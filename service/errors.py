@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from service.wording import fit
+
 
 class ServiceError(Exception):
     """Base of all service errors; the message is fit for the user."""
@@ -179,14 +181,15 @@ class OffsetRangeError(ServiceError):
 class DataError(ServiceError):
     """The caller's samples, or how they are to be preprocessed, cannot be used as they are.
 
-    The message says what, where, what was found, what was wanted and what to do; it is fit for the user.
+    The message says what, where, what was found, what was wanted and what to do; it is fit for the user, short and
+    printable whatever it quotes.
 
     Attributes:
         field: Path of the job spec's field that it is about, e.g. `data.train` or `preprocessing.mean`.
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(fit(message))
         self.field = field
 
 

@@ -13,14 +13,18 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.fuzz.judge import judge, write_case
-from benchmarks.fuzz.worker import SEEDS, Limits, build, run_batch
+from benchmarks.fuzz.loaders import LOADERS
+from benchmarks.fuzz.worker import Limits, build, run_batch
 
 _BATCH = 40
+_ARROW_THREADS = 2
+"""Arrow has one thread for work and one for reading here; it makes new ones after a fork, as jemalloc does."""
+_ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ARROW_IO_THREADS": "1"}
 
 
 class Log:
@@ -63,15 +67,15 @@ class Log:
 def main() -> None:
     """Runs until the time is over."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz")
-    parser.add_argument("--loader", choices=("onnx", "pt2"), required=True)
+    parser.add_argument("--loader", choices=tuple(LOADERS), required=True)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--cases", type=int, help="stop after so many, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--case", type=int)
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":  # read when the libraries are loaded
-        os.environ["OMP_NUM_THREADS"] = "1"
+    if not _ALONE.items() <= os.environ.items():  # read when the libraries are loaded
+        os.environ |= _ALONE
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.fuzz", *sys.argv[1:]])  # noqa: S606
     box = options.out.resolve() / "box"
     (box / "tmp").mkdir(parents=True, exist_ok=True)
@@ -85,17 +89,19 @@ def main() -> None:
     _run(options, box)
 
 
-def _warm(loader: Literal["onnx", "pt2"], seed: int, box: Path) -> None:
+def _warm(loader: str, seed: int, box: Path) -> None:
     """Imports everything and makes the seeds here, once, so that every child has them."""
     tqdm.monitor_interval = 0  # torch shows progress somewhere, and tqdm would start a thread for it
     build(loader, seed, 0)
-    for number, files in enumerate(SEEDS[loader]()):
-        folder = box / f"seed{number}"
-        folder.mkdir(exist_ok=True)
-        verdict = judge(loader, write_case(files, folder))
-        if verdict.key != "graph":
-            raise SystemExit(f"seed {number} does not load: {verdict.key}: {verdict.text}")
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
+    for number, files in enumerate(LOADERS[loader].whole()):
+        folder, work = box / f"seed{number}" / "case", box / f"seed{number}" / "work"
+        for place in (folder, work):
+            place.mkdir(parents=True, exist_ok=True)
+        verdict = judge(LOADERS[loader], write_case(files, folder), work)
+        if not verdict.key.startswith("opened"):
+            raise SystemExit(f"seed {number} does not open: {verdict.key}: {verdict.text}")
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    if len([name for name in names if name != "jemalloc_bg_thd"]) > 1 + _ARROW_THREADS:
         raise SystemExit("there are several threads; a child made now could wait for them for ever")
 
 

@@ -1,4 +1,4 @@
-"""What loading one file did, and whether a user may see that."""
+"""What opening one file did, and whether a user may see that."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
-from compressors.errors import EngineError, SurgeryError
-from compressors.graph import Graph
-from compressors.sources import ModelSource, load
+from benchmarks.fuzz.loaders import Loader
 
 LONGEST_MESSAGE = 2000
 MOST_WARNINGS = 3
 _MEMORY = re.compile(r"can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
-_INTERNAL = re.compile(r"^Traceback \(|File \"|0x[0-9a-f]{8,}|site-packages", re.MULTILINE)
+_INTERNAL = re.compile(
+    r"^Traceback \(|File \"| at 0x[0-9a-f]{6,}|site-packages|\.(?:cc|cpp|h|hpp|rs|py)[:\"' ]\d*|set_int_max_str_digits",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -38,49 +38,70 @@ class Verdict:
 
 
 def write_case(files: Mapping[str, bytes], folder: Path) -> Path:
-    """Writes a case's files and returns the path of the model."""
+    """Writes a case's files and returns the path of the first."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder / next(iter(files))
 
 
-def judge(kind: Literal["onnx", "pt2"], path: Path) -> Verdict:
-    """Loads a file and says whether what happened is fit for a user."""
+def judge(loader: Loader, path: Path, work: Path) -> Verdict:
+    """Opens a file and says whether what happened is fit for a user.
+
+    Args:
+        loader: What opens it.
+        path: The file.
+        work: An empty folder, for what must be unpacked.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        verdict = _loaded(kind, path)
+        verdict = _opened(loader, path, work)
     if verdict.good and len(caught) > MOST_WARNINGS:
         first = caught[0]
-        return Verdict(False, f"warnings {first.category.__name__} {_short(first.filename)}", str(first.message)[:500])
+        where = _short(first.filename, loader.packages)
+        return Verdict(False, f"warnings {first.category.__name__} {where}", str(first.message)[:500])
     return verdict
 
 
-def _loaded(kind: Literal["onnx", "pt2"], path: Path) -> Verdict:
+def _opened(loader: Loader, path: Path, work: Path) -> Verdict:
     try:
-        graph = load(ModelSource(kind=kind, path=path))
-    except EngineError as exc:
-        return _refusal(exc, path)
+        opened = loader.open(path, work)
+    except loader.errors as exc:
+        return _refusal(loader, exc, path)
     except BaseException as exc:  # noqa: BLE001 - whatever it is, it is a finding
-        return Verdict(False, f"foreign {type(exc).__name__} {_origin(exc)}", "".join(traceback.format_exception(exc)))
-    good = isinstance(graph, Graph)
-    return Verdict(good, "graph" if good else "no graph", type(graph).__name__)
+        origin = _origin(exc, loader.packages)
+        return Verdict(False, f"foreign {type(exc).__name__} {origin}", "".join(traceback.format_exception(exc)))
+    for text in opened.shown:
+        if bad := unfit(text, [str(path.parents[1])]):
+            return Verdict(False, f"{' '.join(bad)} in what is said of {opened.kind}", repr(text))
+    return Verdict(True, f"opened {opened.kind}", "")
 
 
-def _refusal(exc: EngineError, path: Path) -> Verdict:
-    message, where = str(exc), f"{type(exc).__name__} {_origin(exc)}"
-    trace = "".join(traceback.format_exception(exc))
-    causes = list(_causes(exc))
-    roots = (str(path.parent), sys.prefix, str(Path(__file__).parents[2]), str(Path.home()) + "/")
+def unfit(message: str, roots: Sequence[str]) -> list[str]:
+    """Returns what makes a text unfit for a user, in words; nothing where it is fit.
+
+    Args:
+        message: The text.
+        roots: Folders of this machine that nobody needs to know of, besides those of the program itself.
+    """
+    paths = (*roots, sys.prefix, str(Path(__file__).parents[2]), str(Path.home()) + "/")
     problems = {
-        "ours": isinstance(exc, SurgeryError),
         "empty": not message.strip(),
         "long": len(message) > LONGEST_MESSAGE,
-        "path": any(root in message for root in roots),
+        "path": any(root in message for root in paths),
         "internal": _INTERNAL.search(message) is not None,
         "unprintable": not message.isprintable(),
-        "memory": any(_MEMORY.search(str(cause)) or _starved(cause) for cause in causes),
     }
-    found = [name for name, bad in problems.items() if bad]
+    return [name for name, bad in problems.items() if bad]
+
+
+def _refusal(loader: Loader, exc: Exception, path: Path) -> Verdict:
+    message, where = str(exc), f"{type(exc).__name__} {_origin(exc, loader.packages)}"
+    trace = "".join(traceback.format_exception(exc))
+    found = unfit(message, [str(path.parents[1])])
+    if isinstance(exc, loader.ours):
+        found.append("ours")
+    if any(_MEMORY.search(str(cause)) or _starved(cause) for cause in _causes(exc)):
+        found.append("memory")
     return Verdict(not found, f"{' '.join(found) or 'refused'} {where}", trace if found else message)
 
 
@@ -97,19 +118,26 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _origin(exc: BaseException) -> str:
-    """Returns the innermost places in the engine; the root cause's for one that was passed on."""
-    places = _places(exc.__traceback__)
+def _origin(exc: BaseException, packages: Sequence[str]) -> str:
+    """Returns the innermost places in what is fuzzed; the root cause's for one that was passed on."""
+    places = _places(exc.__traceback__, packages)
     cause = exc.__cause__
-    more = f" < {type(cause).__name__} {_places(cause.__traceback__)[-1:]}" if cause is not None else ""
+    more = f" < {type(cause).__name__} {_places(cause.__traceback__, packages)[-1:]}" if cause is not None else ""
     return " ".join(places[-2:]) + more
 
 
-def _places(trace: TracebackType | None) -> list[str]:
+def _places(trace: TracebackType | None, packages: Sequence[str]) -> list[str]:
     frames = traceback.extract_tb(trace)
-    ours = [frame for frame in frames if "/compressors/" in frame.filename]
-    return [f"{_short(frame.filename)}:{frame.name}:{frame.lineno}" for frame in ours]
+    ours = [frame for frame in frames if _within(frame.filename, packages) is not None]
+    return [f"{_short(frame.filename, packages)}:{frame.name}:{frame.lineno}" for frame in ours]
 
 
-def _short(name: str) -> str:
-    return name.rsplit("/compressors/", 1)[-1] if "/compressors/" in name else name.rsplit("/", 1)[-1]
+def _short(name: str, packages: Sequence[str]) -> str:
+    return _within(name, packages) or name.rsplit("/", 1)[-1]
+
+
+def _within(name: str, packages: Sequence[str]) -> str | None:
+    root = f"{Path(__file__).parents[2]}/"
+    inside = name.removeprefix(root) if name.startswith(root) else ""
+    package, _, rest = inside.partition("/")
+    return rest if package in packages else None

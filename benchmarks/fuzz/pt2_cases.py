@@ -6,12 +6,13 @@ import copy
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from benchmarks.fuzz.pt2_seeds import seeds
-from benchmarks.fuzz.values import FLOATS, INTEGERS, PATHS, STRINGS, Random, chance, integer, mangle, pick
+from benchmarks.fuzz.trees import change_any, change_integer, change_leaf, slots
+from benchmarks.fuzz.values import FLOATS, PATHS, STRINGS, Random, chance, integer, mangle, pick
 from benchmarks.fuzz.zips import mangle_zip
 
 _PROGRAM = "models/model.json"
@@ -187,81 +188,23 @@ def _packed(entries: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _slots(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields every container with every key or position in it."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        keys = list(item) if isinstance(item, dict) else list(range(len(item)))
-        for key in keys:
-            yield item, key
-            if isinstance(item[key], dict | list):
-                pending.append(item[key])
-
-
 def _any_slot(random: Random, value: Any) -> None:
-    """Replaces, drops, moves or repeats anything."""
-    slots = list(_slots(value))
-    if not slots:
-        return
-    holder, key = pick(random, slots)
-    kind = int(random.integers(6))
-    if kind == 0:
-        del holder[key]
-    elif kind == 1:
-        other, where = pick(random, slots)
-        holder[key] = copy.deepcopy(other[where]) if len(json.dumps(other[where])) < 20_000 else None
-    elif kind == 2 and isinstance(holder, list):
-        holder.insert(int(key), copy.deepcopy(holder[key]))
-    elif kind == 3 and isinstance(holder, dict):
-        holder[pick(random, STRINGS)] = holder.pop(key)
-    elif kind == 4:
-        holder[key] = _nested(pick(random, (3, 50, 200)))
-    else:
-        holder[key] = _like(random, holder[key])
-
-
-def _nested(depth: int) -> Any:
-    value: Any = []
-    for index in range(depth):
-        value = [value] if index % 2 else {"as_tensors": value}
-    return value
-
-
-def _like(random: Random, old: Any) -> Any:
-    if chance(random, 0.25):
-        return pick(random, (None, True, [], {}, "", 0, -1, 1.5, "x", [[]], {"as_int": 1}))
-    if isinstance(old, bool):
-        return not old
-    if isinstance(old, int):
-        return integer(random, old) if chance(random, 0.95) else 10 ** int(random.integers(20, 400))
-    if isinstance(old, float):
-        return pick(random, FLOATS)
-    if isinstance(old, str):
-        return pick(random, STRINGS + PATHS + _EXPRESSIONS + _TARGETS)
-    return pick(random, (None, [], {}))
+    change_any(random, value, _texts())
 
 
 def _leaf(random: Random, value: Any) -> None:
-    """Changes a number or a text."""
-    slots = [(holder, key) for holder, key in _slots(value) if not isinstance(holder[key], dict | list)]
-    if slots:
-        holder, key = pick(random, slots)
-        holder[key] = _like(random, holder[key])
+    change_leaf(random, value, _texts())
 
 
-def _integer(random: Random, value: Any) -> None:
-    """Changes a number."""
-    slots = [(holder, key) for holder, key in _slots(value) if type(holder[key]) is int]
-    if slots:
-        holder, key = pick(random, slots)
-        holder[key] = integer(random, holder[key]) if chance(random, 0.5) else pick(random, INTEGERS)
+@cache
+def _texts() -> tuple[str, ...]:
+    return STRINGS + PATHS + _EXPRESSIONS + _TARGETS
 
 
 def _keyed(random: Random, value: Any, wanted: str, choices: tuple[Any, ...]) -> None:
-    slots = [(holder, key) for holder, key in _slots(value) if key == wanted]
-    if slots:
-        holder, key = pick(random, slots)
+    found = [(holder, key) for holder, key in slots(value) if key == wanted]
+    if found:
+        holder, key = pick(random, found)
         holder[key] = pick(random, choices)
 
 
@@ -275,9 +218,9 @@ def _expression(random: Random, value: Any) -> None:
     if chance(random, 0.7):
         _keyed(random, value, "expr_str", _EXPRESSIONS)
         return
-    slots = [(holder, key) for holder, key in _slots(value) if key == "as_int"]
-    if slots:
-        holder, _ = pick(random, slots)
+    found = [(holder, key) for holder, key in slots(value) if key == "as_int"]
+    if found:
+        holder, _ = pick(random, found)
         holder.clear()
         hint = pick(random, (None, {"as_int": integer(random)}))
         holder["as_expr"] = {"expr_str": pick(random, _EXPRESSIONS), "hint": hint}
@@ -285,16 +228,16 @@ def _expression(random: Random, value: Any) -> None:
 
 def _name(random: Random, value: Any) -> None:
     """Lets something refer to another value."""
-    names = [holder[key] for holder, key in _slots(value) if key == "name" and isinstance(holder[key], str)]
+    names = [holder[key] for holder, key in slots(value) if key == "name" and isinstance(holder[key], str)]
     if names:
         _keyed(random, value, "name", (*names, "nowhere", "", "self", "x y", "1a", "a.b", "def"))
 
 
 def _argument(random: Random, value: Any) -> None:
     """Gives an argument another kind."""
-    slots = [(holder, key) for holder, key in _slots(value) if key == "arg" and isinstance(holder[key], dict)]
-    if slots:
-        holder, key = pick(random, slots)
+    found = [(holder, key) for holder, key in slots(value) if key == "arg" and isinstance(holder[key], dict)]
+    if found:
+        holder, key = pick(random, found)
         kinds = {"as_int": integer(random), "as_ints": [integer(random) for _ in range(3)], "as_none": True}
         kinds |= {"as_float": pick(random, FLOATS), "as_string": pick(random, STRINGS), "as_bool": True}
         kinds |= {"as_tensor": {"name": "x"}, "as_tensors": [{"name": "x"}], "as_scalar_type": integer(random)}
@@ -310,5 +253,17 @@ def _argument(random: Random, value: Any) -> None:
 
 
 _WAYS: tuple[Callable[[Random, Any], None], ...] = (
-    *(_any_slot, _any_slot, _leaf, _leaf, _integer, _integer, _target, _expression, _name, _argument, _argument),
+    *(
+        _any_slot,
+        _any_slot,
+        _leaf,
+        _leaf,
+        change_integer,
+        change_integer,
+        _target,
+        _expression,
+        _name,
+        _argument,
+        _argument,
+    ),
 )

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz import onnx_cases, pt2_cases
 from benchmarks.fuzz.judge import Verdict, judge, write_case
+from benchmarks.fuzz.loaders import LOADERS
 
-BUILDERS = {"onnx": onnx_cases.build, "pt2": pt2_cases.build}
-SEEDS = {"onnx": onnx_cases.whole, "pt2": pt2_cases.whole}
 _FORBIDDEN = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
 _SECRET = "secret.bin"  # noqa: S105
+_OWN = ("output", "journal", "fault")
+_PLACES = ("case", "tmp", "work")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,10 @@ class Limits:
 
 def build(loader: str, seed: int, index: int) -> dict[str, bytes]:
     """Returns the files of one case, the same ones for the same numbers."""
-    return BUILDERS[loader](np.random.default_rng([seed, index]))
+    return LOADERS[loader].build(np.random.default_rng([seed, index]))
 
 
-def run_batch(
-    loader: Literal["onnx", "pt2"], seed: int, indices: range, box: Path, limits: Limits
-) -> list[dict[str, Any]]:
+def run_batch(loader: str, seed: int, indices: range, box: Path, limits: Limits) -> list[dict[str, Any]]:
     """Runs cases in one child, and returns its journal; a child that died leaves an entry that is not finished."""
     (box / _SECRET).write_bytes(b"S" * 4096)
     journal = box / "journal"
@@ -57,14 +55,15 @@ def run_batch(
     started = [line["index"] for line in lines if "key" not in line]
     crashed = [index for index in started if index not in done]
     for index in crashed:
-        done[index] = _death(index, status, (box / "fault").read_text())
+        done[index] = _death(loader, index, status, (box / "fault").read_text())
     return list(done.values())
 
 
-def _death(index: int, status: int, fault: str) -> dict[str, Any]:
+def _death(loader: str, index: int, status: int, fault: str) -> dict[str, Any]:
     ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
     kind = "timeout" if "Timeout" in fault else ended
-    places = [line.strip() for line in fault.splitlines() if "/compressors/" in line][:2]
+    inside = tuple(f"/{package}/" for package in LOADERS[loader].packages)
+    places = [line.strip() for line in fault.splitlines() if any(package in line for package in inside)][:2]
     return {"index": index, "good": False, "key": f"{kind} {' '.join(places)}", "text": fault[:6000], "seconds": 0.0}
 
 
@@ -89,7 +88,7 @@ def _child(run: Callable[[], None], box: Path, limits: Limits) -> None:
     os._exit(0)
 
 
-def _cases(loader: Literal["onnx", "pt2"], seed: int, indices: range, box: Path, limits: Limits) -> None:
+def _cases(loader: str, seed: int, indices: range, box: Path, limits: Limits) -> None:
     tempfile.tempdir = str(box / "tmp")
     seen: list[str] = []
     sys.addaudithook(_watch(seen, box))
@@ -105,33 +104,35 @@ def _cases(loader: Literal["onnx", "pt2"], seed: int, indices: range, box: Path,
             journal.write(json.dumps({"index": index, **entry}) + "\n")
 
 
-def _case(
-    loader: Literal["onnx", "pt2"], files: dict[str, bytes], box: Path, limits: Limits, seen: list[str]
-) -> dict[str, Any]:
-    folder = box / "case"
-    for place in (folder, box / "tmp"):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-    path = write_case(files, folder)
-    (folder / "link").symlink_to(box)
-    os.chdir(folder)
+def _case(loader: str, files: dict[str, bytes], box: Path, limits: Limits, seen: list[str]) -> dict[str, Any]:
+    folder = _prepared(files, box)
+    around = set(box.iterdir())
     seen.clear()
-    before, start, written = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        time.perf_counter(),
-        os.fstat(2).st_size,
-    )
-    verdict = judge(loader, path)
+    before, written = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, os.fstat(2).st_size
+    start = time.perf_counter()
+    verdict = judge(LOADERS[loader], folder / next(iter(files)), box / "work")
     seconds = time.perf_counter() - start
     sys.stdout.flush()
     sys.stderr.flush()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    left = [
-        str(left) for place in (folder, box / "tmp") for left in place.iterdir() if left.name not in {*files, "link"}
-    ]
+    left = [str(name) for name in (*folder.iterdir(), *(box / "tmp").iterdir()) if name.name not in {*files, "link"}]
+    left += [str(name) for name in box.iterdir() if name not in around]
+    left += [name for name, data in files.items() if (folder / name).read_bytes() != data]
     if verdict.good:
         verdict = _aftermath(verdict, grown, os.fstat(2).st_size - written, left + seen, limits)
     return {"good": verdict.good, "key": verdict.key, "text": verdict.text[:6000], "seconds": seconds}
+
+
+def _prepared(files: dict[str, bytes], box: Path) -> Path:
+    """Writes a case into a new folder, beside empty ones for what is unpacked, and returns it."""
+    for name in _PLACES:
+        shutil.rmtree(box / name, ignore_errors=True)
+        (box / name).mkdir()
+    folder = box / "case"
+    write_case(files, folder)
+    (folder / "link").symlink_to(box)
+    os.chdir(folder)
+    return folder
 
 
 def _aftermath(verdict: Verdict, grown: int, output: int, traces: list[str], limits: Limits) -> Verdict:
@@ -146,7 +147,8 @@ def _aftermath(verdict: Verdict, grown: int, output: int, traces: list[str], lim
 
 def _watch(seen: list[str], box: Path) -> Callable[[str, tuple[Any, ...]], None]:
     """Returns an audit hook that notes what a loader must never do."""
-    inside, quiet = (str(box / "case"), str(box / "tmp")), ("/dev/", "/proc/", str(box))
+    inside = ("/dev/", "/proc/", *(f"{box / name}{end}" for name in _PLACES for end in ("", "/")))
+    own = {str(box / name) for name in _OWN}
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in _FORBIDDEN:
@@ -154,7 +156,7 @@ def _watch(seen: list[str], box: Path) -> Callable[[str, tuple[Any, ...]], None]
         elif event == "open" and isinstance(args[0], str):
             name, mode, flags = args[0], str(args[1] or ""), int(args[2] or 0)
             writes = bool(set("wax+") & set(mode)) or bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-            elsewhere = name.startswith("/") and not name.startswith((*inside, *quiet))
+            elsewhere = name.startswith("/") and not name.startswith(inside) and name not in own
             if _SECRET in name or name == "/etc/passwd" or (writes and elsewhere):
                 seen.append(f"open {name!r} {mode}")
 

@@ -19,6 +19,7 @@ from typing import IO, Any, Final, final
 from typing_extensions import override
 
 from service.data.errors import DataError, machine_is_to_blame
+from service.wording import reason
 
 MAX_MEMBERS: Final = 5_000_000
 MAX_BYTES: Final = 512 * 2**30
@@ -81,7 +82,7 @@ def open_tar(file: Path, field: str) -> Iterator[tarfile.TarFile]:
     except (tarfile.TarError, EOFError, ValueError, OSError) as exc:
         if machine_is_to_blame(exc):
             raise
-        raise DataError(field, f"cannot read {file.name} as a tar archive: {exc}; pack it again") from exc
+        raise DataError(field, f"cannot read {file.name} as a tar archive: {reason(exc)}; pack it again") from exc
 
 
 @final
@@ -127,7 +128,7 @@ def decompressed(file: Path, target: Path, field: str) -> Path:
     except DAMAGE as exc:
         if machine_is_to_blame(exc):
             raise
-        raise DataError(field, f"cannot read {file.name} as a tar archive: {exc}; pack it again") from exc
+        raise DataError(field, f"cannot read {file.name} as a tar archive: {reason(exc)}; pack it again") from exc
     return target
 
 
@@ -153,6 +154,8 @@ def unpack_zip(
                 place.mkdir(parents=True, exist_ok=True)
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                raise DataError(field, f"zip member {info.filename[:200]!r} is there twice; pack every file once")
             with archive.open(info) as packed, place.open("xb") as unpacked:
                 _copy(packed, unpacked, info.file_size, f"zip member {info.filename[:200]!r}", field)
 
@@ -174,9 +177,9 @@ def open_zip(file: Path, field: str) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as exc:
         if machine_is_to_blame(exc):
             raise
-        raise DataError(field, f"cannot read {file.name} as a zip archive: {exc}; pack it again") from exc
+        raise DataError(field, f"cannot read {file.name} as a zip archive: {reason(exc)}; pack it again") from exc
     except (zlib.error, lzma.LZMAError, struct.error) as exc:
-        raise DataError(field, f"cannot read {file.name} as a zip archive: {exc}; pack it again") from exc
+        raise DataError(field, f"cannot read {file.name} as a zip archive: {reason(exc)}; pack it again") from exc
 
 
 def _directory(file: Path) -> tuple[int, int]:

@@ -6,7 +6,9 @@ unpickled.
 
 from __future__ import annotations
 
+import math
 import shutil
+import tokenize
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from service.data.images import Images
 from service.data.labels import ClassSets, Labelling
 from service.data.pixels import from_array
 from service.data.store import Store
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,6 +38,17 @@ if TYPE_CHECKING:
 IMAGE_ARRAYS: Final = ("images", "x", "X")
 LABEL_ARRAYS: Final = ("labels", "y", "Y")
 MAX_ARRAY_BYTES: Final = 256 * 2**30
+
+_HEADER_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+)
+"""Of numpy and of Python's parser, which reads headers; the parser says MemoryError where its own stack ends."""
 
 
 @final
@@ -145,7 +159,7 @@ def _require_feed(array: npt.NDArray[Any], spec: TensorSpec, name: str, field: s
             f"array {name!r} has samples of shape {list(array.shape[1:])} ({array.dtype}) and the model's input takes "
             f"{list(spec.shape)} ({str(spec.dtype).removeprefix('torch.')}); save it as the model takes it",
         )
-    if not len(array):
+    if not array.size:
         return
     if spec.dtype.is_floating_point:
         _require_finite(array, field)
@@ -167,7 +181,7 @@ def _opened(file: Path, field: str) -> Iterator[tuple[zipfile.ZipFile, dict[str,
         if exc.__cause__ is None:
             raise
         raise DataError(
-            field, f"cannot read {file.name} as .npz: {exc.__cause__}; save it again with np.savez"
+            field, f"cannot read {file.name} as .npz: {reason(exc.__cause__)}; save it again with np.savez"
         ) from exc.__cause__
 
 
@@ -179,6 +193,8 @@ def _labels(archive: zipfile.ZipFile, names: dict[str, str], work: Path, field: 
 def _require_samples(values: npt.NDArray[Any], file: Path, field: str) -> None:
     if values.ndim == 0 or len(values) == 0:
         raise DataError(field, f"{file.name} holds no samples; give at least a few hundred")
+    if values.size == 0:
+        raise DataError(field, f"the samples in {file.name} have shape {list(values.shape[1:])}, which holds nothing")
 
 
 def _mapped(archive: zipfile.ZipFile, name: str, work: Path, field: str) -> npt.NDArray[Any]:
@@ -189,16 +205,30 @@ def _mapped(archive: zipfile.ZipFile, name: str, work: Path, field: str) -> npt.
     target = work / Path(name).name
     with archive.open(name) as packed, target.open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, 1 << 20)
-    if _holds_objects(target):
-        raise DataError(field, f"array {name} holds Python objects, which would be unpickled; save numbers only")
+    _require_plain(target, name, field)
     return np.load(target, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def _holds_objects(file: Path) -> bool:
-    with file.open("rb") as opened:
-        version = np.lib.format.read_magic(opened)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return bool(read(opened)[2].hasobject)
+def _require_plain(file: Path, name: str, field: str) -> None:
+    """Makes sure that an array holds values, as many as its header says, and no objects."""
+    try:
+        with file.open("rb") as opened:
+            version = np.lib.format.read_magic(opened)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(opened)
+            start = opened.tell()
+    except _HEADER_ERRORS:  # what they say is of Python's syntax, and no help
+        raise DataError(
+            field, f"array {name[:200]} has a header that cannot be read; save it again with np.savez"
+        ) from None
+    if dtype.hasobject:
+        raise DataError(field, f"array {name} holds Python objects, which would be unpickled; save numbers only")
+    stated, found = math.prod(shape) * dtype.itemsize, file.stat().st_size - start
+    if min(shape, default=0) < 0 or stated > found:
+        raise DataError(
+            field,
+            f"array {name} is said to have shape {list(shape)} ({dtype}) and holds {found} bytes; save it again",
+        )
 
 
 def _samples(values: npt.NDArray[Any], recipe: ResolvedPreprocessing, field: str) -> npt.NDArray[Any] | ArrayImages:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final, final
 
 from service.data.errors import DataError
+from service.wording import fit
 
 MAX_BROKEN_FRACTION: Final = 0.05
 
 _NAMED = 3
 _MAX_REASON = 200
+_MAX_NAME = 200
 
 
 @final
@@ -38,7 +40,7 @@ class Broken:
         """Counts a sample; again changes nothing."""
         self._indices.add(index)
         if index not in self._examples and (len(self._examples) < _NAMED or index < max(self._examples)):
-            self._examples[index] = f"{name}: {why[:_MAX_REASON]}"
+            self._examples[index] = fit(f"{name[-_MAX_NAME:]}: {why[:_MAX_REASON]}")
             for surplus in sorted(self._examples)[_NAMED:]:
                 del self._examples[surplus]
 

@@ -104,7 +104,7 @@ def image_column(asked: Columns, usable: Sequence[str], found: Collection[str], 
 
 def _named(name: str, found: Sequence[str], where: str, field: str) -> str:
     if name not in found:
-        raise DataError(field, f"{where} has no column {name!r}: found {listed(found)}; name one of these")
+        raise DataError(field, f"{where} has no column {name[:60]!r}: found {listed(found)}; name one of these")
     return name
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from service.data.columns import LABEL_COLUMNS, TEXT_COLUMNS, Columns, label_column, text_columns
+from service.data.columns import LABEL_COLUMNS, TEXT_COLUMNS, Columns, label_column, listed, text_columns
 from service.data.errors import DataError
 from service.data.labels import LabelReader
 from service.data.lines import BYTE_ORDER_MARK, MAX_RECORD_BYTES, Records, RecordTexts, decoded, lines
@@ -110,7 +110,7 @@ def _dialect(file: Path, field: str) -> _Dialect:
     names = tuple(name.strip() for name in header)
     if len(set(names)) < len(names):
         raise DataError(
-            field, f"{file.name} has two columns of the same name in its header: {', '.join(names)}; rename one"
+            field, f"{file.name} has two columns of the same name in its header: {listed(names)}; rename one"
         )
     return _Dialect(separator, True, names)
 
@@ -139,8 +139,8 @@ def _require_same_header(record: bytes, file: Path, dialect: _Dialect, field: st
     if tuple(names) != dialect.header:
         raise DataError(
             field,
-            f"{file.name} has the header {', '.join(names)[:200]} and the first file "
-            f"{', '.join(dialect.header)[:200]}; all files of a split must have the same",
+            f"{file.name} has the header {listed(names)[:200]} and the first file "
+            f"{listed(dialect.header)[:200]}; all files of a split must have the same",
         )
 
 

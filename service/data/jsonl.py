@@ -11,6 +11,7 @@ from service.data.columns import Columns, label_column, text_columns
 from service.data.errors import DataError
 from service.data.labels import LabelReader
 from service.data.lines import BYTE_ORDER_MARK, Records, RecordTexts, decoded, lines
+from service.wording import reason
 
 if TYPE_CHECKING:
     from service.data.labels import Labelling
@@ -72,12 +73,15 @@ def _first(file: Path, field: str) -> dict[str, Any]:
 
 
 def _object(line: bytes) -> dict[str, Any]:
+    text = decoded(line)
     try:
-        found = json.loads(decoded(line))
+        found = json.loads(text)
     except json.JSONDecodeError as exc:
         raise ValueError(f"no JSON ({exc.msg})") from exc
     except RecursionError as exc:
         raise ValueError("no JSON that anybody reads: it is nested too deeply") from exc
+    except ValueError as exc:
+        raise ValueError(f"no JSON that anybody reads: {reason(exc)}") from exc
     if not isinstance(found, dict):
         raise ValueError(f"no JSON object but a {type(found).__name__}")  # noqa: TRY004  # the file's fault, as above
     return found

@@ -21,6 +21,7 @@ from service.data.telling import STORED_AS, Format, Told, tell
 from service.data.texts import TextStore
 from service.data.tokens import TokenRecipe
 from service.data.webdataset import open_shards
+from service.wording import reason
 
 Recipe = ResolvedPreprocessing | TokenRecipe
 
@@ -65,8 +66,7 @@ def open_split(
     except OSError as exc:
         if machine_is_to_blame(exc):
             raise
-        why = exc.strerror or str(exc)
-        raise DataError(field, f"cannot read {path.name}: {why}; check that it exists and is readable") from exc
+        raise DataError(field, f"cannot read {path.name}: {reason(exc)}; check that it exists and is readable") from exc
     split = Split(store, labelling, preprocessing, field)
     check_labels(split)
     return split

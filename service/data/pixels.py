@@ -8,9 +8,10 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from service.data.errors import BrokenSampleError
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # Raster formats whose decoders are plain data readers. Pillow knows more; EPS, for one, starts Ghostscript.
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+MAX_PIXELS: Final = 1 << 30 if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
+"""Of an image, before and after it is resized."""
 
 _RESAMPLING: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -53,8 +57,10 @@ def decode(encoded: bytes, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint
         with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as image:
             _refuse_bomb(image)
             return fit(image, recipe)
+    except UnidentifiedImageError as exc:
+        raise BrokenSampleError(f"no image that can be read; wanted one of {', '.join(IMAGE_FORMATS)}") from exc
     except _DECODER_ERRORS as exc:
-        raise BrokenSampleError(str(exc) or type(exc).__name__) from exc
+        raise BrokenSampleError(reason(exc)) from exc
 
 
 def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint8]:
@@ -69,9 +75,8 @@ def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uin
 
 def _refuse_bomb(image: Image.Image) -> None:
     # Pillow only warns up to twice its limit.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {limit} are taken")
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are taken")
 
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -87,6 +92,10 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 def _resized(image: Image.Image, recipe: ResolvedPreprocessing) -> Image.Image:
     size = _resized_size(image.size, recipe)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError(
+            f"{image.width} x {image.height} pixels, resized {size[0]} x {size[1]}, at most {MAX_PIXELS} are taken"
+        )
     return image if image.size == size else image.resize(size, _RESAMPLING[recipe.interpolation])
 
 

@@ -7,6 +7,7 @@ that point outside of their buffers would make it read what is not the file's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
+from service.data.columns import listed
 from service.data.errors import DataError, machine_is_to_blame
 from service.data.saved import ARROW_FILE_MAGIC, Kind, class_names, kind_of
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -70,6 +73,8 @@ def read_schema(files: Sequence[Path], field: str) -> pa.Schema:
         schema = pq.read_schema(files[0]) if kind == "Parquet" else next(_arrow(files[0]))[0]
         if not schema.names:  # where a name is no text, asking for them fails here
             raise ValueError("it has no columns")
+        if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+            raise ValueError(f"it has two columns of the same name ({listed(twice)})")
         return schema
 
 
@@ -122,8 +127,7 @@ def _reading(kind: Kind, name: str, field: str) -> Iterator[None]:
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, StopIteration) as exc:
         if machine_is_to_blame(exc):
             raise
-        why = next(iter(str(exc).splitlines()), type(exc).__name__)
-        raise DataError(field, f"cannot read {kind} ({name}): {why[:300]}; write it again") from exc
+        raise DataError(field, f"cannot read {kind} ({name}): {reason(exc, 300)}; write it again") from exc
 
 
 def _arrow(file: Path) -> Iterator[tuple[pa.Schema, pa.RecordBatch | None, pa.Buffer]]:

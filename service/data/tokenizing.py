@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from service.data.errors import DataError
+from service.wording import reason
 
 if TYPE_CHECKING:
     from service.data.texts import Text
@@ -195,9 +196,8 @@ def _loading(name: str) -> Iterator[None]:
     except BaseException as exc:  # everything else is raised again
         if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
             raise
-        reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
         raise DataError(
-            FIELD, f"the tokenizer in the model's folder cannot be used ({name}: {reason[:200]}); save it again"
+            FIELD, f"the tokenizer in the model's folder cannot be used ({name}: {reason(exc)}); save it again"
         ) from exc
 
 
@@ -217,7 +217,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         try:
             read = json.loads(_read(file))
         except (ValueError, RecursionError) as exc:
-            raise DataError(FIELD, f"{name} in the model's folder is no JSON ({exc}); save it again") from exc
+            raise DataError(FIELD, f"{name} in the model's folder is no JSON ({reason(exc)}); save it again") from exc
         if not isinstance(read, dict):
             raise DataError(FIELD, f"{name} in the model's folder is no JSON object; save it again")
         if name == "tokenizer_config.json" and (code := [key for key in _CODE if read.get(key)]):

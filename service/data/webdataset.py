@@ -24,6 +24,7 @@ from service.data.archives import open_tar
 from service.data.errors import BrokenSampleError, DataError
 from service.data.images import Images, decode_all
 from service.data.labels import Labelling, LabelReader
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -244,7 +245,7 @@ def _label(shard: io.BufferedReader, members: dict[str, _Member], keys: Sequence
         found = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise DataError(
-            blame, f"{where}.{member.kind} is no {'text' if member.kind == 'cls' else 'JSON'}: {exc}"
+            blame, f"{where}.{member.kind} is no {'text' if member.kind == 'cls' else 'JSON'}: {reason(exc)}"
         ) from exc
     if not isinstance(found, dict):
         return found
