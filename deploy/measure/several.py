@@ -177,6 +177,7 @@ def _merged_conditions(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def share(name: str) -> float | None:
         if any(part[name] is None for part in parts) or sum(spans) <= 0:
             return None
-        return sum(part[name] * span for part, span in zip(parts, spans, strict=True)) / sum(spans)
+        total = sum(float(part[name]) * span for part, span in zip(parts, spans, strict=True))
+        return total / sum(spans)
 
     return {"before": parts[0]["before"], "after": parts[-1]["after"], **{name: share(name) for name in _SHARES}}
