@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict, SerializeToJsonError
@@ -18,7 +18,15 @@ from service.announcement import Announcement
 from service.artifacts import Artifact, ArtifactKind
 from service.errors import InvalidRequestError, Violation
 from service.jobs.job import Event, Failure, Job, Progress
-from service.report.schema import CandidateReport, FigureReport, NetworkReport, QualityReport, Report
+from service.report.choice import is_returned, passed_over
+from service.report.schema import (
+    CandidateReport,
+    FigureReport,
+    NetworkReport,
+    PrecisionTrialReport,
+    QualityReport,
+    Report,
+)
 from service.spec import JobSpec
 from service.uploads import UploadStatus
 from service.work import AnalysisResult
@@ -29,6 +37,14 @@ _KINDS = {
     service_pb.ARTIFACT_KIND_DATA: ArtifactKind.DATA,
     service_pb.ARTIFACT_KIND_RESULT: ArtifactKind.RESULT,
 }
+_PRECISIONS: Final = {
+    "float32": job_pb.PRECISION_FP32,
+    "float16": job_pb.PRECISION_FP16,
+    "bfloat16": job_pb.PRECISION_BF16,
+    "int8": job_pb.PRECISION_INT8,
+}
+"""The API's names of `deploy.precision.PRECISIONS`."""
+
 _MAX_GOT = 100
 _KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -188,6 +204,7 @@ def result_fields(report: Report, artifacts: Sequence[Artifact]) -> dict[str, An
         task=report.task,
         figure=_figure(report.figure),
         divergence_unit=report.divergence_unit,
+        precision=_precision(report),
     )
     return MessageToDict(result, preserving_proto_field_name=True)
 
@@ -229,6 +246,29 @@ def _candidate(candidate: CandidateReport) -> job_pb.CandidateFacts:
         divergence=candidate.divergence,
         chosen=candidate.chosen,
         selection_quality=candidate.selection_quality,
+    )
+
+
+def _precision(report: Report) -> job_pb.PrecisionChoice | None:
+    shipped = report.result.precision
+    if shipped is None:
+        return None
+    return job_pb.PrecisionChoice(
+        returned=_PRECISIONS.get(shipped.precision, job_pb.PRECISION_UNSPECIFIED),
+        computes=_PRECISIONS.get(shipped.computes, job_pb.PRECISION_UNSPECIFIED),
+        tried=[_precision_trial(trial, report) for trial in report.precisions],
+    )
+
+
+def _precision_trial(trial: PrecisionTrialReport, report: Report) -> job_pb.PrecisionTrial:
+    return job_pb.PrecisionTrial(
+        precision=_PRECISIONS.get(trial.precision, job_pb.PRECISION_UNSPECIFIED),
+        computes=_PRECISIONS.get(trial.computes, job_pb.PRECISION_UNSPECIFIED),
+        latency_ms=trial.latency_ms,
+        speedup=trial.speedup,
+        selection_quality=trial.selection_quality,
+        returned=is_returned(trial, report),
+        passed_over=passed_over(trial, report),
     )
 
 
