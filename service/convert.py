@@ -29,7 +29,7 @@ from service.report.schema import (
 )
 from service.spec import JobSpec
 from service.uploads import UploadStatus
-from service.work import AnalysisResult
+from service.work import AnalysisResult, PrecisionFloorFacts
 
 _KINDS = {
     service_pb.ARTIFACT_KIND_MODEL: ArtifactKind.MODEL,
@@ -290,7 +290,19 @@ def write_analysis(analysis: AnalysisResult) -> service_pb.AnalyzeModelResponse:
         floor = analysis.floor
         response.floor.baseline_ms, response.floor.floor_ms = floor.baseline_ms, floor.floor_ms
         response.floor.elapsed.CopyFrom(_duration(timedelta(seconds=floor.elapsed_seconds)))
+        response.floor.precision = _PRECISIONS[floor.precision]
+        response.floor.precisions.extend(_precision_floor(item) for item in floor.precisions)
     return response
+
+
+def _precision_floor(found: PrecisionFloorFacts) -> service_pb.PrecisionFloor:
+    return service_pb.PrecisionFloor(
+        precision=_PRECISIONS[found.precision],
+        computes=_PRECISIONS[found.computes],
+        original_ms=found.original_ms,
+        floor_ms=found.floor_ms,
+        refusal=found.refusal,
+    )
 
 
 def write_strategy(name: str, summary: str, options_schema: Mapping[str, Any]) -> service_pb.StrategyDescription:

@@ -35,7 +35,7 @@ def _trial_json(trial: job_pb.PrecisionTrial) -> dict[str, Any]:
     }
 
 
-def name_of(precision: job_pb.Precision) -> str:
+def name_of(precision: job_pb.Precision.ValueType) -> str:
     """Returns a precision as `--precision` has it, e.g. `int8`."""
     from protos.shoal.v1 import optimization_job_pb2
 

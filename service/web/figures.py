@@ -112,7 +112,7 @@ def _precision(result: job_pb.OptimizationResult) -> list[Row]:
     return [Row("Precision", precision_name(job_pb.PRECISION_FP32), precision_name(choice.returned), remark)]
 
 
-def precision_name(precision: job_pb.Precision) -> str:
+def precision_name(precision: job_pb.Precision.ValueType) -> str:
     """Returns e.g. `fp32`."""
     return job_pb.Precision.Name(precision).removeprefix("PRECISION_").lower()
 
