@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -137,7 +137,7 @@ def _precision_lines(floor: pb.FloorEstimate) -> list[str]:
     return ["", *lines, "Whether a precision is good enough takes samples to tell; a job does."]
 
 
-def _time(found: pb.PrecisionFloor, field: str) -> str:
+def _time(found: pb.PrecisionFloor, field: Literal["original_ms", "floor_ms"]) -> str:
     return figures.milliseconds(getattr(found, field)) if found.HasField(field) else "-"
 
 
