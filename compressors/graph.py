@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import fx
@@ -38,6 +39,22 @@ class TensorSpec:
         if self.dtype.is_floating_point or self.dtype.is_complex:
             return torch.randn(size, generator=generator, dtype=self.dtype)
         return torch.randint(self.low, self.high, size, generator=generator).to(self.dtype)
+
+
+class Edges(Protocol):
+    """What a network takes and returns, be it a graph or a file: enough to tell what it is for and to feed it."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it returns, in order."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
 
 
 @dataclass(frozen=True)

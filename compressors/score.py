@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compressors.graph import Graph
+    from compressors.graph import Edges, Graph
     from compressors.problem import Samples
 
 
@@ -137,7 +137,7 @@ def _outputs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch
     return tuple(each.cpu() for each in tensors(module(*(part.to(device) for part in inputs))))
 
 
-def token_mask(graph: Graph) -> int | None:
+def token_mask(graph: Edges) -> int | None:
     """Returns which input marks the tokens that count, (batch, tokens); None where there is none."""
     places = [at for at, spec in enumerate(graph.inputs) if spec.is_mask and len(spec.shape) == 1]
     return places[0] if places else None

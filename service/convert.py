@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict, SerializeToJsonError
@@ -16,12 +16,20 @@ from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.errors import InvalidRequestError, Violation
 from service.jobs.job import Event, Failure, Job, Progress
-from service.report.schema import CandidateReport, FigureReport, NetworkReport, QualityReport, Report
+from service.report.choice import is_returned, passed_over
+from service.report.schema import (
+    CandidateReport,
+    FigureReport,
+    NetworkReport,
+    PrecisionTrialReport,
+    QualityReport,
+    Report,
+)
 from service.spec import JobSpec
 from service.storage.artifacts import Artifact, ArtifactKind
 from service.uploads.announcement import Announcement
 from service.uploads.uploads import UploadStatus
-from service.worker.messages import AnalysisResult
+from service.worker.messages import AnalysisResult, PrecisionFloorFacts
 
 _KINDS = {
     service_pb.ARTIFACT_KIND_MODEL: ArtifactKind.MODEL,
@@ -29,6 +37,14 @@ _KINDS = {
     service_pb.ARTIFACT_KIND_DATA: ArtifactKind.DATA,
     service_pb.ARTIFACT_KIND_RESULT: ArtifactKind.RESULT,
 }
+_PRECISIONS: Final = {
+    "float32": job_pb.PRECISION_FP32,
+    "float16": job_pb.PRECISION_FP16,
+    "bfloat16": job_pb.PRECISION_BF16,
+    "int8": job_pb.PRECISION_INT8,
+}
+"""The API's names of `deploy.precision.PRECISIONS`."""
+
 _MAX_GOT = 100
 _KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -188,6 +204,7 @@ def result_fields(report: Report, artifacts: Sequence[Artifact]) -> dict[str, An
         task=report.task,
         figure=_figure(report.figure),
         divergence_unit=report.divergence_unit,
+        precision=_precision(report),
     )
     return MessageToDict(result, preserving_proto_field_name=True)
 
@@ -232,6 +249,29 @@ def _candidate(candidate: CandidateReport) -> job_pb.CandidateFacts:
     )
 
 
+def _precision(report: Report) -> job_pb.PrecisionChoice | None:
+    shipped = report.result.precision
+    if shipped is None:
+        return None
+    return job_pb.PrecisionChoice(
+        returned=_PRECISIONS.get(shipped.precision, job_pb.PRECISION_UNSPECIFIED),
+        computes=_PRECISIONS.get(shipped.computes, job_pb.PRECISION_UNSPECIFIED),
+        tried=[_precision_trial(trial, report) for trial in report.precisions],
+    )
+
+
+def _precision_trial(trial: PrecisionTrialReport, report: Report) -> job_pb.PrecisionTrial:
+    return job_pb.PrecisionTrial(
+        precision=_PRECISIONS.get(trial.precision, job_pb.PRECISION_UNSPECIFIED),
+        computes=_PRECISIONS.get(trial.computes, job_pb.PRECISION_UNSPECIFIED),
+        latency_ms=trial.latency_ms,
+        speedup=trial.speedup,
+        selection_quality=trial.selection_quality,
+        returned=is_returned(trial, report),
+        passed_over=passed_over(trial, report),
+    )
+
+
 def _link(artifact: Artifact) -> job_pb.ArtifactLink:
     return job_pb.ArtifactLink(
         name=artifact.name, filename=artifact.filename, size_bytes=artifact.size_bytes, sha256=artifact.sha256
@@ -250,7 +290,19 @@ def write_analysis(analysis: AnalysisResult) -> service_pb.AnalyzeModelResponse:
         floor = analysis.floor
         response.floor.baseline_ms, response.floor.floor_ms = floor.baseline_ms, floor.floor_ms
         response.floor.elapsed.CopyFrom(_duration(timedelta(seconds=floor.elapsed_seconds)))
+        response.floor.precision = _PRECISIONS[floor.precision]
+        response.floor.precisions.extend(_precision_floor(item) for item in floor.precisions)
     return response
+
+
+def _precision_floor(found: PrecisionFloorFacts) -> service_pb.PrecisionFloor:
+    return service_pb.PrecisionFloor(
+        precision=_PRECISIONS[found.precision],
+        computes=_PRECISIONS[found.computes],
+        original_ms=found.original_ms,
+        floor_ms=found.floor_ms,
+        refusal=found.refusal,
+    )
 
 
 def write_strategy(name: str, summary: str, options_schema: Mapping[str, Any]) -> service_pb.StrategyDescription:

@@ -14,7 +14,7 @@ from compressors.tasks.unlabelled import Unlabelled
 if TYPE_CHECKING:
     import torch
 
-    from compressors.graph import Graph, TensorSpec
+    from compressors.graph import Edges, TensorSpec
     from compressors.tasks.task import Task
 
 TASKS: Final[dict[str, Task]] = {
@@ -37,7 +37,7 @@ def is_class_scores(output: TensorSpec) -> bool:
     return len(output.shape) in (1, 3, 4) and output.shape[0] >= 2
 
 
-def judged_output(graph: Graph) -> int:
+def judged_output(graph: Edges) -> int:
     """Returns which output targets belong to: class scores by their name, else by their shape, else the first."""
     scores = [at for at, output in enumerate(graph.outputs) if is_class_scores(output)]
     named = [at for at in scores if any(part in graph.outputs[at].name for part in _SCORES)]
@@ -55,7 +55,7 @@ def task_named(name: str) -> Task:
     return TASKS[name]
 
 
-def choose_task(graph: Graph, targets: torch.Tensor) -> Task:
+def choose_task(graph: Edges, targets: torch.Tensor) -> Task:
     """Returns the task that fits best; who knows better asks for one by name.
 
     Args:
@@ -82,7 +82,7 @@ def choose_task(graph: Graph, targets: torch.Tensor) -> Task:
     return TASKS["classification" if is_class_scores(output) else "none"]
 
 
-def check_task(graph: Graph, targets: torch.Tensor, name: str) -> Task:
+def check_task(graph: Edges, targets: torch.Tensor, name: str) -> Task:
     """Returns the task of this name, if the network and its samples can have it.
 
     Args:
@@ -112,5 +112,5 @@ def check_task(graph: Graph, targets: torch.Tensor, name: str) -> Task:
     return task
 
 
-def _sample_of(graph: Graph) -> tuple[int, ...]:
+def _sample_of(graph: Edges) -> tuple[int, ...]:
     return next(spec.shape for spec in graph.inputs if spec.name == "sample")

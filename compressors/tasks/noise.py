@@ -21,7 +21,7 @@ from compressors.batches import count, fetch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compressors.graph import Graph
+    from compressors.graph import Edges
     from compressors.problem import Sample, Samples
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -104,12 +104,12 @@ class NoisySamples(Dataset["Sample"]):
         return (noisy, times, *clean[1:]), noise
 
 
-def is_denoiser(graph: Graph) -> bool:
+def is_denoiser(graph: Edges) -> bool:
     """Returns whether the network takes a noisy `sample` and the `timestep` of each."""
     return {"sample", "timestep"} <= {spec.name for spec in graph.inputs}
 
 
-def noised(graph: Graph, samples: Samples, schedule: NoiseSchedule | None = None, seed: int = 0) -> Samples:
+def noised(graph: Edges, samples: Samples, schedule: NoiseSchedule | None = None, seed: int = 0) -> Samples:
     """Returns noisy samples where a denoiser's samples lack the timestep, as clean images do; others as they are."""
     if not is_denoiser(graph) or count(samples) == 0 or len(fetch(samples, [0]).inputs) >= len(graph.inputs):
         return samples

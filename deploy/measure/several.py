@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deploy.errors import MeasureError
 from deploy.measure.process import Errand, ask_worker
 from deploy.measure.settings import MIN_ROUNDS, TimingSettings
@@ -177,7 +179,6 @@ def _merged_conditions(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def share(name: str) -> float | None:
         if any(part[name] is None for part in parts) or sum(spans) <= 0:
             return None
-        total = sum(float(part[name]) * span for part, span in zip(parts, spans, strict=True))
-        return total / sum(spans)
+        return float(np.average([part[name] for part in parts], weights=spans))
 
     return {"before": parts[0]["before"], "after": parts[-1]["after"], **{name: share(name) for name in _SHARES}}

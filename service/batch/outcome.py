@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from service.cli.precision import precision_json
+
 if TYPE_CHECKING:
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
 
@@ -60,6 +62,27 @@ class QualityPair(_Part):
         return Measured(value=scale * value, low=scale * (value - down), high=scale * (value + up))
 
 
+class PrecisionTried(_Part):
+    """One precision that was tried for a network, and what stood against it."""
+
+    precision: str
+    computes: str
+    latency_ms: float | None = None
+    speedup: float | None = None
+    selection_quality: float | None = None
+    returned: bool
+    passed_over: str | None = None
+
+
+class PrecisionFound(_Part):
+    """The precision that was asked for, the one that was returned, and all that were tried; named as `--precision`."""
+
+    asked: str
+    returned: str
+    computes: str
+    tried: tuple[PrecisionTried, ...] = ()
+
+
 class ModelOutcome(_Part):
     """What came of one model.
 
@@ -80,6 +103,7 @@ class ModelOutcome(_Part):
         budget_ms: As it was applied.
         percentile: Which percentile the latencies are at.
         quality: How good both are; None without samples to tell it on.
+        precision: What the result's numbers are written in and what else was tried; None where the server does not say.
         parameters: Of original and result.
         output_sha256: Of the delivered file.
         seconds: How long the job ran.
@@ -103,6 +127,7 @@ class ModelOutcome(_Part):
     budget_ms: float | None = None
     percentile: float = 50.0
     quality: QualityPair | None = None
+    precision: PrecisionFound | None = None
     parameters: tuple[int, int] | None = None
     output_sha256: str = ""
     seconds: float | None = None
@@ -151,6 +176,7 @@ def from_job(job: job_pb.OptimizationJob) -> ModelOutcome:
             "budget_ms": result.budget_ms,
             "percentile": percentile,
             "quality": _quality(result),
+            "precision": precision_json(job),
             "parameters": (result.baseline.parameters, result.result.parameters),
             "output_sha256": result.result.sha256,
         }

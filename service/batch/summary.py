@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from service.batch.run import Done
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 _FAILED: Final = frozenset({"FAILED", "CANCELLED", "EXPIRED", "UNREACHED"})
 _ORDER: Final = ("BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT", "REFUSED")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,6 +11,7 @@ from service.cli import figures, table
 from service.cli.connect import ServerFlags, connected, tell
 from service.cli.errors import Status
 from service.cli.options import json_option, model_options, pick, server_option, target_options
+from service.cli.precision import name_of
 from service.cli.request import ModelFlags, TargetFlags, budget, check_model, model_source, target
 
 if TYPE_CHECKING:
@@ -75,9 +76,21 @@ def as_json(found: pb.AnalyzeModelResponse) -> dict[str, Any]:
             "baseline_ms": floor.baseline_ms,
             "floor_ms": floor.floor_ms,
             "seconds": floor.elapsed.ToTimedelta().total_seconds(),
+            "precision": name_of(floor.precision) if floor.precision else None,
+            "precisions": [_precision_json(each) for each in floor.precisions],
         }
         if found.HasField("floor")
         else None,
+    }
+
+
+def _precision_json(found: pb.PrecisionFloor) -> dict[str, Any]:
+    return {
+        "precision": name_of(found.precision),
+        "computes": name_of(found.computes),
+        "original_ms": found.original_ms if found.HasField("original_ms") else None,
+        "floor_ms": found.floor_ms if found.HasField("floor_ms") else None,
+        "refusal": found.refusal or None,
     }
 
 
@@ -96,14 +109,39 @@ def text(found: pb.AnalyzeModelResponse, label: str) -> str:
         refused = [(refusal.where, refusal.code, refusal.reason) for refusal in found.refusals]
         lines += ["", *table.lines(("NOT TO BE CUT", "CODE", "REASON"), refused)]
     if found.HasField("floor"):
-        lines += ["", _floor_line(found.floor)]
+        lines += ["", _floor_line(found.floor), *_precision_lines(found.floor)]
     return "\n".join(lines)
 
 
 def _floor_line(floor: pb.FloorEstimate) -> str:
     share = f"{floor.floor_ms / floor.baseline_ms:.2f}x" if floor.baseline_ms > 0 else "-"
     took = figures.clock(floor.elapsed.ToTimedelta().total_seconds())
+    # Servers that say nothing of precisions know fp32 only.
+    precision = name_of(floor.precision) if floor.precision else "fp32"
+    within = f" in {precision}" if precision != "fp32" else ""
     return (
-        f"Floor: {figures.milliseconds(floor.floor_ms)} of {figures.milliseconds(floor.baseline_ms)} ({share}) if all "
-        f"that can go went; no budget below that can be met. Estimated in {took}."
+        f"Floor: {figures.milliseconds(floor.floor_ms)}{within} of {figures.milliseconds(floor.baseline_ms)} ({share}) "
+        f"if all that can go went; no budget below that can be met. Estimated in {took}."
     )
+
+
+def _precision_lines(floor: pb.FloorEstimate) -> list[str]:
+    """Returns a line for each precision, and what none of them says; none where only fp32 may ship."""
+    if len(floor.precisions) < 2:
+        return []
+    rows = [
+        (name_of(each.precision), _time(each, "original_ms"), _time(each, "floor_ms"), _remark(each))
+        for each in floor.precisions
+    ]
+    lines = table.lines(("PRECISION", "UNCUT", "FLOOR", ""), rows)
+    return ["", *lines, "Whether a precision is good enough takes samples to tell; a job does."]
+
+
+def _time(found: pb.PrecisionFloor, field: Literal["original_ms", "floor_ms"]) -> str:
+    return figures.milliseconds(getattr(found, field)) if found.HasField(field) else "-"
+
+
+def _remark(found: pb.PrecisionFloor) -> str:
+    if found.refusal:
+        return found.refusal
+    return f"computed in {name_of(found.computes)} here" if found.computes != found.precision else ""

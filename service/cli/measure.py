@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,25 +15,45 @@ from service.cli.connect import tell
 from service.cli.errors import CommandError, InputError, Status
 from service.cli.options import PERCENTILE, json_option, pick, preprocessing_options, whole
 from service.cli.request import PreprocessingFlags, check_file, preprocessing
+from service.tasknames import OTHER_TASK_NAMES, TASK_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.evaluate import Accuracy
     from deploy.measure.report import Measurement
     from deploy.remeasure import Remeasurement
+    from service.judging.quality import Figure, Quality
+    from service.judging.scoring import FileScore
     from service.spec import Preprocessing
 
 _DATA_HELP: Final = (
-    "Labelled samples to compute the accuracy on: a Parquet or .npz file or a folder with one folder per class. They "
-    "are prepared as report.json beside ARTIFACT says, unless flags say otherwise."
+    "Samples to compute the report's figure on, whatever the task: images, texts or ready inputs, as --data of "
+    "`shoal optimize`. They are prepared as report.json beside ARTIFACT says, unless flags say otherwise. Without "
+    "labels, or for the task none, --baseline must be there to compare with."
 )
 _TOKENIZER_HELP: Final = "Folder of the model that ARTIFACT was made of, whose tokenizer reads the texts in SPLIT."
+_TASK_HELP: Final = (
+    "What the outputs mean: classification, multi_label, denoising or none. Default: as report.json beside ARTIFACT "
+    "says, else told by the model and the labels."
+)
 _PERCENTILES: Final = ("p50", "p90", "p95", "p99")
 
 
-Samples = tuple[PreprocessingFlags, str | None]
-"""How samples become inputs, and the folder of the tokenizer."""
+@dataclass(frozen=True)
+class Samples:
+    """What to score on.
+
+    Attributes:
+        split: File or folder of samples.
+        flags: How samples become inputs.
+        tokenizer: Folder of the tokenizer, None where no texts are read.
+        task: What the outputs mean, None where it is to be told.
+    """
+
+    split: Path
+    flags: PreprocessingFlags
+    tokenizer: Path | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +62,13 @@ class Measured:
 
     Attributes:
         timing: Latencies, of the file and of what it is compared with.
-        accuracy: Of the file, None without samples.
-        baseline_accuracy: Of what it is compared with, None without samples or baseline.
+        score: Of the file, None without samples.
+        baseline_score: Of what it is compared with, None without samples or baseline.
     """
 
     timing: Remeasurement
-    accuracy: Accuracy | None = None
-    baseline_accuracy: Accuracy | None = None
+    score: FileScore | None = None
+    baseline_score: FileScore | None = None
 
 
 @click.command()
@@ -60,6 +81,7 @@ class Measured:
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda:N", help="What runs it.")
 @click.option("--seconds", metavar="S", type=click.FloatRange(0.1, 3600), help="How long to time. Default 8.")
 @click.option("--data", type=click.Path(), metavar="SPLIT", help=_DATA_HELP)
+@click.option("--task", type=click.Choice([*TASK_NAMES, *OTHER_TASK_NAMES]), metavar="TASK", help=_TASK_HELP)
 @click.option("--tokenizer", type=click.Path(file_okay=False), metavar="DIR", help=_TOKENIZER_HELP)
 @preprocessing_options
 @json_option
@@ -72,10 +94,13 @@ def measure(artifact: str, baseline: str | None, data: str | None, as_json: bool
         if path is not None:
             check_file(Path(path), what)
     files = (Path(artifact),) if baseline is None else (Path(artifact), Path(baseline))
-    samples = (pick(PreprocessingFlags, flags), flags["tokenizer"])
+    tokenizer, task = flags["tokenizer"], OTHER_TASK_NAMES.get(flags["task"], flags["task"])
+    recipe, folder = pick(PreprocessingFlags, flags), None if tokenizer is None else Path(tokenizer)
+    samples = None if data is None else Samples(Path(data), recipe, folder, task)
     named = ("percentile", "seconds", "batch", "threads", "runtime", "device")
     settings = _settings(**{name: flags[name] for name in named})
-    measured = _measure(files, settings, None if data is None else Path(data), samples)
+    stated_preprocessing(recipe)  # what the flags say wrong is said first
+    measured = _measure(files, settings, samples)
     click.echo(json.dumps(as_document(measured), indent=2) if as_json else text(measured))
     return Status.DONE
 
@@ -106,21 +131,16 @@ def _settings(percentile: float, seconds: float | None, **rest: Any) -> dict[str
     return {"percentile": name, **rest, **span}
 
 
-def _measure(files: tuple[Path, ...], settings: dict[str, Any], split: Path | None, samples: Samples) -> Measured:
+def _measure(files: tuple[Path, ...], settings: dict[str, Any], samples: Samples | None) -> Measured:
     try:
         from deploy import errors
         from deploy.measure.settings import TimingSettings
         from deploy.remeasure import remeasure
     except ModuleNotFoundError as exc:
         raise CommandError(f"measuring needs {exc.name}, which is not installed; install shoal[server]") from exc
-    recipe = stated_preprocessing(samples[0])
     try:
         names = " and ".join(path.name for path in files)
-        scores = (
-            []
-            if split is None
-            else _accuracies(files, split, (recipe, *samples), (settings["runtime"], settings["device"]))
-        )
+        scores = () if samples is None else _scores(files, samples, settings)
         tell(f"timing {names}")
         timing = remeasure(files[0], files[1] if len(files) > 1 else None, TimingSettings(**settings))
         return Measured(timing, *scores)
@@ -136,20 +156,24 @@ def _measure(files: tuple[Path, ...], settings: dict[str, Any], split: Path | No
         raise CommandError(str(exc)) from exc
 
 
-def _accuracies(
-    files: tuple[Path, ...],
-    split: Path,
-    how: tuple[Preprocessing | None, PreprocessingFlags, str | None],
-    where: tuple[str, str],
-) -> tuple[Accuracy, ...]:
+def _scores(files: tuple[Path, ...], samples: Samples, settings: dict[str, Any]) -> tuple[FileScore, ...]:
     from service.cli.accuracy import Question, score
     from service.data import Columns
 
-    tell(f"computing the accuracy on {split.name}")
-    recipe, flags, tokenizer = how
-    columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
-    runtime, device = where
-    return score(Question(files, split, recipe, runtime, columns, Path(tokenizer) if tokenizer else None, device))
+    tell(f"computing the figure on {samples.split.name}")
+    flags = samples.flags
+    return score(
+        Question(
+            files,
+            samples.split,
+            stated_preprocessing(flags),
+            settings["runtime"],
+            Columns(flags.text_column, flags.image_column or "", flags.label_column or ""),
+            samples.tokenizer,
+            settings["device"],
+            samples.task,
+        )
+    )
 
 
 def as_document(measured: Measured) -> dict[str, Any]:
@@ -157,8 +181,8 @@ def as_document(measured: Measured) -> dict[str, Any]:
     timing, settings, ratio = measured.timing.candidate, measured.timing.candidate.settings, measured.timing.ratio
     baseline = measured.timing.baseline
     return {
-        **_figures(timing, measured.accuracy),
-        "baseline": _figures(baseline, measured.baseline_accuracy) if baseline else None,
+        **_figures(timing, measured.score),
+        "baseline": _figures(baseline, measured.baseline_score) if baseline else None,
         "speedup": ratio.speedup if ratio else None,
         "speedup_interval": [ratio.ci_low, ratio.ci_high] if ratio else None,
         "processes": timing.processes,
@@ -171,8 +195,8 @@ def as_document(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _figures(timing: Measurement, accuracy: Accuracy | None) -> dict[str, Any]:
-    times = timing.distribution
+def _figures(timing: Measurement, score: FileScore | None) -> dict[str, Any]:
+    times, accuracy = timing.distribution, None if score is None else score.accuracy
     return {
         "file": timing.file,
         "sha256": timing.sha256,
@@ -181,6 +205,19 @@ def _figures(timing: Measurement, accuracy: Accuracy | None) -> dict[str, Any]:
         "accuracy": accuracy.top1 if accuracy else None,
         "accuracy_interval": [accuracy.ci_low, accuracy.ci_high] if accuracy else None,
         "accuracy_count": accuracy.n if accuracy else None,
+        "quality": None if score is None or score.quality is None else _quality(score.quality),
+    }
+
+
+def _quality(found: Quality) -> dict[str, Any]:
+    return {
+        "name": found.figure.name,
+        "unit": found.figure.unit,
+        "higher_is_better": found.figure.higher_is_better,
+        # JSON has no infinity: outputs that are no numbers have no value.
+        "value": found.value if math.isfinite(found.value) else None,
+        "interval": None if found.low is None else [found.low, found.high],
+        "count": found.count,
     }
 
 
@@ -208,16 +245,32 @@ def _heading(timing: Measurement) -> str:
 
 def _columns(measured: Measured) -> Iterator[str]:
     baseline = measured.timing.baseline
-    columns = [("file", measured.timing.candidate, measured.accuracy)]
+    columns = [("file", measured.timing.candidate)]
     if baseline is not None:
-        columns.insert(0, ("baseline", baseline, measured.baseline_accuracy))
-    rows = [["", *(heading for heading, _, _ in columns)]]
+        columns.insert(0, ("baseline", baseline))
+    rows = [["", *(heading for heading, _ in columns)]]
     for name in _PERCENTILES:
-        times = (1e3 * getattr(timing.distribution, name) for _, timing, _ in columns)
+        times = (1e3 * getattr(timing.distribution, name) for _, timing in columns)
         rows.append([f"{name} ms", *(figures.significant(time, 4) for time in times)])
-    rows.append(["runs", *(str(timing.distribution.n) for _, timing, _ in columns)])
-    if measured.accuracy is not None:
-        rows.append(["accuracy", *(figures.percent(score.top1) if score else "" for _, _, score in columns)])
-        rows.append(["samples", *(str(score.n) if score else "" for _, _, score in columns)])
+    rows.append(["runs", *(str(timing.distribution.n) for _, timing in columns)])
+    found = [each.quality for each in (measured.baseline_score, measured.score) if each is not None and each.quality]
+    if found:
+        rows.append(["accuracy" if _is_accuracy(found[-1]) else "quality", *map(_value, found)])
+        rows.append(["samples", *(str(one.count) for one in found)])
     for first, *cells in rows:
         yield (f"  {first:<8}" + "".join(f"  {cell:>10}" for cell in cells)).rstrip()
+    if found and not _is_accuracy(found[-1]):
+        yield f"  quality: {_meaning(found[-1].figure)}"
+
+
+def _is_accuracy(found: Quality) -> bool:
+    return found.figure.name == "top-1 accuracy"
+
+
+def _value(found: Quality) -> str:
+    return figures.percent(found.value) if found.figure.unit == "fraction" else figures.significant(found.value, 4)
+
+
+def _meaning(figure: Figure) -> str:
+    unit = "" if figure.unit == "fraction" else f", {figure.unit}"
+    return f"{figure.name}{unit}, {'higher' if figure.higher_is_better else 'lower'} is better"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from service.cli import figures
 from service.cli.errors import Status
+from service.cli.precision import precision_json, precision_lines, precision_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +78,7 @@ def as_json(job: job_pb.OptimizationJob, paths: Mapping[str, str] | None = None)
         "percentile": _percentile(job),
         "batch": _batch(job),
         "task": (result.task or None) if result else None,
+        "precision": precision_json(job),
         "baseline": _network(result.baseline) if result else None,
         "result": _network(result.result) if result else None,
         "artifacts": dict(paths) if paths is not None else links,
@@ -154,6 +156,8 @@ def text(job: job_pb.OptimizationJob, paths: Mapping[str, str] | None = None, tr
     blocks = [_headline(job)]
     if job.HasField("result"):
         blocks.append(_comparison(job))
+        if lines := precision_lines(job):
+            blocks.append("\n".join(lines))
         blocks.append(_files(job, paths, triton) if paths else _how_to_download(job))
     return "\n\n".join(blocks)
 
@@ -185,6 +189,8 @@ def _comparison(job: job_pb.OptimizationJob) -> str:
         rows.append(("accuracy", _accuracy(before), _accuracy(after), _accuracy_change(before, after)))
     elif before.HasField("quality") and after.HasField("quality"):
         rows.append(("quality", _value(before.quality), _value(after.quality), _meaning(after.quality)))
+    if (precision := precision_row(job)) is not None:
+        rows.append(precision)
     rows.append(("depth", str(before.depth), str(after.depth), ""))
     rows.append(("parameters", figures.large(before.parameters), figures.large(after.parameters), ""))
     rows.append(("MACs", figures.large(before.macs), figures.large(after.macs), ""))

@@ -147,9 +147,12 @@ def _accuracy(folder: Path, found: Verified, report: Report, again: Again) -> Ch
         Path(again.tokenizer) if again.tokenizer else None,
     )
     try:
-        return check_accuracy(score(question)[0], report)
+        accuracy = score(question)[0].accuracy
     except DeployError as exc:
         return failed("accuracy", "top-1", str(exc))
+    if accuracy is None:
+        return failed("accuracy", "top-1", "cannot be told on samples without one label each")
+    return check_accuracy(accuracy, report)
 
 
 def _recipe(flags: PreprocessingFlags) -> Any:

@@ -151,6 +151,14 @@ def open_feeds(file: Path, work: Path, recipe: TokenRecipe, field: str) -> tuple
     return FeedStore(arrays, recipe.inputs), _labelling(labels, len(arrays[0]), field)
 
 
+def holds_array(path: Path, name: str) -> bool:
+    """Returns whether a file is a NumPy archive with an array of this name."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{name}.npy" in archive.namelist()
+
+
 def _require_feed(array: npt.NDArray[Any], spec: TensorSpec, name: str, field: str) -> None:
     kinds = "fiub" if spec.dtype.is_floating_point else "iub"
     if array.shape[1:] != spec.shape or array.dtype.kind not in kinds or array.ndim == 0:

@@ -45,7 +45,10 @@ class SchemaRow(Base):
 
 @final
 class JobRow(Base):
-    """One job. `row` counts up and orders the list. `runner` is the server that runs it, as long as its lease holds."""
+    """One job. `row` counts up and orders the list. `runner` is the server that runs it, as long as its lease holds.
+
+    `losses` counts the servers and machines that died with it, `setbacks` the workers that died or found the disk full.
+    """
 
     __tablename__ = "jobs"
     row: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
@@ -64,6 +67,7 @@ class JobRow(Base):
     end_time: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
+    setbacks: Mapped[int] = mapped_column(default=0, server_default="0")
     last_sequence: Mapped[int] = mapped_column(BigInteger, default=0)
     runner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Literal, final
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
@@ -261,6 +261,24 @@ class JobStore:
             job = change_state(session, job_id, state, target, values)
         self._tell(job)
         return job
+
+    def count_against(self, job_id: str, what: Literal["losses", "setbacks"], attempt: int) -> int:
+        """Counts something that ended an attempt at a job, and returns how often it has happened, on all servers.
+
+        Args:
+            job_id: The job.
+            what: `losses` of servers and machines, or `setbacks` of workers.
+            attempt: Which attempt it ended.
+
+        Raises:
+            LeaseLostError: This server is not at that attempt any more.
+        """
+        with self._database.write() as session:
+            row = find_row(session, job_id, lock=True)
+            check(row, self._holder, attempt)
+            found = row.losses + 1 if what == "losses" else row.setbacks + 1
+            setattr(row, what, found)
+            return found
 
     def requeue(self, job_id: str, attempt: int | None = None) -> Job:
         """Puts a RUNNING job back to QUEUED, to go on in another worker; a CANCELLING one becomes CANCELLED.

@@ -20,7 +20,7 @@ from compressors.tasks import (
 if TYPE_CHECKING:
     import torch
 
-    from compressors.graph import Graph
+    from compressors.graph import Edges
     from compressors.problem import Score
     from service.spec import JobSpec
 
@@ -110,7 +110,7 @@ class Goal:
         return f"the {'floor' if self.figure.higher_is_better else 'limit'} of {self.figure.said(self.floor)}"
 
 
-def goal(spec: JobSpec, graph: Graph, targets: torch.Tensor) -> Goal:
+def goal(spec: JobSpec, graph: Edges, targets: torch.Tensor) -> Goal:
     """Returns what a job's networks are judged by: by the task that it names, or that inputs, outputs and targets tell.
 
     Args:
@@ -137,7 +137,7 @@ def goal(spec: JobSpec, graph: Graph, targets: torch.Tensor) -> Goal:
     return Goal(task, floor)
 
 
-def classes(graph: Graph, task: str | None) -> int | None:
+def classes(graph: Edges, task: str | None) -> int | None:
     """Returns how many classes labels must be out of; None where labels mean nothing to the network.
 
     Args:
@@ -150,7 +150,7 @@ def classes(graph: Graph, task: str | None) -> int | None:
     return None if task in ("denoising", "none") else math.prod(output.shape)
 
 
-def divergence_unit(goal: Goal, graph: Graph) -> str:
+def divergence_unit(goal: Goal, graph: Edges) -> str:
     """Returns what divergences are counted in; of several outputs, the mean is taken over what may be two units."""
     others = TASKS["none"].divergence_unit
     own = goal.task.divergence_unit

@@ -21,7 +21,7 @@ from service.data import Split
 from service.judging.quality import AGREEMENT, RELATIVE_ERROR, Goal, Quality
 
 if TYPE_CHECKING:
-    from compressors.graph import Graph
+    from compressors.graph import Edges
     from compressors.problem import Samples, Score
 
 _BATCH: Final = 64
@@ -48,14 +48,14 @@ class Scorer:
     """Scores files of a job on its validation samples, beside the original's.
 
     Args:
-        graph: The original; says what inputs and outputs are.
+        graph: The original, or its edges alone: says what inputs and outputs are.
         original: Its file.
         samples: What to score on; None for nothing.
         goal: What counts.
         bench: What runs the files.
     """
 
-    def __init__(self, graph: Graph, original: Path, samples: Samples | None, goal: Goal, bench: Bench) -> None:
+    def __init__(self, graph: Edges, original: Path, samples: Samples | None, goal: Goal, bench: Bench) -> None:
         self._graph, self._original, self._goal = graph, original, goal
         self._bench = bench
         self._samples = samples if samples is not None and count(samples) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from service.data import (
     resolve,
     takes_tokens,
 )
+from service.data.arrays import holds_array
 from service.data.opening import Recipe
 from service.pipeline.imported import check_import, onnx_file
 from service.spec import DataSplit, NamedModel
@@ -208,11 +208,7 @@ def _clean(order: WorkOrder, model: Model, inputs: tuple[TensorSpec, ...]) -> Re
 def _brings_timesteps(order: WorkOrder) -> bool:
     """Returns whether the training samples are ready inputs, timesteps among them."""
     train = order.spec.data.train
-    path = None if train is None else order.files[str(train.artifact or train.server_path)]
-    if path is None or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return "timestep.npy" in archive.namelist()
+    return train is not None and holds_array(order.files[str(train.artifact or train.server_path)], "timestep")
 
 
 def _split(order: WorkOrder, asked: DataSplit, recipe: Recipe, field: str, outputs: int | None) -> Split:

@@ -5,7 +5,7 @@
 * A full disk (DISK_FULL) may be full of others' things. The job goes back to the queue, where nothing is taken until
   `min_free_bytes` are free again, and goes on from what it kept.
 
-Both together are counted, and there are at most `worker_retries` of them.
+Both together are counted in the database, whichever server runs the job, and there are at most `worker_retries`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import asyncio
 import logging
 import shutil
 from asyncio import to_thread
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import final
 
 from service.faults import DISK_FULL, WORKER_DIED
 from service.jobs.job import Failure
@@ -29,33 +27,14 @@ _LOOK_SECONDS = 1.0
 _OF_ONE_ATTEMPT = ("out", "tmp", "samples", "timing")
 
 
-@final
-class Setbacks:
-    """Those of the jobs of one server."""
+def is_setback(failure: Failure, *, got_further: bool) -> bool:
+    """Returns whether a failure need not be a job's end.
 
-    def __init__(self, most: int) -> None:
-        """Lets each job have at most `most`."""
-        self._most = most
-        self._count: Counter[str] = Counter()
-
-    def goes_on(self, job_id: str, failure: Failure, *, got_further: bool) -> bool:
-        """Returns whether a job is tried again; counts it if so.
-
-        Args:
-            job_id: The job.
-            failure: What happened to it.
-            got_further: It had kept work that the attempt before had not.
-        """
-        again = failure.reason == DISK_FULL.reason or (failure.reason == WORKER_DIED.reason and got_further)
-        if not again or self._count[job_id] >= self._most:
-            return False
-        self._count[job_id] += 1
-        _LOG.warning("job %s goes on in another worker: %s", job_id, failure.message)
-        return True
-
-    def forget(self, job_id: str) -> None:
-        """Forgets a job that is over."""
-        self._count.pop(job_id, None)
+    Args:
+        failure: What happened to it.
+        got_further: It had kept work that the attempt before had not.
+    """
+    return failure.reason == DISK_FULL.reason or (failure.reason == WORKER_DIED.reason and got_further)
 
 
 def blamed_on_disk(failure: Failure, *, scarce: bool) -> Failure:

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import secrets
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar, final
@@ -33,7 +32,7 @@ from service.storage.artifacts import ArtifactStore
 from service.supervision.dryruns import DryRuns
 from service.supervision.orders import job_order, open_desk
 from service.supervision.progress import ProgressWriter
-from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room, wait_for_room
+from service.supervision.setbacks import blamed_on_disk, is_setback, make_room, wait_for_room
 from service.waiting import until_there
 from service.watching.jobs import JobWatch
 from service.worker.failures import failure_of, has_died
@@ -64,8 +63,6 @@ class Supervisor:
         self._folder = settings.state_dir / "jobs"
         self._wake = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
-        self._setbacks = Setbacks(settings.worker_retries)
-        self._losses: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._attempts: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._lost: set[str] = set()
@@ -227,8 +224,6 @@ class Supervisor:
                 await asyncio.to_thread(self._clear, job.id)
         _LOG.info("job %s is %s", job.id, job.state)
         if job.finished:
-            self._setbacks.forget(job.id)
-            self._losses.pop(job.id, None)
             await self._persist(lambda: self._desk.forget(job.name))
             await asyncio.to_thread(self._clear, job.id)
 
@@ -246,9 +241,11 @@ class Supervisor:
             if ended.exit.stopped:
                 return None
             if ended.lost:
-                return self._after_loss(job, ended.lost)
+                return await self._after_loss(job, ended.lost)
             failure = failure_of(ended.exit, job.spec.time_limit.total_seconds())
             return await self._set_back(job, blamed_on_disk(failure, scarce=ended.scarce), got_further=ended.went_on)
+        except LeaseLostError:
+            raise
         except (DatabaseBusyError, StorageUnavailableError) as exc:
             _LOG.warning("job %s goes back to the queue: %s", job.id, exc)
             return None
@@ -258,10 +255,15 @@ class Supervisor:
             await writer.close()
 
     async def _set_back(self, job: Job, failure: Failure, *, got_further: bool) -> Ending | None:
-        if not self._setbacks.goes_on(job.id, failure, got_further=got_further):
+        if not is_setback(failure, got_further=got_further):
             return _failed(failure)
         if failure.reason == DISK_FULL.reason:
+            # Before anything is written: the database may be on that disk too.
             await asyncio.to_thread(make_room, self._folder / job.id, self._settings)
+        count = await self._persist(lambda: self._jobs.count_against(job.id, "setbacks", job.attempts))
+        if count > self._settings.worker_retries:
+            return _failed(failure)
+        _LOG.warning("job %s goes on in another worker: %s", job.id, failure.message)
         return None
 
     async def _attempt(self, job: Job, writer: ProgressWriter, stop: asyncio.Event) -> Ended:
@@ -278,13 +280,13 @@ class Supervisor:
             attempt.died = bool(ended.lost) or has_died(ended.exit)
             return ended
 
-    def _after_loss(self, job: Job, why: str) -> Ending | None:
+    async def _after_loss(self, job: Job, why: str) -> Ending | None:
         """Returns None for a job that goes on after its machine was lost; it ends when that happens again and again."""
-        self._losses[job.id] += 1
-        if self._losses[job.id] < self._settings.max_attempts:
+        losses = await self._persist(lambda: self._jobs.count_against(job.id, "losses", job.attempts))
+        if losses < self._settings.max_attempts:
             _LOG.warning("job %s goes on elsewhere: %s", job.id, why)
             return None
-        message = f"the machine that ran this job was lost {self._losses[job.id]} times, the last time because {why}"
+        message = f"the machine that ran this job was lost {losses} times, the last time because {why}"
         return _failed(Failure(reason=WORKER_LOST.reason, message=message, blame=WORKER_LOST.blame))
 
     async def _persist(self, call: Callable[[], _T]) -> _T:

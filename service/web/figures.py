@@ -8,7 +8,7 @@ from typing import Final
 
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.report.figures import change_text, value_text
-from service.report.formats import amount, change, integer, milliseconds, percent, significant
+from service.report.formats import NOTHING, amount, change, factor, integer, milliseconds, percent, significant
 from service.report.schema import FigureReport
 from service.web.curves import Curve
 
@@ -43,6 +43,17 @@ class Row:
     change: str
 
 
+@dataclass(frozen=True)
+class PrecisionRow:
+    """One precision that was tried, in words."""
+
+    name: str
+    latency: str
+    speedup: str
+    passed_over: str
+    returned: bool
+
+
 def numbers(metrics: Mapping[str, float], curves: Mapping[str, Curve]) -> list[Number]:
     """Returns the metrics of a job: times first, then what training says, then the rest by name."""
     known = [name for name in _FIRST if name in metrics]
@@ -73,8 +84,37 @@ def compare(result: job_pb.OptimizationResult) -> list[Row]:
             rows.append(Row(f"Latency {name}", milliseconds(old), milliseconds(new), change(old, new)))
     rows += _quality(before, after)
     rows.append(Row("Depth", integer(before.depth), integer(after.depth), change(before.depth, after.depth)))
+    rows += _precision(result)
     pairs = (("Parameters", before.parameters, after.parameters), ("Multiply-accumulates", before.macs, after.macs))
     return [*rows, *(Row(name, amount(old), amount(new), change(old, new)) for name, old, new in pairs)]
+
+
+def precisions(result: job_pb.OptimizationResult) -> list[PrecisionRow]:
+    """Returns the precisions that were tried; none where nothing but fp32 was asked for."""
+    return [
+        PrecisionRow(
+            name=precision_name(trial.precision),
+            latency=milliseconds(trial.latency_ms if trial.HasField("latency_ms") else None),
+            speedup=factor(trial.speedup) if trial.HasField("speedup") else NOTHING,
+            passed_over=trial.passed_over,
+            returned=trial.returned,
+        )
+        for trial in result.precision.tried
+    ]
+
+
+def _precision(result: job_pb.OptimizationResult) -> list[Row]:
+    if not result.HasField("precision"):
+        return []
+    choice = result.precision
+    only_stored = choice.computes != choice.returned
+    remark = f"computed in {precision_name(choice.computes)}" if only_stored else ""
+    return [Row("Precision", precision_name(job_pb.PRECISION_FP32), precision_name(choice.returned), remark)]
+
+
+def precision_name(precision: job_pb.Precision.ValueType) -> str:
+    """Returns e.g. `fp32`."""
+    return job_pb.Precision.Name(precision).removeprefix("PRECISION_").lower()
 
 
 def _quality(before: job_pb.NetworkFacts, after: job_pb.NetworkFacts) -> list[Row]:

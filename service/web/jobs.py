@@ -20,7 +20,7 @@ from service.server.paging import read_token, write_token
 from service.server.servicer import Parts
 from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.web.drawing import page
-from service.web.figures import compare
+from service.web.figures import compare, precisions
 from service.web.files import REPORT
 from service.web.stories import Stories
 from service.web.stream import show_lines, show_live, title_of
@@ -101,6 +101,7 @@ class Jobs:
             lines=show_lines(story, 0),
             result=result,
             rows=[] if result is None else compare(result),
+            precisions=[] if result is None else precisions(result),
             has_report=result is not None and any(link.filename == REPORT for link in result.artifacts),
             advice=advise(story.job),
             asked=describe_request(story.job, summary),

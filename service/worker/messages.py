@@ -156,12 +156,28 @@ class RefusalFacts(_Frozen):
     reason: str
 
 
+WrittenIn = Literal["float32", "float16", "bfloat16", "int8"]
+"""One of `deploy.precision.PRECISIONS`."""
+
+
+class PrecisionFloorFacts(_Frozen):
+    """See `PrecisionFloor` in the proto."""
+
+    precision: WrittenIn
+    computes: WrittenIn
+    original_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    floor_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    refusal: ShortText = ""
+
+
 class FloorFacts(_Frozen):
     """The fastest that the model could get if everything that can go went; milliseconds at the budget's percentile."""
 
     baseline_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     floor_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     elapsed_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    precision: WrittenIn = "float32"
+    precisions: Annotated[tuple[PrecisionFloorFacts, ...], Field(max_length=4)] = ()
 
 
 class AnalysisResult(_Frozen):

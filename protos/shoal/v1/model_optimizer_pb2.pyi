@@ -841,13 +841,21 @@ class FloorEstimate(_message.Message):
     BASELINE_MS_FIELD_NUMBER: _builtins.int
     FLOOR_MS_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    PRECISIONS_FIELD_NUMBER: _builtins.int
     baseline_ms: _builtins.float
-    """The original, milliseconds at the percentile."""
+    """The original in fp32, milliseconds at the percentile; budgets are fractions of this."""
     floor_ms: _builtins.float
-    """The floor, milliseconds at the percentile."""
+    """The floor, milliseconds at the percentile: the lowest of the precisions that may ship by `target.precision`."""
+    precision: _optimization_job_pb2.Precision.ValueType
+    """What `floor_ms` is reached in."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long the estimate took."""
+
+    @_builtins.property
+    def precisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecisionFloor]:
+        """By precision, fp32 first: all that may ship."""
 
     def __init__(
         self,
@@ -855,14 +863,63 @@ class FloorEstimate(_message.Message):
         baseline_ms: _builtins.float = ...,
         floor_ms: _builtins.float = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        precision: _optimization_job_pb2.Precision.ValueType = ...,
+        precisions: _abc.Iterable[Global___PrecisionFloor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_ms", b"baseline_ms", "elapsed", b"elapsed", "floor_ms", b"floor_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_ms", b"baseline_ms", "elapsed", b"elapsed", "floor_ms", b"floor_ms", "precision", b"precision", "precisions", b"precisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FloorEstimate: _TypeAlias = FloorEstimate  # noqa: Y015
+
+@_typing.final
+class PrecisionFloor(_message.Message):
+    """How fast a model could get in one precision. Whether it is good enough in that precision takes samples to tell, and is
+    told in a job.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: _builtins.int
+    COMPUTES_FIELD_NUMBER: _builtins.int
+    ORIGINAL_MS_FIELD_NUMBER: _builtins.int
+    FLOOR_MS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    precision: _optimization_job_pb2.Precision.ValueType
+    """Which."""
+    computes: _optimization_job_pb2.Precision.ValueType
+    """What the device computes in with such files."""
+    original_ms: _builtins.float
+    """The original written in this precision, milliseconds; absent where the runtime cannot run it."""
+    floor_ms: _builtins.float
+    """The floor, milliseconds; absent like `original_ms`."""
+    refusal: _builtins.str
+    """Why the runtime cannot run it on this device; empty where it can."""
+    def __init__(
+        self,
+        *,
+        precision: _optimization_job_pb2.Precision.ValueType = ...,
+        computes: _optimization_job_pb2.Precision.ValueType = ...,
+        original_ms: _builtins.float | None = ...,
+        floor_ms: _builtins.float | None = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "_original_ms", b"_original_ms", "floor_ms", b"floor_ms", "original_ms", b"original_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "_original_ms", b"_original_ms", "computes", b"computes", "floor_ms", b"floor_ms", "original_ms", b"original_ms", "precision", b"precision", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor_ms: _TypeAlias = _typing.Literal["floor_ms"]  # noqa: Y015
+    _WhichOneofArgType__floor_ms: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms"]  # noqa: Y015
+    _WhichOneofReturnType__original_ms: _TypeAlias = _typing.Literal["original_ms"]  # noqa: Y015
+    _WhichOneofArgType__original_ms: _TypeAlias = _typing.Literal["_original_ms", b"_original_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor_ms) -> _WhichOneofReturnType__floor_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__original_ms) -> _WhichOneofReturnType__original_ms | None: ...
+
+Global___PrecisionFloor: _TypeAlias = PrecisionFloor  # noqa: Y015
 
 @_typing.final
 class DeleteOptimizationJobRequest(_message.Message):

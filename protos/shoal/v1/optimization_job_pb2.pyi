@@ -883,6 +883,7 @@ class OptimizationResult(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     FIGURE_FIELD_NUMBER: _builtins.int
     DIVERGENCE_UNIT_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     outcome: Global___OptimizationResult.Outcome.ValueType
     """Always set."""
     explanation: _builtins.str
@@ -927,6 +928,10 @@ class OptimizationResult(_message.Message):
     def figure(self) -> Global___Figure:
         """The task's figure of merit: what `quality_floor` and `CandidateFacts.selection_quality` are in."""
 
+    @_builtins.property
+    def precision(self) -> Global___PrecisionChoice:
+        """What the returned network's numbers are written in, and what else was tried. Absent in results of older servers."""
+
     def __init__(
         self,
         *,
@@ -945,16 +950,106 @@ class OptimizationResult(_message.Message):
         task: _builtins.str = ...,
         figure: Global___Figure | None = ...,
         divergence_unit: _builtins.str = ...,
+        precision: Global___PrecisionChoice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "baseline", b"baseline", "figure", b"figure", "floor_ms", b"floor_ms", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "baseline", b"baseline", "figure", b"figure", "floor_ms", b"floor_ms", "precision", b"precision", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "artifacts", b"artifacts", "baseline", b"baseline", "budget_ms", b"budget_ms", "candidates", b"candidates", "divergence_unit", b"divergence_unit", "explanation", b"explanation", "figure", b"figure", "floor_ms", b"floor_ms", "outcome", b"outcome", "refusals", b"refusals", "result", b"result", "speedup", b"speedup", "speedup_high", b"speedup_high", "speedup_low", b"speedup_low", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms", "artifacts", b"artifacts", "baseline", b"baseline", "budget_ms", b"budget_ms", "candidates", b"candidates", "divergence_unit", b"divergence_unit", "explanation", b"explanation", "figure", b"figure", "floor_ms", b"floor_ms", "outcome", b"outcome", "precision", b"precision", "refusals", b"refusals", "result", b"result", "speedup", b"speedup", "speedup_high", b"speedup_high", "speedup_low", b"speedup_low", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__floor_ms: _TypeAlias = _typing.Literal["floor_ms"]  # noqa: Y015
     _WhichOneofArgType__floor_ms: _TypeAlias = _typing.Literal["_floor_ms", b"_floor_ms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__floor_ms) -> _WhichOneofReturnType__floor_ms | None: ...
 
 Global___OptimizationResult: _TypeAlias = OptimizationResult  # noqa: Y015
+
+@_typing.final
+class PrecisionChoice(_message.Message):
+    """What a network's numbers are written in, and how that came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURNED_FIELD_NUMBER: _builtins.int
+    COMPUTES_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
+    returned: Global___Precision.ValueType
+    """Of the returned file. What was asked for is `Target.precision`."""
+    computes: Global___Precision.ValueType
+    """What the device computes in with that file; `PRECISION_FP32` where it only stores numbers in a half-precision format."""
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecisionTrial]:
+        """All that were tried, fp32 first; empty where nothing but fp32 was asked for."""
+
+    def __init__(
+        self,
+        *,
+        returned: Global___Precision.ValueType = ...,
+        computes: Global___Precision.ValueType = ...,
+        tried: _abc.Iterable[Global___PrecisionTrial] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computes", b"computes", "returned", b"returned", "tried", b"tried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrecisionChoice: _TypeAlias = PrecisionChoice  # noqa: Y015
+
+@_typing.final
+class PrecisionTrial(_message.Message):
+    """One precision that was tried for the network to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: _builtins.int
+    COMPUTES_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    SPEEDUP_FIELD_NUMBER: _builtins.int
+    SELECTION_QUALITY_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
+    precision: Global___Precision.ValueType
+    """Which."""
+    computes: Global___Precision.ValueType
+    """What the device computes in with such files."""
+    latency_ms: _builtins.float
+    """Milliseconds at the budget's percentile, timed beside the original; absent where there was nothing to time."""
+    speedup: _builtins.float
+    """Over the original in fp32; absent like `latency_ms`."""
+    selection_quality: _builtins.float
+    """The task's figure (`OptimizationResult.figure`) on the samples that choices are made on; absent where it was not told."""
+    returned: _builtins.bool
+    """Whether the returned file is in this precision because of this trial. Of no trial where the original is returned."""
+    passed_over: _builtins.str
+    """Why another was taken, a clause; empty where nothing stands against it."""
+    def __init__(
+        self,
+        *,
+        precision: Global___Precision.ValueType = ...,
+        computes: Global___Precision.ValueType = ...,
+        latency_ms: _builtins.float | None = ...,
+        speedup: _builtins.float | None = ...,
+        selection_quality: _builtins.float | None = ...,
+        returned: _builtins.bool = ...,
+        passed_over: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_selection_quality", b"_selection_quality", "_speedup", b"_speedup", "latency_ms", b"latency_ms", "selection_quality", b"selection_quality", "speedup", b"speedup"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_selection_quality", b"_selection_quality", "_speedup", b"_speedup", "computes", b"computes", "latency_ms", b"latency_ms", "passed_over", b"passed_over", "precision", b"precision", "returned", b"returned", "selection_quality", b"selection_quality", "speedup", b"speedup"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__selection_quality: _TypeAlias = _typing.Literal["selection_quality"]  # noqa: Y015
+    _WhichOneofArgType__selection_quality: _TypeAlias = _typing.Literal["_selection_quality", b"_selection_quality"]  # noqa: Y015
+    _WhichOneofReturnType__speedup: _TypeAlias = _typing.Literal["speedup"]  # noqa: Y015
+    _WhichOneofArgType__speedup: _TypeAlias = _typing.Literal["_speedup", b"_speedup"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__selection_quality) -> _WhichOneofReturnType__selection_quality | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speedup) -> _WhichOneofReturnType__speedup | None: ...
+
+Global___PrecisionTrial: _TypeAlias = PrecisionTrial  # noqa: Y015
 
 @_typing.final
 class NetworkFacts(_message.Message):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from service.batch.outcome import Measured, ModelOutcome, QualityPair
+from service.batch.outcome import Measured, ModelOutcome, PrecisionFound, PrecisionTried, QualityPair
 from service.batch.plot import draw
 from service.batch.run import Done
 from service.batch.summary import Summary, ordered, render, summarise, write_summary
@@ -55,6 +55,19 @@ def test_the_page_is_escaped_needs_nothing_else_and_links_only_reports_that_are_
     assert {tag for tag, _ in seen}.isdisjoint({"script", "iframe", "img"})
     links = [attributes["href"] for tag, attributes in seen if tag == "a"]
     assert links == ["fast-v3-aa/report.html", "fast-v3-aa/report.html"]
+
+
+def test_the_page_says_the_precision_and_what_stood_against_others(tmp_path: Path) -> None:
+    tried = (
+        PrecisionTried(precision="fp32", computes="fp32", latency_ms=2.2, returned=True),
+        PrecisionTried(precision="int8", computes="int8", returned=False, passed_over="it is <not> good enough"),
+    )
+    found = PrecisionFound(asked="auto", returned="fp32", computes="fp32", tried=tried)
+    summary = summarise("x", SPAN, [Done(MET.model_copy(update={"precision": found}), fresh=True)])
+    page = render(summary, tmp_path)
+    assert "<td>fp32<details>" in page
+    assert "it is &lt;not&gt; good enough" in page
+    assert Summary.model_validate_json(summary.model_dump_json()) == summary
 
 
 def test_a_mark_sits_where_its_numbers_are() -> None:

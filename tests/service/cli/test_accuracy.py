@@ -10,11 +10,18 @@ import pytest
 from service.cli.accuracy import Question, score
 from service.cli.errors import InputError
 from service.data import Columns
+from service.judging.scoring import FileScore
 from service.spec import Preprocessing
 from tests.service.cli.made import write_classifier, write_samples, write_text_classifier
 from tests.service.data.made import WORDS, write_tokenizer
 
 RAW = Preprocessing(raw=True)
+
+
+def right(found: FileScore) -> tuple[int, int]:
+    """Returns how many samples are right, and how many there are."""
+    assert found.accuracy is not None
+    return found.accuracy.correct, found.accuracy.n
 
 
 @pytest.fixture
@@ -25,14 +32,14 @@ def classifier(tmp_path: Path) -> Path:
 def test_every_file_is_scored_on_the_same_samples(classifier: Path, tmp_path: Path) -> None:
     files = (classifier, write_classifier(tmp_path / "baseline.onnx", repeat=2))
     found = score(Question(files, write_samples(tmp_path / "test.npz"), RAW, "onnxruntime"))
-    assert [(each.correct, each.n) for each in found] == [(6, 9), (6, 9)]
+    assert [right(each) for each in found] == [(6, 9), (6, 9)]
 
 
 def test_samples_are_prepared_as_the_report_beside_the_file_says(classifier: Path, tmp_path: Path) -> None:
     preprocessing = {"sample_shape": [3], "raw": True, "origin": {"raw": "job"}}
     (tmp_path / "report.json").write_text(json.dumps({"data": {"preprocessing": preprocessing}}))
     (found,) = score(Question((classifier,), write_samples(tmp_path / "test.npz"), None, "onnxruntime"))
-    assert found.correct == 6
+    assert right(found) == (6, 9)
 
 
 @pytest.mark.parametrize("report", [None, "{", "{}", '{"data": null}', '{"data": {"preprocessing": {"origin": 3}}}'])
@@ -66,7 +73,7 @@ def test_texts_are_scored_with_the_tokenizer_of_the_model_s_folder(tmp_path: Pat
     with pytest.raises(InputError, match="there is no tokenizer"):
         score(question)
     (found,) = score(replace(question, tokenizer=write_tokenizer(tmp_path / "bert")))
-    assert (found.correct, found.n) == (3, 4)
+    assert right(found) == (3, 4)
 
 
 def test_ready_inputs_are_scored_by_name(tmp_path: Path) -> None:
@@ -75,4 +82,4 @@ def test_ready_inputs_are_scored_by_name(tmp_path: Path) -> None:
     mask = np.array([[1] * 6, [1] * 6, [1, 0, 1, 1, 1, 1]])
     np.savez(tmp_path / "val.npz", input_ids=ids, attention_mask=mask, labels=[1, 0, 0])
     (found,) = score(Question((model,), tmp_path / "val.npz", None, "onnxruntime"))
-    assert (found.correct, found.n) == (3, 3)
+    assert right(found) == (3, 3)

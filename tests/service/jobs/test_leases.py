@@ -52,9 +52,30 @@ def take_over(database: Database) -> tuple[JobStore, JobStore, Job]:
     return slow, quick, job
 
 
+def test_losses_and_setbacks_are_counted_over_all_servers(database: Database) -> None:
+    first, second = server(database, "first"), server(database, "second")
+    job = run(first)
+    assert first.count_against(job.id, "setbacks", 1) == 1
+    first.requeue(job.id, 1)
+    claim(second)
+    assert [second.count_against(job.id, "setbacks", 2), second.count_against(job.id, "losses", 2)] == [2, 1]
+    second.requeue(job.id, 2)
+    claim(first)
+    assert first.count_against(job.id, "losses", 3) == 2
+
+
+def test_lost_machines_and_dead_servers_are_counted_together(database: Database) -> None:
+    slow, quick = server(database, "slow", OVER), server(database, "quick")
+    job = run(slow)
+    assert slow.count_against(job.id, "losses", 1) == 1
+    (found,) = quick.recover(2, starting=False)
+    assert (found.state, found.failure and found.failure.reason) == (State.FAILED, "WORKER_LOST")
+
+
 WRITES: list[Callable[[JobStore, Job], object]] = [
     lambda store, job: store.finish(job.id, Ending(State.SUCCEEDED), job.attempts),
     lambda store, job: store.requeue(job.id, job.attempts),
+    lambda store, job: store.count_against(job.id, "setbacks", job.attempts),
 ]
 
 

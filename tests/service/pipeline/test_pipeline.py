@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressors.errors import OptionError
+from service.cli.accuracy import Question, score
 from service.delivery.verify import verify
 from service.report.schema import Report
 from service.spec import ModelSource, Preprocessing
@@ -25,6 +26,21 @@ from tests.service.runs import MODEL, TRAIN, VALIDATION, run, write_npz, write_p
 RAW = Preprocessing(raw=True)
 CLASSES = 6
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def check_again(report: Report, folder: Path, split: Path, tokenizer: Path | None = None) -> None:
+    """Checks that who measures the delivered files on the same samples gets the report's figures."""
+    out = folder / "job" / "out"
+    files = (out / "model.onnx", out / "baseline.onnx")
+    for network, found in zip(
+        (report.result, report.baseline),
+        score(Question(files, split, None, "onnxruntime", tokenizer=tokenizer)),
+        strict=True,
+    ):
+        assert network.quality is not None
+        assert found.quality is not None
+        assert (found.quality.figure.name, found.quality.count) == (network.quality.figure.name, network.quality.count)
+        assert found.quality.value == pytest.approx(network.quality.value, rel=1e-6)
 
 
 def outputs(report_folder: Path, name: str, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -109,6 +125,7 @@ def test_images_are_classified_by_a_faster_file_whose_accuracy_is_its_own(tmp_pa
     assert [check for check in verify(out).checks if check.status != "ok"] == []
     assert report.result.profile is not None
     assert any(layer.milliseconds for layer in report.result.layers)
+    check_again(report, tmp_path, tmp_path / "validation.npz")
 
 
 def test_two_heads_are_cut_together_and_judged_by_the_one_with_labels(tmp_path: Path) -> None:
@@ -123,6 +140,7 @@ def test_two_heads_are_cut_together_and_judged_by_the_one_with_labels(tmp_path: 
     assert report.candidates
     assert all(c.divergence is not None and math.isfinite(c.divergence) for c in report.candidates)
     assert report.divergence_unit.startswith("nats (logits) and of the original's variance")
+    check_again(report, tmp_path, tmp_path / "validation.npz")
 
 
 def test_texts_are_classified_by_a_small_bert(tmp_path: Path) -> None:
@@ -144,6 +162,7 @@ def test_texts_are_classified_by_a_small_bert(tmp_path: Path) -> None:
     assert report.result.accuracy is not None
     assert report.result.accuracy.count == 30
     assert report.candidates
+    check_again(report, tmp_path, files[VALIDATION], folder)
 
 
 def test_a_denoiser_gets_noise_and_timesteps_and_is_judged_by_its_error(tmp_path: Path) -> None:
@@ -168,6 +187,7 @@ def test_a_denoiser_gets_noise_and_timesteps_and_is_judged_by_its_error(tmp_path
     assert report.divergence_unit == "of the original's variance"
     assert report.data is not None
     assert report.data.preprocessing["mean"] == [0.5, 0.5, 0.5]
+    check_again(report, tmp_path, files[VALIDATION])
 
 
 def test_a_task_that_the_network_cannot_have_ends_the_job_with_a_reason(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def in_int8() -> Report:
     """Returns a report of a job that shipped int8."""
     report = made.report(
         precisions=(
-            trial("float32", speedup=1.0),
+            trial("float32", latency_ms=0.9, speedup=1.0),
             trial("bfloat16", latency_ms=None, speedup=None, refusal="no <kernels> for it"),
             trial("int8", calibrator="mse", kept=2, chosen=True),
         )

@@ -364,8 +364,9 @@ async def test_one_principal_cannot_fill_the_queue(tmp_path: Path) -> None:
     assert "2 of your jobs wait already" in refused.message
 
 
-async def test_stored_bytes_have_a_limit_for_each(tmp_path: Path) -> None:
-    async with callers(settings_for(tmp_path, principal_stored_bytes=10_000)) as known:
+async def test_stored_bytes_have_a_limit_for_each(tmp_path: Path, database_url: str) -> None:
+    settings = settings_for(tmp_path, principal_stored_bytes=10_000, database_url=database_url)
+    async with callers(settings) as known:
         await upload(known.alice, b"a" * 6_000, upload_id="upload-0001")
         refused = await refusal(upload(known.alice, b"b" * 6_000, upload_id="upload-0002"))
         await upload(known.alice, b"a" * 6_000, upload_id="upload-0003")  # the same bytes are there already
@@ -375,8 +376,9 @@ async def test_stored_bytes_have_a_limit_for_each(tmp_path: Path) -> None:
     assert "your files have 6000 bytes here" in refused.message
 
 
-async def test_unfinished_uploads_have_a_limit_for_each(tmp_path: Path) -> None:
-    async with callers(settings_for(tmp_path, principal_uploads=1)) as known:
+async def test_unfinished_uploads_have_a_limit_for_each(tmp_path: Path, database_url: str) -> None:
+    settings = settings_for(tmp_path, principal_uploads=1, database_url=database_url)
+    async with callers(settings) as known:
         half = list(upload_messages(b"a" * 5_000, upload_id="upload-0001"))[:2]
         await refusal(known.alice.UploadArtifact(iter(half)))
         refused = await refusal(upload(known.alice, b"b" * 5_000, upload_id="upload-0002"))

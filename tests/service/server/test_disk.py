@@ -18,7 +18,7 @@ from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
 from service.resuming.journal import Journal, read_journal
 from service.storage.disk import is_scarce
-from service.supervision.setbacks import Setbacks, blamed_on_disk, make_room
+from service.supervision.setbacks import blamed_on_disk, is_setback, make_room
 from service.worker.log import BoundedLog
 from tests.service.server_harness import (
     finished,
@@ -194,13 +194,12 @@ def test_a_job_does_not_wait_for_its_own_files_to_go(small: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["journal.jsonl"]
 
 
-def test_setbacks_are_counted() -> None:
-    setbacks = Setbacks(2)
-    full = Failure(reason="DISK_FULL", message="full", blame="machine")
-    died = Failure(reason="WORKER_DIED", message="died", blame="machine")
-
-    assert not setbacks.goes_on("one", died, got_further=False)
-    assert [setbacks.goes_on("one", each, got_further=True) for each in (full, died, full)] == [True, True, False]
-    assert setbacks.goes_on("two", full, got_further=False)
-    setbacks.forget("one")
-    assert setbacks.goes_on("one", full, got_further=False)
+@pytest.mark.parametrize(
+    ("reason", "got_further", "setback"),
+    [("DISK_FULL", False, True), ("WORKER_DIED", True, True), ("WORKER_DIED", False, False), ("INTERNAL", True, False)],
+)
+def test_only_a_full_disk_and_a_death_after_some_work_are_setbacks(
+    reason: str, got_further: bool, setback: bool
+) -> None:
+    failure = Failure(reason=reason, message="it", blame="machine")
+    assert is_setback(failure, got_further=got_further) is setback

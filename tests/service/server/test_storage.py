@@ -70,6 +70,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(s3.url, s3.stop, s3.start, s3.names)
 
 
+EACH_KIND = pytest.mark.parametrize(
+    ("place", "database_url"), [("folder", "sqlite"), ("s3", "sqlite"), ("folder", "postgresql")], indirect=True
+)
+"""Where what is up to the database and what is up to the storage meet: each kind of both, not all pairs."""
+
+
 def settings_of(tmp_path: Path, place: Place, name: str = "one", **changes: Any) -> ServerSettings:
     """A server's settings; all servers of a test share database and storage, and nothing else."""
     shared = {"database_url": f"sqlite:///{tmp_path / 'shared.db'}", "storage_url": place.url}
@@ -124,8 +130,10 @@ async def test_a_whole_job_over_s3(tmp_path: Path, s3: S3) -> None:
     assert not (tmp_path / "one/state/artifacts").exists()
 
 
-async def test_an_upload_goes_on_through_another_server(tmp_path: Path, place: Place) -> None:
-    one, two = settings_of(tmp_path, place, commit_bytes=2000), settings_of(tmp_path, place, "two")
+@EACH_KIND
+async def test_an_upload_goes_on_through_another_server(tmp_path: Path, place: Place, database_url: str) -> None:
+    one = settings_of(tmp_path, place, commit_bytes=2000, database_url=database_url)
+    two = settings_of(tmp_path, place, "two", database_url=database_url)
     async with running(one) as here, running(two) as there:
         await refusal(here.UploadArtifact(first(6)))
         assert await committed(there) == 5000
@@ -137,8 +145,12 @@ async def test_an_upload_goes_on_through_another_server(tmp_path: Path, place: P
     assert [name for name in place.names() if name.startswith("uploads/")] == []
 
 
-async def test_who_was_taken_over_from_by_another_server_changes_nothing_any_more(tmp_path: Path, place: Place) -> None:
-    one, two = settings_of(tmp_path, place, commit_bytes=4000), settings_of(tmp_path, place, "two")
+@EACH_KIND
+async def test_who_was_taken_over_from_by_another_server_changes_nothing_any_more(
+    tmp_path: Path, place: Place, database_url: str
+) -> None:
+    one = settings_of(tmp_path, place, commit_bytes=4000, database_url=database_url)
+    two = settings_of(tmp_path, place, "two", database_url=database_url)
     async with running(one) as here, running(two) as there:
         left = here.UploadArtifact()
         messages = list(upload_messages(DATA))

@@ -66,6 +66,13 @@ def altered(index: int, **fields: Any) -> Iterator[service_pb.UploadArtifactRequ
         yield message
 
 
+@pytest.fixture
+async def on_each(tmp_path: Path, database_url: str) -> AsyncIterator[ModelOptimizerStub]:
+    """Talks to a server over each kind of database."""
+    async with running(settings_for(tmp_path, database_url=database_url)) as stub:
+        yield stub
+
+
 async def test_what_goes_up_comes_down(stub: ModelOptimizerStub) -> None:
     artifact = await upload(stub, DATA)
 
@@ -103,13 +110,14 @@ async def test_a_broken_off_upload_goes_on_where_it_stopped(stub: ModelOptimizer
     assert (await download(stub, artifact.name))[1] == DATA
 
 
-async def test_an_upload_goes_on_after_a_restart(tmp_path: Path) -> None:
-    async with running(settings_for(tmp_path)) as stub:
+async def test_an_upload_goes_on_after_a_restart(tmp_path: Path, database_url: str) -> None:
+    settings = settings_for(tmp_path, database_url=database_url)
+    async with running(settings) as stub:
         await break_off(stub, first(4, upload_messages(DATA)))
         await committed(stub, 3000)
     with next((tmp_path / "state/artifacts/uploads").glob("upload-0001.*.part")).open("ab") as partial:
         partial.write(b"written but never committed")
-    async with running(settings_for(tmp_path)) as stub:
+    async with running(settings) as stub:
         assert (await status_of(stub)).committed_size == 3000
         artifact = await stub.UploadArtifact(upload_messages(DATA, start=3000))
         assert (await download(stub, artifact.name))[1] == DATA
@@ -255,25 +263,25 @@ async def test_a_call_that_is_sending_is_not_disturbed(stub: ModelOptimizerStub)
 
 
 async def test_a_second_call_takes_over_from_one_that_is_silent(
-    stub: ModelOptimizerStub, monkeypatch: pytest.MonkeyPatch
+    on_each: ModelOptimizerStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "_SILENT_SECONDS", 0.1)
-    abandoned = stub.UploadArtifact()
+    abandoned = on_each.UploadArtifact()
     for message in first(3, upload_messages(DATA)):
         await abandoned.write(message)
     await asyncio.sleep(0.3)
     artifact = None
     while artifact is None:
         try:
-            size = (await status_of(stub)).committed_size
-            artifact = await stub.UploadArtifact(upload_messages(DATA, start=size))
+            size = (await status_of(on_each)).committed_size
+            artifact = await on_each.UploadArtifact(upload_messages(DATA, start=size))
         except grpc.aio.AioRpcError as exc:
             # The first call had not committed yet; INTERNAL is grpc's own, for a write that the refusal overtook.
             assert exc.code() in {grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INTERNAL}  # noqa: PT017
     refused = await refusal(abandoned)
 
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.ABORTED, "UPLOAD_SUPERSEDED")
-    assert (await download(stub, artifact.name))[1] == DATA
+    assert (await download(on_each, artifact.name))[1] == DATA
 
 
 async def test_twenty_uploads_at_once(stub: ModelOptimizerStub) -> None:
@@ -286,18 +294,18 @@ async def test_twenty_uploads_at_once(stub: ModelOptimizerStub) -> None:
     assert [data for _, data, _ in downloads] == files
 
 
-async def test_twenty_uploads_of_the_same_file_are_one_artifact(stub: ModelOptimizerStub) -> None:
-    artifacts = await asyncio.gather(*(upload(stub, DATA, upload_id=f"upload-{number:04}") for number in range(20)))
+async def test_twenty_uploads_of_the_same_file_are_one_artifact(on_each: ModelOptimizerStub) -> None:
+    artifacts = await asyncio.gather(*(upload(on_each, DATA, upload_id=f"upload-{number:04}") for number in range(20)))
 
     assert len({artifact.name for artifact in artifacts}) == 1
 
 
-async def test_unfinished_uploads_are_forgotten_one_day(tmp_path: Path) -> None:
-    async with running(settings_for(tmp_path)) as stub:
+async def test_unfinished_uploads_are_forgotten_one_day(tmp_path: Path, database_url: str) -> None:
+    async with running(settings_for(tmp_path, database_url=database_url)) as stub:
         await break_off(stub, first(4, upload_messages(DATA)))
         await committed(stub, 3000)
         await upload(stub, b"kept", upload_id="finished-upload")
-    async with running(settings_for(tmp_path, upload_retention=1e-3)) as stub:
+    async with running(settings_for(tmp_path, database_url=database_url, upload_retention=1e-3)) as stub:
         assert (await refusal(status_of(stub))).code is grpc.StatusCode.NOT_FOUND
         assert not list((tmp_path / "state/artifacts/uploads").glob("*.part"))
         assert (await upload(stub, b"kept")).filename == "net.pt2"
@@ -363,15 +371,13 @@ async def test_the_committed_size_grows_while_bytes_arrive(tmp_path: Path) -> No
     assert {2000, 4000, 6000} <= seen
 
 
-async def test_clients_that_send_the_same_file_at_once_all_get_it(tmp_path: Path) -> None:
-    async with running(settings_for(tmp_path)) as stub:
+async def test_clients_that_send_the_same_file_at_once_all_get_it(on_each: ModelOptimizerStub) -> None:
+    async def send_until_taken() -> str:
+        while True:
+            try:
+                return (await upload(on_each, b"the same file", upload_id="upload-of-many")).name
+            except grpc.aio.AioRpcError as exc:
+                assert exc.code() is grpc.StatusCode.ABORTED, exc  # noqa: PT017 (others may well be refused)
+                await asyncio.sleep(0.05)
 
-        async def send_until_taken() -> str:
-            while True:
-                try:
-                    return (await upload(stub, b"the same file", upload_id="upload-of-many")).name
-                except grpc.aio.AioRpcError as exc:
-                    assert exc.code() is grpc.StatusCode.ABORTED, exc  # noqa: PT017 (others may well be refused)
-                    await asyncio.sleep(0.05)
-
-        assert len(set(await asyncio.gather(*(send_until_taken() for _ in range(30))))) == 1
+    assert len(set(await asyncio.gather(*(send_until_taken() for _ in range(30))))) == 1

@@ -77,6 +77,18 @@ async def test_a_job_whose_worker_died_goes_on_while_it_gets_further(
     assert job.error.reason == ("WORKER_DIED" if state == State.STATE_FAILED else "")
 
 
+async def test_deaths_of_workers_are_counted_over_all_servers(tmp_path: Path) -> None:
+    """The first worker dies, the second is stopped with its server, and the third dies under the next server."""
+    settings = settings_for(tmp_path, worker_command=worker_command("fickle"), worker_retries=1)
+    async with running(settings) as stub:
+        name = (await start_job(stub)).name
+        await reached(stub, name, lambda job: job.attempts == 2 and job.progress.phase == "tune")
+    async with running(settings) as stub:
+        job = await finished(stub, name)
+
+    assert (job.state, job.error.reason, job.attempts) == (State.STATE_FAILED, "WORKER_DIED", 3)
+
+
 async def test_a_job_that_goes_on_gets_what_is_left_of_its_time(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path, worker_command=worker_command("keeper", "2"))) as stub:
         job = await start_job(stub)

@@ -146,6 +146,7 @@ async def test_a_finished_job_shows_result_files_and_candidates(shown: Shown) ->
 
     told = ["Budget met", "It is within the budget.", "2.10\N{MULTIPLICATION SIGN}", "1.90", "4.00", "Open the report"]
     told += ["model.onnx", "The head stays.", "returned", "\N{MINUS SIGN}2.00"]
+    told += ["Precisions that were tried", "fp32", "it is not &lt;good&gt; enough"]
     assert [text for text in told if text not in answer.text] == []
     assert "data-events" not in answer.text
 

@@ -96,7 +96,11 @@ def make_report(job: str) -> Report:
                 "warnings": [],
             },
             "baseline": _network("baseline.onnx", 4.0, 0.92),
-            "result": _network("model.onnx", 1.9, 0.9),
+            "result": {
+                **_network("model.onnx", 1.9, 0.9),
+                "precision": {"precision": "float32", "computes": "float32"},
+            },
+            "precisions": [_tried("float32", 2.1, None), _tried("int8", None, "it is not <good> enough")],
             "speedup": {"value": 2.1, "low": 2.0, "high": 2.2, "rounds": 10},
             "strategy": "layerfit",
             "strategy_options": {},
@@ -129,6 +133,23 @@ def make_report(job: str) -> Report:
             ],
         }
     )
+
+
+def _tried(precision: str, speedup: float | None, refusal: str | None) -> dict[str, Any]:
+    return {
+        "precision": precision,
+        "computes": precision,
+        "latency_ms": None if speedup is None else 4.0 / speedup,
+        "speedup": speedup,
+        "selection_quality": None,
+        "agreement": None,
+        "divergence": None,
+        "calibrator": None,
+        "kept": 0,
+        "operators": 3,
+        "refusal": refusal,
+        "chosen": refusal is None,
+    }
 
 
 def _network(filename: str, latency: float, top1: float) -> dict[str, Any]:
