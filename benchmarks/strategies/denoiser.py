@@ -71,9 +71,9 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (n, c, h, w) to the same."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (n, h w, c)
+        tokens = self.norm(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (n, heads, h w, c)
         mixed = F.scaled_dot_product_attention(self.query(tokens), self.key(tokens), self.value(tokens))
-        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.out(mixed).squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Denoiser(nn.Module):

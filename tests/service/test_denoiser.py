@@ -34,8 +34,8 @@ def images(count: int, seed: int) -> np.ndarray:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that has learnt to tell ramps from noise, as a `.pt2` file."""
     torch.manual_seed(0)
-    network = Denoiser(Shape(width=16, blocks=1, groups=4, size=SIZE))
-    train(network, _scaled(images(512, 0)), seconds=15.0)
+    network = Denoiser(Shape(width=8, blocks=1, groups=4, size=SIZE))
+    train(network, _scaled(images(512, 0)), seconds=8.0)
     path = tmp_path_factory.mktemp("denoiser") / "denoiser.pt2"
     export(network, SIZE, path)
     return path
