@@ -32,6 +32,7 @@ class Jobs:
         """Takes what remembers the names of ended jobs: before, nothing else may end them."""
         self._stub, self._judge, self._random, self._learn = stub, judge, random, learn
         self._sent: dict[str, str] = {}
+        self._dry_run: Any = None
 
     def ask(self, known: list[str]) -> None:
         """Asks for a job on a good model and broken data, or on a broken model; now and then the rest is odd too."""
@@ -54,15 +55,20 @@ class Jobs:
             self._sent[made.name] = f"{model.filename} and {data.filename if data else 'nothing'}"
 
     def analyze(self) -> None:
-        """Has the server open a model for a dry run."""
+        """Has the server open a model for a dry run; one at a time, and without waiting for it."""
+        if self._dry_run is not None:
+            return
         model, _ = any_job(self._random)
         name = self._store(model)
         if name is not None:
             source = job_pb.ModelSource(**{f"{model.what}_artifact": name})
-            self._call("AnalyzeModel", pb.AnalyzeModelRequest(model=source), _LONG)
+            self._dry_run = self._stub.AnalyzeModel.future(pb.AnalyzeModelRequest(model=source), timeout=_LONG)
 
     def review(self) -> None:
         """Judges the jobs that have ended since it was called last."""
+        if self._dry_run is not None and self._dry_run.done():
+            self._judge.answer("AnalyzeModel", self._dry_run.result)
+            self._dry_run = None
         for name, sent in list(self._sent.items()):
             job = self._call("GetOptimizationJob", pb.GetOptimizationJobRequest(name=name))
             if job is not None and job.HasField("end_time"):
@@ -77,8 +83,8 @@ class Jobs:
         )
         return found or []
 
-    def _call(self, name: str, request: Any, seconds: float = _DEADLINE) -> Any:
-        return self._judge.answer(name, lambda: getattr(self._stub, name)(request, timeout=seconds))
+    def _call(self, name: str, request: Any) -> Any:
+        return self._judge.answer(name, lambda: getattr(self._stub, name)(request, timeout=_DEADLINE))
 
     def _give(self, spec: job_pb.OptimizationJobSpec, model: Upload, data: Upload | None) -> bool:
         """Stores a job's files and names them in its spec; says whether they could be stored."""

@@ -65,7 +65,13 @@ class ArrayImages(Images):
 
     @override
     def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
-        return [from_array(np.asarray(self._array[index]), self._recipe) for index in indices]
+        return [self._image(index) for index in indices]
+
+    def _image(self, index: int) -> npt.NDArray[np.uint8] | BrokenSampleError:
+        try:
+            return from_array(np.asarray(self._array[index]), self._recipe)
+        except BrokenSampleError as exc:
+            return exc
 
     @override
     def name(self, index: int) -> str:

@@ -72,6 +72,11 @@ def test_samples_without_a_pixel(tmp_path: Path, kind: Any):
     assert "[0, 8, 3], which holds nothing" in refusal(npz(tmp_path / "blob", images=images), tmp_path)
 
 
+def test_arrays_that_would_be_too_large_once_resized(tmp_path: Path):
+    images = np.zeros((2, 1, 20_000_000), np.uint8)
+    assert "160000000 x 8 pixels once resized" in refusal(npz(tmp_path / "blob", images=images), tmp_path)
+
+
 def test_feeds_without_a_value(tmp_path: Path):
     values = {spec.name: np.zeros((0, 6), np.int64) for spec in token_inputs()}
     assert "no samples" in refusal(npz(tmp_path / "blob", **values), tmp_path, TokenRecipe(token_inputs()))
@@ -110,7 +115,7 @@ def test_an_image_that_would_be_too_large_once_resized_is_passed_over(tmp_path: 
     thin(root / "a" / "thin.png", (20_000_000, 1))
     split = opened(root, tmp_path)
     assert (len(split), split.broken) == (60, 1)
-    assert "20000000 x 1 pixels, resized 160000000 x 8, at most" in split.broken_names[0]
+    assert "the image has 160000000 x 8 pixels once resized, at most" in split.broken_names[0]
 
 
 def test_an_image_that_is_none_is_told_without_objects_of_ours(tmp_path: Path):
