@@ -160,7 +160,7 @@ def _many(random: Random, entries: Entries) -> bytes:
     """Tens of thousands of members with nothing in them."""
     more = [
         (f"{pick(random, ('cat', 'dog', f'class{index}'))}/{index}", b"")
-        for index in range(int(pick(random, (3000, 20_000))))
+        for index in range(int(pick(random, (1000, 5000))))
     ]
     return zip_of([*entries, *more]) if chance(random, 0.5) else tar_of([*entries, *more])
 

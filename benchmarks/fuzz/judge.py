@@ -55,7 +55,8 @@ def judge(loader: Loader, path: Path, work: Path) -> Verdict:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         verdict = _opened(loader, path, work)
-    if verdict.good and len(caught) > MOST_WARNINGS:
+    # As a program's log has them: once for each place.
+    if verdict.good and len({(each.filename, each.lineno) for each in caught}) > MOST_WARNINGS:
         first = caught[0]
         where = _short(first.filename, loader.packages)
         return Verdict(False, f"warnings {first.category.__name__} {where}", str(first.message)[:500])

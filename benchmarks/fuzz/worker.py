@@ -98,8 +98,9 @@ def _cases(loader: str, seed: int, indices: range, box: Path, limits: Limits) ->
             journal.write(json.dumps({"index": index}) + "\n")
             fault.seek(0)
             fault.truncate()
+            files = build(loader, seed, index)
             faulthandler.dump_traceback_later(limits.seconds, exit=True, file=fault)
-            entry = _case(loader, build(loader, seed, index), box, limits, seen)
+            entry = _case(loader, files, box, limits, seen)
             faulthandler.cancel_dump_traceback_later()
             journal.write(json.dumps({"index": index, **entry}) + "\n")
 

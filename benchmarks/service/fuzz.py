@@ -1,11 +1,12 @@
 """`python -m benchmarks.service.fuzz --seconds 3600 --seed 1`: bad input for a real server, over the wire.
 
 Requests for every method of every service, made at random from the descriptors and in part broken bytes; streams that
-begin in the middle, lie about sizes and checksums, or are left; files that are no models and no data, and jobs and dry
-runs on them. A finding is
+begin in the middle, lie about sizes and checksums, or are left; models, data and tokenizers, whole and broken (those of
+`python -m benchmarks.fuzz`), and jobs and dry runs on them, so that workers open them. A finding is
 
 * a status that says that it was the server's fault, or none of the documented ones;
 * an answer without a reason, or one that holds something of the server's machine: a path, a traceback;
+* a job that ended for no documented reason, through our fault, or with a message that is not fit for a user;
 * an unexpected error in the server's log, a dead server, or one that does not answer a simple question any more;
 * a job that does not come to an end.
 
@@ -18,10 +19,8 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, final
@@ -33,14 +32,15 @@ from crc32c import crc32c
 from google.longrunning import operations_pb2
 from google.protobuf import message_factory
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
-from benchmarks.fuzz.values import PATHS, Random, chance, mangle, pick
+from benchmarks.fuzz.values import PATHS, Random, chance, pick
+from benchmarks.service.files import any_file
+from benchmarks.service.jobs import Jobs
+from benchmarks.service.judging import Findings, Judge
 from benchmarks.service.messages import encode, fill
 from benchmarks.service.served import Served
 from protos.shoal.v1 import device_agents_pb2 as agents_pb
 from protos.shoal.v1 import model_optimizer_pb2 as pb
-from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsStub
 from protos.shoal.v1.model_optimizer_pb2_grpc import ModelOptimizerStub
 from service.database.database import Database
@@ -52,30 +52,11 @@ _SERVICES: Final = (
     *agents_pb.DESCRIPTOR.services_by_name.values(),
     *operations_pb2.DESCRIPTOR.services_by_name.values(),
 )
-_BAD: Final = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
-# The server says DATA_LOSS where bytes are not those that were announced; that is an answer to a lie.
-_LIES: Final = frozenset({"CHECKSUM_MISMATCH"})
-_NO_REASON: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
 _DEADLINE: Final = 3.0
 _AGENT: Final = "fuzzed"
 _SESSION: Final = "session-0001"
 _LOOK_EVERY: Final = 200
 _MOST_GROWTH: Final = 1 << 30
-
-
-@final
-class Findings:
-    """What was found, each kind once."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-        self.calls: Counter[str] = Counter()
-
-    def add(self, kind: str, detail: str) -> None:
-        """Counts a finding, and prints the first of its kind."""
-        self.kinds[kind] += 1
-        if self.kinds[kind] == 1:
-            print(f"FINDING {kind}: {detail[:1500]}", flush=True)
 
 
 @final
@@ -88,8 +69,8 @@ class Fuzzer:
         self._channel = grpc.insecure_channel(served.address)
         self._stub = ModelOptimizerStub(self._channel)
         self._known = ["optimizationJobs/job-1", "artifacts/none", "local/cpu", f"agent/{_AGENT}", "auto", _SESSION]
-        root = Path(__file__).resolve().parents[2]
-        self._secrets = [str(served.state), str(root), sys.prefix, "Traceback (most recent", 'File "', "site-packages"]
+        self._judge = Judge(served.state, findings)
+        self._jobs = Jobs(self._stub, self._judge, random, self.learn)
         self._methods = [method for service in _SERVICES for method in service.methods]
         self._log_place = 0
         self.sent = 0
@@ -103,14 +84,14 @@ class Fuzzer:
         """Sends one thing."""
         self.sent += 1
         what = int(self._random.integers(100))
-        if what < 80:
+        if what < 84:
             self._call(pick(self._random, self._methods))
-        elif what < 92:
+        elif what < 96:
             self._upload()
         elif what < 99:
-            self._plausible_job()
+            self._jobs.ask(self._known)
         else:
-            self._analyze()
+            self._jobs.analyze()
 
     def _call(self, method: Any) -> None:
         request_type = message_factory.GetMessageClass(method.input_type)
@@ -133,52 +114,27 @@ class Fuzzer:
         metadata = self._agent if method.containing_service.name == "DeviceAgents" else None
         options = {"timeout": _DEADLINE, "metadata": metadata}
         content = iter(sent) if method.client_streaming else sent[0]
-        self._judge(method.name, lambda: _drain(call(content, **options)))
+        self._judge.answer(method.name, lambda: _drain(call(content, **options)))
 
-    def _judge(self, name: str, send: Any) -> Any:
-        try:
-            answer = send()
-        except grpc.RpcError as exc:
-            self._findings.calls[f"{name} {exc.code().name}"] += 1
-            self._judge_error(name, exc)
-            return None
-        self._findings.calls[f"{name} OK"] += 1
-        return answer
-
-    def _judge_error(self, name: str, error: Any) -> None:
-        code, text = error.code().name, error.details() or ""
-        told = dict(error.trailing_metadata() or ())
-        status = status_pb2.Status.FromString(told.get("grpc-status-details-bin", b""))
-        reason = _reason(status)
-        if code in _BAD and reason not in _LIES:
-            self._findings.add(f"{name} {code} {reason or text[:60]}", text)
-        if not reason and code not in _NO_REASON:
-            self._findings.add(f"{name} {code} without a reason", text)
-        for secret in self._secrets:
-            if secret in text or secret.encode() in status.SerializeToString():
-                self._findings.add(f"{name} tells of {secret}", f"{text} {status}")
-
-    def _upload(self) -> str | None:
-        data = self._content()
-        size = int(pick(self._random, (len(data), len(data), len(data), len(data) + 1, 0, -1, 2**62)))
+    def _upload(self) -> None:
+        """Sends a file that may be anything, and in part says something else about it."""
+        file = any_file(self._random)
         honest = chance(self._random, 0.7)
+        sizes = (len(file.data), len(file.data), len(file.data), len(file.data) + 1, 0, -1, 2**62)
         metadata = pb.UploadMetadata(
             upload_id=f"upload-{int(self._random.integers(10**9))}"
             if honest
             else str(pick(self._random, PATHS)).strip("\ud7ff"),
-            kind=int(pick(self._random, (1, 2, 3, 3, 0, 4, 9))),
-            filename=str(pick(self._random, (*PATHS, "net.pt2", "net.onnx", "data.zip", "data.tar"))).strip("\ud7ff"),
-            size_bytes=size,
-            sha256=hashlib.sha256(data).hexdigest() if honest else "0" * 64,
+            kind=file.kind,
+            filename=file.filename,
+            size_bytes=int(pick(self._random, sizes)),
+            sha256=hashlib.sha256(file.data).hexdigest() if honest else "0" * 64,
         )
-        stored = self._judge(
-            "UploadArtifact",
-            lambda: self._stub.UploadArtifact(self._chunks(metadata, data), timeout=_DEADLINE),
+        stored = self._judge.answer(
+            "UploadArtifact", lambda: self._stub.UploadArtifact(self._chunks(metadata, file.data), timeout=_DEADLINE)
         )
         if stored is not None:
             self.learn(stored.name, stored.sha256)
-            return str(stored.name)
-        return None
 
     def _chunks(self, metadata: Message, data: bytes) -> Iterator[pb.UploadArtifactRequest]:
         if chance(self._random, 0.95):
@@ -193,37 +149,6 @@ class Fuzzer:
         if chance(self._random, 0.05):
             yield pb.UploadArtifactRequest()
 
-    def _content(self) -> bytes:
-        start = bytes(
-            pick(self._random, (b"PK\x03\x04", b"\x08\x07\x12", b"", b"wds", b"\x1f\x8b\x08", b"PAR1", b"\x80\x02"))
-        )
-        return mangle(self._random, start + self._random.bytes(int(pick(self._random, (1, 100, 5000)))), start * 20)
-
-    def _plausible_job(self) -> None:
-        """Asks for a job that is right but for some of its parts."""
-        spec = job_pb.OptimizationJobSpec()
-        fill(spec, self._random, self._known)
-        spec.model.Clear()
-        spec.model.pt2_artifact = str(pick(self._random, self._known))
-        for part in ("data", "fine_tuning", "preprocessing", "strategy", "target"):
-            if chance(self._random, 0.7):
-                spec.ClearField(part)
-        spec.budget.CopyFrom(job_pb.Budget(fraction=0.5))
-        spec.time_limit.seconds = 60
-        request = pb.CreateOptimizationJobRequest(optimization_job=job_pb.OptimizationJob(spec=spec))
-        made = self._judge(
-            "CreateOptimizationJob", lambda: self._stub.CreateOptimizationJob(request, timeout=_DEADLINE)
-        )
-        if made is not None:
-            self.learn(made.name)
-
-    def _analyze(self) -> None:
-        """Has the server open a file that is no model."""
-        name = self._upload()
-        if name is not None:
-            request = pb.AnalyzeModelRequest(model=job_pb.ModelSource(pt2_artifact=name))
-            self._judge("AnalyzeModel", lambda: self._stub.AnalyzeModel(request, timeout=120))
-
     def look(self) -> None:
         """Looks at the server from outside."""
         if self._served.returncode is not None:
@@ -234,6 +159,7 @@ class Fuzzer:
         except grpc.RpcError as exc:
             if exc.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._findings.add(f"the server does not answer: {exc.code().name}", exc.details() or "")
+        self._jobs.review()
         with self._served.log.open(errors="replace") as log:
             log.seek(self._log_place)
             news = log.read()
@@ -282,11 +208,6 @@ def _make_agent(served: Served) -> str:
     return token
 
 
-def _reason(status: status_pb2.Status) -> str:
-    info = error_details_pb2.ErrorInfo()
-    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
-
-
 def main() -> int:
     """Runs until the time is over."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -299,6 +220,8 @@ def main() -> int:
         "principal_calls_per_second": 1e6,
         "principal_burst": 10**6,
         "queue_limit": 30,
+        "workers": 2,
+        "worker_memory_bytes": 4 << 30,
         "heartbeat_seconds": 1.0,
     }
     with Served(folder / "state", **settings, principal_stored_bytes=1 << 33) as served:
@@ -312,6 +235,7 @@ def main() -> int:
                 first = first or server.memory_info().rss
         fuzzer.look()
         left = fuzzer.unfinished(120)
+        fuzzer.look()
         last = server.memory_info().rss
     if left:
         findings.add("jobs without an end", ", ".join(left))
@@ -322,6 +246,7 @@ def main() -> int:
         "minutes": round((time.monotonic() - start) / 60, 1),
         "findings": dict(findings.kinds),
         "memory_mib": [round((value or 0) / 2**20) for value in (first, last)],
+        "ended jobs": dict(sorted(findings.ends.items())),
         "answers": dict(sorted(findings.calls.items())),
     }
     print(json.dumps(summary, indent=1))

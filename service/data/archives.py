@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, final
@@ -29,13 +29,19 @@ MAX_RATIO: Final = 200.0
 DAMAGE: Final = (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError)
 """What the libraries of compressed files raise for those that are damaged."""
 
-_FREE_BYTES = 64 * 2**20
+FREE_BYTES: Final = 64 * 2**20
 """Unpacked without asking for the ratio."""
+
 _DIRECTORY_BYTES = 1 << 30
 """Of a zip's table of contents, which is read into memory whole."""
 _CHUNK = 1 << 20
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
+
+
+def allowance(files: Sequence[Path]) -> int:
+    """Returns how many bytes files may unpack to before they are taken for made to fill the disk."""
+    return max(FREE_BYTES, int(MAX_RATIO * sum(file.stat().st_size for file in files)))
 
 
 def unpack_tar(
@@ -252,7 +258,7 @@ class _Limits:
     def __init__(self, file: Path, what: str, field: str, max_bytes: int, max_members: int) -> None:
         self._what, self._field = what, field
         self._max_bytes, self._max_members = max_bytes, max_members
-        self._free = max(_FREE_BYTES, int(MAX_RATIO * file.stat().st_size))
+        self._free = allowance([file])
         self._bytes = self._members = 0
 
     def count(self, size: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from service.data.archives import open_zip
+from service.data.archives import allowance, open_zip
 from service.data.broken import Broken
 from service.data.errors import BrokenSampleError, DataError
 from service.data.images import Images
@@ -65,7 +65,13 @@ class ArrayImages(Images):
 
     @override
     def load(self, indices: Sequence[int]) -> list[npt.NDArray[np.uint8] | BrokenSampleError]:
-        return [from_array(np.asarray(self._array[index]), self._recipe) for index in indices]
+        return [self._image(index) for index in indices]
+
+    def _image(self, index: int) -> npt.NDArray[np.uint8] | BrokenSampleError:
+        try:
+            return from_array(np.asarray(self._array[index]), self._recipe)
+        except BrokenSampleError as exc:
+            return exc
 
     @override
     def name(self, index: int) -> str:
@@ -207,9 +213,11 @@ def _require_samples(values: npt.NDArray[Any], file: Path, field: str) -> None:
 
 def _mapped(archive: zipfile.ZipFile, name: str, work: Path, field: str) -> npt.NDArray[Any]:
     """Unpacks one array and maps it into memory."""
-    size = archive.getinfo(name).file_size
-    if size > MAX_ARRAY_BYTES:
-        raise DataError(field, f"array {name} unpacks to {size} bytes, at most {MAX_ARRAY_BYTES} are taken; split it")
+    size, most = archive.getinfo(name).file_size, min(MAX_ARRAY_BYTES, allowance([Path(str(archive.filename))]))
+    if size > most:
+        raise DataError(
+            field, f"array {name} unpacks to {size} bytes, at most {most} are taken; split it, or save it uncompressed"
+        )
     target = work / Path(name).name
     with archive.open(name) as packed, target.open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, 1 << 20)

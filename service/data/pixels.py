@@ -55,7 +55,6 @@ def decode(encoded: bytes, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as image:
-            _refuse_bomb(image)
             return fit(image, recipe)
     except UnidentifiedImageError as exc:
         raise BrokenSampleError(f"no image that can be read; wanted one of {', '.join(IMAGE_FORMATS)}") from exc
@@ -64,7 +63,12 @@ def decode(encoded: bytes, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint
 
 
 def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint8]:
-    """Returns the image resized and cropped as `recipe` says: uint8 (channels, height, width)."""
+    """Returns the image resized and cropped as `recipe` says: uint8 (channels, height, width).
+
+    Raises:
+        BrokenSampleError: It would have too many pixels, as it is or resized; nothing of it was decoded.
+    """
+    _refuse_bomb(image.size, _resized_size(image.size, recipe))
     image = _with_channels(image, recipe.channels)
     height, width = recipe.size
     if not (recipe.keep_exact and image.size == (width, height)):
@@ -73,10 +77,11 @@ def fit(image: Image.Image, recipe: ResolvedPreprocessing) -> npt.NDArray[np.uin
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
-def _refuse_bomb(image: Image.Image) -> None:
-    # Pillow only warns up to twice its limit.
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are taken")
+def _refuse_bomb(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    # Pillow only warns up to twice its limit, and knows nothing of what a thin image becomes.
+    for (width, height), how in ((size, ""), (resized, " once resized")):
+        if width * height > MAX_PIXELS:
+            raise BrokenSampleError(f"the image has {width} x {height} pixels{how}, at most {MAX_PIXELS} are taken")
 
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -92,10 +97,6 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 def _resized(image: Image.Image, recipe: ResolvedPreprocessing) -> Image.Image:
     size = _resized_size(image.size, recipe)
-    if size[0] * size[1] > MAX_PIXELS:
-        raise Image.DecompressionBombError(
-            f"{image.width} x {image.height} pixels, resized {size[0]} x {size[1]}, at most {MAX_PIXELS} are taken"
-        )
     return image if image.size == size else image.resize(size, _RESAMPLING[recipe.interpolation])
 
 
@@ -120,5 +121,9 @@ def _cropped(image: Image.Image, recipe: ResolvedPreprocessing) -> Image.Image:
 
 
 def from_array(array: npt.NDArray[Any], recipe: ResolvedPreprocessing) -> npt.NDArray[np.uint8]:
-    """Returns a uint8 array of shape (height, width) or (height, width, 1 or 3) resized and cropped like an image."""
+    """Returns a uint8 array of shape (height, width) or (height, width, 1 or 3) resized and cropped like an image.
+
+    Raises:
+        BrokenSampleError: It would have too many pixels.
+    """
     return fit(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array), recipe)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
+from service.data.archives import allowance
 from service.data.columns import listed
 from service.data.errors import DataError, machine_is_to_blame
 from service.data.saved import ARROW_FILE_MAGIC, Kind, class_names, kind_of
@@ -189,25 +190,27 @@ def _copy(files: Sequence[Path], columns: Sequence[str], target: Path, kind: Kin
     import pyarrow as pa
 
     wanted = pa.schema([_plain(read_schema(files, field).field(name)) for name in columns])
-    written = 0
+    written, most = 0, min(MAX_COPY_BYTES, allowance(files))
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, wanted) as writer:
         for file in files:
             with _reading(kind, file.name, field):
                 for batch in _batches(file, columns, kind):
                     written += batch.nbytes
-                    _refuse_too_large(batch, written, file, field)
+                    _refuse_too_large(batch, written, most, field)
                     writer.write_batch(_as(batch, wanted))
 
 
-def _refuse_too_large(batch: pa.RecordBatch, written: int, file: Path, field: str) -> None:
+def _refuse_too_large(batch: pa.RecordBatch, written: int, most: int, field: str) -> None:
     if batch.nbytes > _BATCH_BYTES:
         raise DataError(
             field,
-            f"{batch.num_rows} rows of {file.name} unpack to {batch.nbytes} bytes, at most {_BATCH_BYTES} are taken; "
-            "store smaller samples",
+            f"{batch.num_rows} rows unpack to {batch.nbytes} bytes, at most {_BATCH_BYTES} are taken; store smaller "
+            "samples",
         )
-    if written > MAX_COPY_BYTES:
-        raise DataError(field, f"the rows unpack to more than {MAX_COPY_BYTES} bytes; give less data")
+    if written > most:
+        raise DataError(
+            field, f"the rows unpack to more than {most} bytes, which is more than images or texts do; give less data"
+        )
 
 
 def _batches(file: Path, columns: Sequence[str], kind: Kind) -> Iterator[pa.RecordBatch]:

@@ -12,7 +12,7 @@ import pytest
 CASES = 50
 
 
-@pytest.mark.parametrize("loader", ["onnx", "pt2"])
+@pytest.mark.parametrize("loader", ["onnx", "pt2", "data", "tokenizer"])
 def test_no_damaged_file_does_more_than_be_refused(loader: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.fuzz", "--loader", loader, "--cases", str(CASES), "--seed", "5"]
     result = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, check=False)

@@ -55,9 +55,7 @@ def rows_of_zeros(folder: Path) -> Path:
     return folder / "blob"
 
 
-@pytest.mark.parametrize(
-    ("cap", "words"), [("_BATCH_BYTES", "rows of blob unpack"), ("MAX_COPY_BYTES", "unpack to more")]
-)
+@pytest.mark.parametrize(("cap", "words"), [("_BATCH_BYTES", "rows unpack"), ("MAX_COPY_BYTES", "unpack to more")])
 def test_rows_that_unpack_to_more_than_is_taken_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap: str, words: str
 ) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from service.data import DataError, Split, TokenRecipe, open_split
+from service.data import DataError, Split, TokenRecipe, archives, open_split
 from service.data.opening import Recipe
 from tests.service.data.made import PLAIN, pixels, png, token_inputs, token_recipe, write_folders, write_parquet
 
@@ -72,9 +72,20 @@ def test_samples_without_a_pixel(tmp_path: Path, kind: Any):
     assert "[0, 8, 3], which holds nothing" in refusal(npz(tmp_path / "blob", images=images), tmp_path)
 
 
+def test_arrays_that_would_be_too_large_once_resized(tmp_path: Path):
+    images = np.zeros((2, 1, 20_000_000), np.uint8)
+    assert "160000000 x 8 pixels once resized" in refusal(npz(tmp_path / "blob", images=images), tmp_path)
+
+
 def test_feeds_without_a_value(tmp_path: Path):
     values = {spec.name: np.zeros((0, 6), np.int64) for spec in token_inputs()}
     assert "no samples" in refusal(npz(tmp_path / "blob", **values), tmp_path, TokenRecipe(token_inputs()))
+
+
+def test_arrays_that_are_nothing_but_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 1000)
+    np.savez_compressed(tmp_path / "blob.npz", images=np.zeros((40_000, 8, 8, 3), np.uint8))
+    assert "unpacks to 7680128 bytes, at most" in refusal(tmp_path / "blob.npz", tmp_path)
 
 
 # Archives
@@ -104,7 +115,7 @@ def test_an_image_that_would_be_too_large_once_resized_is_passed_over(tmp_path: 
     thin(root / "a" / "thin.png", (20_000_000, 1))
     split = opened(root, tmp_path)
     assert (len(split), split.broken) == (60, 1)
-    assert "20000000 x 1 pixels, resized 160000000 x 8, at most" in split.broken_names[0]
+    assert "the image has 160000000 x 8 pixels once resized, at most" in split.broken_names[0]
 
 
 def test_an_image_that_is_none_is_told_without_objects_of_ours(tmp_path: Path):
@@ -142,6 +153,12 @@ def test_a_table_with_two_columns_of_one_name(tmp_path: Path, name: str):
     table = pa.Table.from_arrays([pa.array(values) for values in (*columns.values(), columns[name])], [*columns, name])
     pq.write_table(table, tmp_path / "blob")
     assert f"two columns of the same name ({name})" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
+
+
+def test_rows_that_are_the_same_text_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 1000)
+    pq.write_table(pa.table({"text": ["good film " * 1000] * 5000, "label": [0, 1] * 2500}), tmp_path / "blob")
+    assert "more than images or texts do" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
 
 
 def test_damage_is_told_in_one_line_that_shows(tmp_path: Path):
