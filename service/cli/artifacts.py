@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from datetime import UTC
 from typing import TYPE_CHECKING
 
 import click
@@ -12,15 +10,11 @@ import click
 from service.cli import table
 from service.cli.connect import ServerFlags, connected, tell
 from service.cli.errors import Status
+from service.cli.listing import moment, newest, quiet, resource_name
 from service.cli.options import json_option, server_option, whole
 
 if TYPE_CHECKING:
     from protos.shoal.v1 import model_optimizer_pb2 as pb
-
-
-def resource_name(artifact: str) -> str:
-    """Returns `artifacts/{id}` for an id or a whole name."""
-    return artifact if "/" in artifact else f"artifacts/{artifact}"
 
 
 @click.group()
@@ -37,8 +31,8 @@ def artifacts() -> None:
 @server_option
 def list_artifacts(limit: int, as_json: bool, server: str | None, state_dir: str | None) -> int:
     """List your files, newest first."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
-        found = list(itertools.islice(client.artifacts(page_size=min(limit, 500)), limit))
+    with connected(ServerFlags(server, state_dir), quiet) as client:
+        found = newest(client.artifacts, limit)
     if as_json:
         click.echo(json.dumps([_as_json(artifact) for artifact in found], indent=2))
     elif found:
@@ -54,16 +48,22 @@ def list_artifacts(limit: int, as_json: bool, server: str | None, state_dir: str
 @server_option
 def delete_artifacts(artifacts_: tuple[str, ...], server: str | None, state_dir: str | None) -> int:
     """Remove uploaded files for good; what a job made goes with it, by `shoal jobs delete`."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
+    with connected(ServerFlags(server, state_dir), quiet) as client:
         for artifact in artifacts_:
-            client.delete_artifact(resource_name(artifact))
-            click.echo(f"{resource_name(artifact)}: removed")
+            name = resource_name("artifacts", artifact)
+            client.delete_artifact(name)
+            click.echo(f"{name}: removed")
     return Status.DONE
 
 
 def _row(artifact: pb.Artifact) -> tuple[str, ...]:
-    created = artifact.create_time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M")
-    return artifact.name.rpartition("/")[2], _kind(artifact), str(artifact.size_bytes), created, artifact.filename
+    return (
+        artifact.name.rpartition("/")[2],
+        _kind(artifact),
+        str(artifact.size_bytes),
+        moment(artifact.create_time),
+        artifact.filename,
+    )
 
 
 def _as_json(artifact: pb.Artifact) -> dict[str, str | int]:
@@ -81,7 +81,3 @@ def _kind(artifact: pb.Artifact) -> str:
     from protos.shoal.v1 import model_optimizer_pb2 as pb
 
     return pb.ArtifactKind.Name(artifact.kind).removeprefix("ARTIFACT_KIND_").lower()
-
-
-def _quiet(text: str) -> None:
-    """Short commands do not talk about the server that they start."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from service.cli import figures, outcome, table
 from service.cli.connect import ServerFlags, connected, tell
 from service.cli.display import open_display
 from service.cli.errors import CommandError, InputError, Status
+from service.cli.listing import moment, newest, quiet, resource_name
 from service.cli.options import json_option, pick, server_option, whole
 from service.cli.triton import TritonFlags, check_triton, triton_options, write_triton
 
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from protos.shoal.v1 import optimization_job_pb2 as job_pb
-
-
-def resource_name(job: str) -> str:
-    """Returns `optimizationJobs/{id}` for an id or a whole name."""
-    return job if "/" in job else f"optimizationJobs/{job}"
 
 
 @click.group()
@@ -42,8 +37,8 @@ def jobs() -> None:
 @server_option
 def list_jobs(limit: int, as_json: bool, server: str | None, state_dir: str | None) -> int:
     """List jobs, newest first."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
-        found = list(itertools.islice(client.list(page_size=min(limit, 500)), limit))
+    with connected(ServerFlags(server, state_dir), quiet) as client:
+        found = newest(client.list, limit)
     if as_json:
         click.echo(json.dumps([outcome.as_json(job) for job in found], indent=2))
     elif found:
@@ -62,7 +57,7 @@ def _row(job: job_pb.OptimizationJob) -> tuple[str, ...]:
         (outcome.outcome_name(job) or "").lower().replace("_", " "),
         f"{result.speedup:.2f}x" if result else "",
         figures.clock(took) if took is not None else "",
-        job.create_time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
+        moment(job.create_time),
         job.display_name,
     )
 
@@ -83,8 +78,8 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
 @server_option
 def show(job: str, as_json: bool, server: str | None, state_dir: str | None) -> int:
     """Show what is known of a job."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
-        found = client.get(resource_name(job))
+    with connected(ServerFlags(server, state_dir), quiet) as client:
+        found = client.get(_name(job))
     _print(found, as_json)
     return Status.DONE
 
@@ -100,7 +95,7 @@ def watch(job: str, as_json: bool, server: str | None, state_dir: str | None) ->
     """
     from service.cli.follow import follow
 
-    name = resource_name(job)
+    name = _name(job)
     with connected(ServerFlags(server, state_dir), tell) as client:
         known = client.get(name)
         try:
@@ -120,8 +115,8 @@ def watch(job: str, as_json: bool, server: str | None, state_dir: str | None) ->
 @server_option
 def cancel(job: str, as_json: bool, server: str | None, state_dir: str | None) -> int:
     """Ask for a job to be stopped."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
-        found = client.cancel(resource_name(job))
+    with connected(ServerFlags(server, state_dir), quiet) as client:
+        found = client.cancel(_name(job))
     if as_json:
         click.echo(json.dumps(outcome.as_json(found), indent=2))
     else:
@@ -135,10 +130,10 @@ def cancel(job: str, as_json: bool, server: str | None, state_dir: str | None) -
 @server_option
 def delete_jobs(jobs_: tuple[str, ...], force: bool, server: str | None, state_dir: str | None) -> int:
     """Remove finished jobs for good, with their logs and files."""
-    with connected(ServerFlags(server, state_dir), _quiet) as client:
+    with connected(ServerFlags(server, state_dir), quiet) as client:
         for job in jobs_:
-            client.delete(resource_name(job), force=force)
-            click.echo(f"{resource_name(job)}: removed")
+            client.delete(_name(job), force=force)
+            click.echo(f"{_name(job)}: removed")
     return Status.DONE
 
 
@@ -154,8 +149,8 @@ def download(job: str, out: str | None, as_json: bool, **flags: Any) -> int:
 
     triton = pick(TritonFlags, flags)
     check_triton(triton)
-    with connected(pick(ServerFlags, flags), _quiet) as client:
-        found = client.get(resource_name(job))
+    with connected(pick(ServerFlags, flags), quiet) as client:
+        found = client.get(_name(job))
         if not found.HasField("result"):
             state = outcome.state_name(found).lower()
             raise InputError(f"{found.name} has no files to download; it is {state}, wanted succeeded")
@@ -178,9 +173,9 @@ def _print(job: job_pb.OptimizationJob, as_json: bool) -> None:
     click.echo(outcome.text(job))
 
 
-def _ago(moment: datetime) -> str:
-    return f"{figures.clock((datetime.now(UTC) - moment).total_seconds())} ago"
+def _ago(then: datetime) -> str:
+    return f"{figures.clock((datetime.now(UTC) - then).total_seconds())} ago"
 
 
-def _quiet(text: str) -> None:
-    """Short commands do not talk about the server that they start."""
+def _name(job: str) -> str:
+    return resource_name("optimizationJobs", job)

@@ -17,16 +17,13 @@ from service.cli.errors import CommandError, InputError, Status
 from service.cli.interrupt import first_interrupt
 from service.cli.options import (
     BUDGET,
-    DURATION,
-    FRACTION,
-    OPTION,
+    job_options,
     json_option,
     model_options,
     pick,
     preprocessing_options,
     server_option,
     target_options,
-    whole,
 )
 from service.cli.request import (
     JobFlags,
@@ -89,14 +86,7 @@ _DATA_HELP: Final = (
     help=_BUDGET_HELP,
 )
 @click.option("--data", type=click.Path(), metavar="DIR", help=_DATA_HELP)
-@click.option("--strategy", metavar="NAME", help="See `shoal strategies`. Default layerfit.")
-@click.option("--option", type=OPTION, multiple=True, help="Option of the strategy, JSON value; repeatable.")
-@click.option("--epochs", type=whole(0, 1000), help="At most so many passes over the training data. Default 2.")
-@click.option("--no-finetune", is_flag=True, help="Do not train at all.")
-@click.option("--time-limit", type=DURATION, help="Longest run time, like 30m. Default 1h.")
-@click.option("--accuracy-floor", type=FRACTION, help="Lowest accuracy to accept, like 0.91 or 91%.")
-@click.option("--quality-floor", type=float, help="Worst value to accept of the task's own figure, in its unit.")
-@click.option("--seed", type=whole(0, 2**63 - 1), help="Seeds everything random. Default 0.")
+@job_options
 @preprocessing_options
 @target_options
 @click.option(

@@ -110,6 +110,24 @@ def model_options(command: F) -> F:
     return command
 
 
+def job_options(command: F) -> F:
+    """Adds what else a job can be told, but for its budget and its data."""
+    for decorate in (
+        click.option("--seed", type=whole(0, 2**63 - 1), help="Seeds everything random. Default 0."),
+        click.option(
+            "--quality-floor", type=float, help="Worst value to accept of the task's own figure, in its unit."
+        ),
+        click.option("--accuracy-floor", type=FRACTION, help="Lowest accuracy to accept, like 0.91 or 91%."),
+        click.option("--time-limit", type=DURATION, help="Longest run time of a job, like 30m. Default 1h."),
+        click.option("--no-finetune", is_flag=True, help="Do not train at all."),
+        click.option("--epochs", type=whole(0, 1000), help="At most so many passes over the training data. Default 2."),
+        click.option("--option", type=OPTION, multiple=True, help="Option of the strategy, JSON value; repeatable."),
+        click.option("--strategy", metavar="NAME", help="See `shoal strategies`. Default layerfit."),
+    ):
+        command = decorate(command)
+    return command
+
+
 def preprocessing_options(command: F) -> F:
     """Adds what says how samples become model inputs."""
     for decorate in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypedDict, TypeVar, Unpack
 
 import grpc
 
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 UNARY_TIMEOUT: Final = 30.0
 ANALYZE_TIMEOUT: Final = 900.0
 RECONNECT_PATIENCE: Final = 300.0
+
+
+class _Paged(Protocol):
+    next_page_token: str
+
+
+_Page = TypeVar("_Page", bound=_Paged)
 
 
 class SpecFields(TypedDict, total=False):
@@ -182,15 +189,13 @@ class Client:
         Args:
             page_size: Jobs per request; 0 leaves it to the server.
         """
-        token = ""
-        while True:
+
+        def ask(token: str) -> pb.ListOptimizationJobsResponse:
             request = pb.ListOptimizationJobsRequest(page_size=page_size, page_token=token)
-            with _Boundary(self.address):
-                page = self._stub.ListOptimizationJobs(request, timeout=self._timeout)
+            return self._stub.ListOptimizationJobs(request, timeout=self._timeout)
+
+        for page in self._pages(ask):
             yield from page.optimization_jobs
-            token = page.next_page_token
-            if not token:
-                return
 
     def watch(
         self,
@@ -248,15 +253,13 @@ class Client:
         Args:
             page_size: Files per request; 0 leaves it to the server.
         """
-        token = ""
-        while True:
+
+        def ask(token: str) -> pb.ListArtifactsResponse:
             request = pb.ListArtifactsRequest(page_size=page_size, page_token=token)
-            with _Boundary(self.address):
-                page = self._stub.ListArtifacts(request, timeout=self._timeout)
+            return self._stub.ListArtifacts(request, timeout=self._timeout)
+
+        for page in self._pages(ask):
             yield from page.artifacts
-            token = page.next_page_token
-            if not token:
-                return
 
     def delete_artifact(self, name: str, *, allow_missing: bool = False) -> None:
         """Removes an uploaded file for good.
@@ -275,15 +278,12 @@ class Client:
 
     def devices(self) -> Iterator[device_pb.Device]:
         """Yields what may be named as a job's target, the server's own first; asks for the next page when needed."""
-        token = ""
-        while True:
-            request = pb.ListDevicesRequest(page_token=token)
-            with _Boundary(self.address):
-                page = self._stub.ListDevices(request, timeout=self._timeout)
+
+        def ask(token: str) -> pb.ListDevicesResponse:
+            return self._stub.ListDevices(pb.ListDevicesRequest(page_token=token), timeout=self._timeout)
+
+        for page in self._pages(ask):
             yield from page.devices
-            token = page.next_page_token
-            if not token:
-                return
 
     def strategies(self) -> tuple[pb.StrategyDescription, ...]:
         """Returns what may be named as a job's strategy, by name."""
@@ -310,6 +310,17 @@ class Client:
         request = pb.AnalyzeModelRequest(model=model, target=target, budget=budget, skip_floor=skip_floor)
         with _Boundary(self.address):
             return self._stub.AnalyzeModel(request, timeout=max(self._timeout, ANALYZE_TIMEOUT))
+
+    def _pages(self, ask: Callable[[str], _Page]) -> Iterator[_Page]:
+        """Yields pages, each asked for when it is needed, by the token of the one before."""
+        token = ""
+        while True:
+            with _Boundary(self.address):
+                page = ask(token)
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
 
 
 class _Boundary:
