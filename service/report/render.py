@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from service.report import formats
 from service.report.alignment import Run, align
 from service.report.charts import at_percentile, curves, distributions
+from service.report.choice import is_returned, passed_over
 from service.report.figures import change_text, value_text
 from service.report.front import best_measured, floor_of, front
 from service.report.profile import TIME, profile, sides
@@ -98,6 +99,7 @@ def _view(report: Report) -> dict[str, Any]:
         "all_candidates": list(enumerate(report.candidates, start=1)),
         "percentiles": _percentiles(report),
         "kept": _kept(report),
+        "trials": [(each, is_returned(each, report), passed_over(each, report)) for each in report.precisions],
     }
 
 

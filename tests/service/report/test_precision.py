@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from service.report.precisions import PLAIN
 from service.report.render import render
 from service.report.schema import DifferenceReport, KeptReport, PrecisionReport, PrecisionTrialReport, Report
 from tests.service.report import made
@@ -62,6 +63,18 @@ def test_every_precision_that_was_tried_is_there_with_what_stood_against_it() ->
     assert "int8 (returned)" in page
     assert "2 Conv: adds 2.0e-03 as error" in page
     assert "(original) and int8 (result)" in page
+
+
+def test_nothing_is_marked_as_returned_where_the_original_is() -> None:
+    report = made.report(precisions=(trial("float32", chosen=True),))
+    original = report.baseline.model_copy(update={"precision": PLAIN})
+    page = words(render(report.model_copy(update={"result": original})))
+    assert "float32 (returned)" not in page
+    assert "float32" in page.partition("Passed over because")[2]
+
+
+def test_what_was_good_but_slower_says_so() -> None:
+    assert "it takes 1.50x the time of int8" in words(render(in_int8()))
 
 
 def test_a_report_without_precisions_has_no_such_section() -> None:
