@@ -2,8 +2,8 @@
 
 The time is split over the processes, which run one after the other and so need no more memory than one. Each loads the
 files in an order of its own: the place of a file among those that are loaded shifts its time, by 0.3 % in the mean of
-57 processes with two equal files. Every second order is the one before it backwards, so that of two files each is the first
-as often as the other.
+57 processes with two equal files. Every second order is the one before it backwards, so that of two files each is the
+first as often as the other.
 
 A process costs its start, loading and warm-up besides its share of the time: a second for most networks. Where they
 take much longer, fewer processes are started, and where even three would take too long, one has all the time; its
