@@ -2,8 +2,8 @@
 
 The time is split over the processes, which run one after the other and so need no more memory than one. Each loads the
 files in an order of its own: the place of a file among those that are loaded shifts its time, by 0.3 % in the mean of
-60 pairs of equal files. Every second order is the one before it backwards, so that of two files each is the first
-as often as the other.
+57 processes with two equal files. Every second order is the one before it backwards, so that of two files each is the
+first as often as the other.
 
 A process costs its start, loading and warm-up besides its share of the time: a second for most networks. Where they
 take much longer, fewer processes are started, and where even three would take too long, one has all the time; its
@@ -179,7 +179,7 @@ def _merged_conditions(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the state before the first and after the last, and shares of the time in between that was measured."""
     spans = [part["after"]["monotonic_seconds"] - part["before"]["monotonic_seconds"] for part in parts]
 
-    def share(name: str) -> float | None:
+    def share(name: str) -> Any:
         if any(part[name] is None for part in parts) or sum(spans) <= 0:
             return None
         return float(np.average([part[name] for part in parts], weights=spans))
