@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from compressors import modules
 from compressors.errors import ModelError, UnsupportedModelError
 from compressors.lift import schema
+from compressors.lift.attention import ATTENTION, add_heads
 from compressors.lift.batch import free_sizes, shares_row
 from compressors.lift.edges import is_nothing
 from compressors.lift.place import Placer, path_of
@@ -22,7 +23,7 @@ from compressors.lift.values import fold, is_constant, map_leaves, traced_dtype,
 from compressors.modules import Constant
 from compressors.tidy import tidy
 
-_DEPENDS_ON_LAYOUT = {torch.ops.aten.scaled_dot_product_attention.default, torch.ops.aten.conv2d.default}
+_DEPENDS_ON_LAYOUT = {ATTENTION, torch.ops.aten.conv2d.default}
 _PASS_THROUGH = {"detach", "detach_", "alias", "lift_fresh_copy", "lift_fresh", "contiguous", "clone"}
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"}
 _MAYBE_VIEWS = {"reshape", "flatten", "to", "reshape_as", "type_as", "_to_copy", "expand_as", "unflatten"}
@@ -256,7 +257,7 @@ class Walk:
         target = _RENAMED.get(name, target)
         called = self.graph.create_node("call_function", target, args, kwargs, name.strip("_"))
         called.meta["path"] = path_of(node)
-        return called
+        return add_heads(node, called) if target is ATTENTION else called
 
     def _repeated(self, value: Any) -> Any:
         """Case 6: returns a table with equal rows as one row, repeated to the batch size."""

@@ -207,6 +207,8 @@ def test_layers_that_are_no_operators_stay_functions(module, shape, wanted):
 
 FUNCTIONS = {
     "attention with a mask": (lambda m, x, k: F.scaled_dot_product_attention(x, x, x, attn_mask=k), (rows(3, 2, 5, 4), rows(3, 1, 5, 5))),
+    "attention without heads": (lambda m, x, k: F.scaled_dot_product_attention(x, x, x, attn_mask=k), (rows(3, 5, 4), rows(3, 5, 5))),
+    "attention without heads, one mask": (lambda m, x: F.scaled_dot_product_attention(x, x, x, torch.ones(5, 5).tril(), scale=0.3), (rows(3, 5, 4),)),
     "causal attention": (lambda m, x: F.scaled_dot_product_attention(x, x, x, is_causal=True), (rows(3, 2, 5, 4),)),
     "padding mask": (lambda m, x, k: m(x, x, x, key_padding_mask=k)[0], (rows(*WORDS), torch.zeros(3, 5, dtype=torch.bool))),
     "nearest": (lambda m, x: F.interpolate(x, scale_factor=2), (rows(*IMAGE),)),
