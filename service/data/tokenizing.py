@@ -247,10 +247,10 @@ def _model_type(settings: Mapping[str, Any]) -> str | None:
     Raises:
         DataError: Nothing says what class the tokenizer has; transformers would import all of its models to guess.
     """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
     stated = settings.get("model_type")
-    if isinstance(stated, str) and stated in CONFIG_MAPPING_NAMES:
+    if isinstance(stated, str) and stated in CONFIG_MAPPING:
         return stated
     if not (isinstance(settings.get("tokenizer_class"), str) and settings["tokenizer_class"]):
         raise DataError(
