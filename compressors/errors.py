@@ -7,7 +7,8 @@ from typing import Final
 
 def reason(exc: BaseException, longest: int = 200) -> str:
     """Returns what another library's exception says, fit for a message of ours: its first line, and short."""
-    return next((line.strip()[:longest] for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+    said = str(exc).split("; use sys.", 1)[0]  # what Python advises on long numbers
+    return next((line.strip()[:longest] for line in said.splitlines() if line.strip()), type(exc).__name__)
 
 
 def _fit(message: str) -> str:

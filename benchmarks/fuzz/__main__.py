@@ -24,7 +24,7 @@ from benchmarks.fuzz.worker import Limits, build, run_batch
 _BATCH = 40
 _ARROW_THREADS = 2
 """Arrow has one thread for work and one for reading here; it makes new ones after a fork, as jemalloc does."""
-_ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ARROW_IO_THREADS": "1"}
+_ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ARROW_IO_THREADS": "1", "RUST_BACKTRACE": "0"}
 
 
 class Log:

@@ -16,6 +16,8 @@ from benchmarks.fuzz.loaders import Loader
 LONGEST_MESSAGE = 2000
 MOST_WARNINGS = 3
 _MEMORY = re.compile(r"can't allocate memory|bad_alloc|Cannot allocate memory|Unable to allocate")
+_STATED = re.compile(r"malloc of size (\d+) failed")
+_IMPOSSIBLE = 1 << 45
 _INTERNAL = re.compile(
     r"^Traceback \(|File \"| at 0x[0-9a-f]{6,}|site-packages|\.(?:cc|cpp|h|hpp|rs|py)[:\"' ]\d*|set_int_max_str_digits",
     re.MULTILINE,
@@ -107,7 +109,13 @@ def _refusal(loader: Loader, exc: Exception, path: Path) -> Verdict:
 
 
 def _starved(exc: BaseException) -> bool:
-    """Says whether memory ran out; Python's parser says so too where only its own stack did."""
+    """Says whether memory ran out; Python's parser says so too where only its own stack did.
+
+    A library that asks for more than any machine has, and is told so at once, has taken none.
+    """
+    stated = _STATED.search(str(exc))
+    if stated is not None and int(stated.group(1)) > _IMPOSSIBLE:
+        return False  # nothing was taken
     last = traceback.extract_tb(exc.__traceback__)[-1:]
     return isinstance(exc, MemoryError) and not any(frame.filename.endswith("ast.py") for frame in last)
 

@@ -20,6 +20,8 @@ _BAD: Final = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"})
 # The server says DATA_LOSS where bytes are not those that were announced; that is an answer to a lie.
 _LIES: Final = frozenset({"CHECKSUM_MISMATCH"})
 _NO_REASON: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
+# gRPC's own answer to a message that never gets as far as the service.
+_TOO_LONG: Final = "SERVER: Received message larger than max"
 _DOCUMENTED: Final = frozenset({*BY_REASON, TIME_LIMIT.reason})
 # What no file that a stranger sends may do to a worker.
 _CRASHES: Final = frozenset({"INTERNAL", "WORKER_DIED", "WORKER_LOST", "WORKER_PROTOCOL", "WORKER_PROCESSES"})
@@ -72,7 +74,7 @@ class Judge:
         reason = _reason(status)
         if code in _BAD and reason not in _LIES:
             self._findings.add(f"{name} {code} {reason or text[:60]}", text)
-        if not reason and code not in _NO_REASON:
+        if not reason and code not in _NO_REASON and not text.startswith(_TOO_LONG):
             self._findings.add(f"{name} {code} without a reason", text)
         self._silence(name, text.encode() + status.SerializeToString(), f"{text} {status}")
 

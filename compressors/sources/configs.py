@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError
+from compressors.errors import ModelError, UnsafeModelError, UnsupportedModelError, reason
 from compressors.sources.unpack import read_text
 from compressors.sources.weights import Weights
 
@@ -40,7 +40,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise ModelError(f"{where} holds no {path.name}; a model folder has config.json beside its weights") from exc
     except (ValueError, OSError, RecursionError) as exc:
-        raise ModelError(f"{where}: {path.name} is no JSON ({exc})") from exc
+        raise ModelError(f"{where}: {path.name} is no JSON ({reason(exc)})") from exc
     if not isinstance(config, dict):
         raise ModelError(f"{where}: {path.name} holds {type(config).__name__}, not settings by name")
     for key, value in _settings(config):

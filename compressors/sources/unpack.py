@@ -47,7 +47,7 @@ def is_archive(path: Path, *, of_torch: bool = False) -> bool:
         return not of_torch and path.suffix not in _TENSORS and _is_tar(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            pickled = any(PurePosixPath(name).name == "data.pkl" for name in archive.namelist())
+            pickled = any(name.rstrip("/").rpartition("/")[2] == "data.pkl" for name in archive.namelist())
     except _DAMAGE:
         return not of_torch
     return pickled == of_torch

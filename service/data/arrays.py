@@ -47,6 +47,7 @@ _HEADER_ERRORS: Final = (
     tokenize.TokenError,
     RecursionError,
     MemoryError,
+    OverflowError,
 )
 """Of numpy and of Python's parser, which reads headers; the parser says MemoryError where its own stack ends."""
 
@@ -221,22 +222,22 @@ def _mapped(archive: zipfile.ZipFile, name: str, work: Path, field: str) -> npt.
     target = work / Path(name).name
     with archive.open(name) as packed, target.open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, 1 << 20)
-    _require_plain(target, name, field)
-    return np.load(target, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-
-
-def _require_plain(file: Path, name: str, field: str) -> None:
-    """Makes sure that an array holds values, as many as its header says, and no objects."""
     try:
-        with file.open("rb") as opened:
-            version = np.lib.format.read_magic(opened)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(opened)
-            start = opened.tell()
+        _require_plain(target, name, field)
+        return np.load(target, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except _HEADER_ERRORS:  # what they say is of Python's syntax, and no help
         raise DataError(
             field, f"array {name[:200]} has a header that cannot be read; save it again with np.savez"
         ) from None
+
+
+def _require_plain(file: Path, name: str, field: str) -> None:
+    """Makes sure that an array holds values, as many as its header says, and no objects."""
+    with file.open("rb") as opened:
+        version = np.lib.format.read_magic(opened)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+        start = opened.tell()
     if dtype.hasobject:
         raise DataError(field, f"array {name} holds Python objects, which would be unpickled; save numbers only")
     stated, found = math.prod(shape) * dtype.itemsize, file.stat().st_size - start

@@ -195,9 +195,10 @@ def _copy(files: Sequence[Path], columns: Sequence[str], target: Path, kind: Kin
         for file in files:
             with _reading(kind, file.name, field):
                 for batch in _batches(file, columns, kind):
-                    written += batch.nbytes
-                    _refuse_too_large(batch, written, most, field)
-                    writer.write_batch(_as(batch, wanted))
+                    for piece in _unfolded(batch, wanted):
+                        written += piece.nbytes
+                        _refuse_too_large(piece, written, most, field)
+                        writer.write_batch(piece)
 
 
 def _refuse_too_large(batch: pa.RecordBatch, written: int, most: int, field: str) -> None:
@@ -248,14 +249,27 @@ def _plain(column: pa.Field) -> pa.Field:
     return pa.field(column.name, kind)
 
 
-def _as(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+def _unfolded(batch: pa.RecordBatch, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a batch in the wanted types, a few at a time where one value may stand for many large ones."""
     import pyarrow as pa
 
-    columns = []
-    for column in wanted:
-        values = batch.column(column.name)
-        columns.append(values if values.type == column.type else values.cast(column.type))
-    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+    longest = max(1, *(_longest(batch.column(column.name)) for column in wanted))
+    step = max(1, _PIECE_BYTES // longest) if longest > 1 else max(1, batch.num_rows)
+    for start in range(0, batch.num_rows, step):
+        columns = []
+        for column in wanted:
+            values = batch.column(column.name).slice(start, step)
+            columns.append(values if values.type == column.type else values.cast(column.type))
+        yield pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def _longest(column: pa.Array) -> int:
+    """Returns the bytes that one row of a folded column may have when it is unfolded, 0 for others."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        return int(column.dictionary.nbytes)
+    return int(column.values.nbytes) if pa.types.is_run_end_encoded(column.type) else 0
 
 
 def integers(pieces: Iterator[pa.Array]) -> npt.NDArray[np.int64]:

@@ -18,6 +18,7 @@ from service.data.images import Images, decode_all
 from service.data.labels import ClassSets, Labelling, read_labels
 from service.data.rows import Rows, integers, open_rows, read_schema
 from service.data.texts import Text, Texts, checked
+from service.wording import reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -138,7 +139,12 @@ def _labelling(rows: Rows, column: str | None, field: str) -> Labelling:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return Labelling(integers(rows.column(column)), names)
+        try:
+            return Labelling(integers(rows.column(column)), names)
+        except pa.ArrowInvalid as exc:
+            raise DataError(
+                field, f"column {column!r} holds a number that is no class ({reason(exc)}); labels count from 0"
+            ) from exc
     if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type) and kind.list_size > 1:
         return _vectors(rows, column, kind.list_size, field)
     if not (_is_string(kind) or (_is_list(kind) and (_is_number(kind.value_type) or _is_string(kind.value_type)))):

@@ -238,7 +238,27 @@ def _write_settings(place: Path, settings: Mapping[str, Any]) -> None:
         if not (key.endswith(("_file", "_path")) or key in ("name_or_path", "model_type", "pad_token_id"))
     }
     (place / "tokenizer_config.json").write_text(json.dumps(kept))
-    (place / "config.json").write_text(json.dumps({"model_type": settings.get("model_type")}))
+    (place / "config.json").write_text(json.dumps({"model_type": _model_type(settings)}))
+
+
+def _model_type(settings: Mapping[str, Any]) -> str | None:
+    """Returns the kind of network that a tokenizer is said to be for, None where transformers knows none of that name.
+
+    Raises:
+        DataError: Nothing says what class the tokenizer has; transformers would import all of its models to guess.
+    """
+    from transformers import CONFIG_MAPPING
+
+    stated = settings.get("model_type")
+    if isinstance(stated, str) and stated in CONFIG_MAPPING:
+        return stated
+    if not (isinstance(settings.get("tokenizer_class"), str) and settings["tokenizer_class"]):
+        raise DataError(
+            FIELD,
+            "the tokenizer in the model's folder cannot be used: config.json states no model_type that is known, and "
+            "tokenizer_config.json no tokenizer_class; save a tokenizer.json",
+        )
+    return None
 
 
 def _side(settings: Mapping[str, Any], key: str, default: str) -> str:

@@ -55,9 +55,9 @@ async def _kept(task: asyncio.Future[T], look: Look, due: list[float], seconds: 
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
-            # What it made of being cancelled is nobody's business; unheard, asyncio would complain of it.
-            if not task.cancelled():
-                task.exception()
+        # How it ended is nobody's business where this call was cancelled; unheard, asyncio would complain of it.
+        if not task.cancelled():
+            task.exception()
 
 
 async def _look(look: Look) -> None:

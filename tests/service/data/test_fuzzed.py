@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from service.data import DataError, Split, TokenRecipe, archives, open_split
+from service.data import DataError, Split, TokenRecipe, archives, load_tokenizer, open_split, rows
 from service.data.opening import Recipe
 from tests.service.data.made import PLAIN, pixels, png, token_inputs, token_recipe, write_folders, write_parquet
 
@@ -64,6 +65,12 @@ def test_an_array_that_holds_less_than_it_says(tmp_path: Path, shape: str):
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
     said = refusal(npz_of(tmp_path / "blob", header, bytes(100)), tmp_path)
     assert "holds 100 bytes" in said or "header that cannot be read" in said
+
+
+@pytest.mark.parametrize("shape", ["(True, 8, 8, 3)", "(1180591620717411303424, 0)", "('a',)", "(24.0, 8)"])
+def test_an_array_of_a_shape_that_is_none(tmp_path: Path, shape: str):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
+    assert "header that cannot be read" in refusal(npz_of(tmp_path / "blob", header, bytes(9999)), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
@@ -159,6 +166,40 @@ def test_rows_that_are_the_same_text_over_and_over(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(archives, "FREE_BYTES", 1000)
     pq.write_table(pa.table({"text": ["good film " * 1000] * 5000, "label": [0, 1] * 2500}), tmp_path / "blob")
     assert "more than images or texts do" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
+
+
+def test_a_few_long_texts_that_stand_for_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 1000)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 50_000), pa.array(["good " * 20_000, "bad"]))
+    pq.write_table(pa.table({"text": texts, "label": [0, 1] * 50_000}), tmp_path / "blob")
+    assert "more than images or texts do" in refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.arrow")) < 64 << 20
+
+
+def test_folded_texts_are_the_same_unfolded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rows, "_PIECE_BYTES", 50)
+    texts = pa.array(["good film", "bad film", "a"] * 10)
+    recipe = token_recipe(tmp_path)
+    for name, column in (("plain", texts), ("folded", texts.dictionary_encode())):
+        pq.write_table(pa.table({"text": column, "label": [0, 1, 0] * 10}), tmp_path / name)
+    plain, folded = (opened(tmp_path / name, tmp_path, recipe).batch(range(30))[0][0] for name in ("plain", "folded"))
+    assert plain.tolist() == folded.tolist()
+
+
+def test_a_label_that_is_larger_than_any_number_of_ours(tmp_path: Path):
+    labels = pa.array([2**64 - 1, 0] * 10, pa.uint64())
+    pq.write_table(pa.table({"text": ["good"] * 20, "label": labels}), tmp_path / "blob")
+    said = refusal(tmp_path / "blob", tmp_path, token_recipe(tmp_path))
+    assert "column 'label' holds a number that is no class" in said
+
+
+@pytest.mark.parametrize("settings", [{}, {"model_type": "A" * 5000}, {"model_type": 3}, {"tokenizer_class": ""}])
+def test_a_vocabulary_of_which_nothing_says_what_it_is(tmp_path: Path, settings: dict[str, Any]):
+    pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text("[UNK]\ngood\n")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="states no model_type that is known"):
+        load_tokenizer(tmp_path, 6)
 
 
 def test_damage_is_told_in_one_line_that_shows(tmp_path: Path):

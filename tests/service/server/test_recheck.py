@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
@@ -158,6 +159,34 @@ async def test_a_stream_that_just_ends_when_it_is_cancelled_is_not_complained_of
     stream = kept_stream(answers(), look, 60)
     reading = asyncio.create_task(read_all(stream))
     await asyncio.sleep(0.01)
+    reading.cancel()
+    await asyncio.wait({reading})
+    del reading, stream
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stream_that_ended_right_before_it_is_cancelled_is_not_complained_of(turns: int) -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    end = asyncio.Event()
+
+    async def answers() -> AsyncIterator[int]:
+        await end.wait()
+        for nothing in ():
+            yield nothing
+
+    async def look() -> None:
+        """Finds nothing against it."""
+
+    stream = kept_stream(answers(), look, 60)
+    reading = asyncio.create_task(read_all(stream))
+    await asyncio.sleep(0.01)
+    end.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
     reading.cancel()
     await asyncio.wait({reading})
     del reading, stream
