@@ -70,7 +70,8 @@ class ProgressWriter:
         while not (self._closing.is_set() and not self._pending):
             await self._ready.wait()
             self._ready.clear()
-            while self._pending:
+            # What comes while these are stored waits for its turn, or a slow database would thin nothing out.
+            for _ in range(len(self._pending)):
                 await self._store(self._pending.popleft())
             if not self._closing.is_set():
                 await self._pause(max(self._interval, (time.monotonic() - self._started) / 1000))

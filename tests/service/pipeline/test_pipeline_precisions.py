@@ -77,6 +77,7 @@ def test_what_the_runtime_cannot_run_is_refused_before_anything_is_done(tmp_path
     assert not (tmp_path / "job" / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_needs_no_cut_says_what_int8_would_have_been(tmp_path: Path) -> None:
     torch.manual_seed(0)
     images, labels = pictures(96, 1)

@@ -16,9 +16,15 @@ def event(phase: str, fraction: float, **metrics: float) -> ProgressEvent:
     return ProgressEvent(phase=phase, fraction=fraction, metrics=metrics)
 
 
-async def test_a_flood_is_thinned_and_the_last_report_stays() -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.02], ids=["fast database", "slow database"])
+async def test_a_flood_is_thinned_and_the_last_report_stays(seconds: float) -> None:
     stored: list[Progress] = []
-    writer, began = ProgressWriter(stored.append, interval=0.05), time.monotonic()
+
+    def store(progress: Progress) -> None:
+        time.sleep(seconds)
+        stored.append(progress)
+
+    writer, began = ProgressWriter(store, interval=0.05), time.monotonic()
     for step in range(200):
         writer.offer(event("tune", step / 200))
         await asyncio.sleep(0.001)
