@@ -1,11 +1,11 @@
 """`python -m benchmarks.service.registry --out OUT`: a registry on a cluster, real models, and a node that dies.
 
-Ten networks of five kinds are registered in a real MLflow server, half of them as PyTorch programs (`.pt2`), half as
+Ten networks of four kinds are registered in a real MLflow server, half of them as PyTorch programs (`.pt2`), half as
 ONNX. `shoal batch` has a server optimise them on a Ray cluster of two nodes; when two are done, the node that works is
 killed as a machine dies. It ends when the batch does; a second run of the same command must do nothing.
 
 Prints one JSON object; the exit status is 1 unless there are ten results, none twice, and none new after the second
-run. The networks are not trained: nothing here is about accuracy, and jobs have no data.
+run. The networks are not trained and the images are noise: nothing here is about accuracy.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import timm
 import torch
 from torch import nn
 
-from benchmarks.coverage.networks import Audio, CifarResNet
+from benchmarks.coverage.networks import CifarResNet
 from benchmarks.service.served import Served
 from benchmarks.strategies.networks import Vgg16
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
@@ -37,6 +38,7 @@ from tests.service.registries.conftest import SERVER as MLFLOW
 from tests.service.registries.mlflow_models import register_onnx, register_pt2
 
 _IMAGE = (1, 3, 32, 32)
+_IMAGES = 512
 _MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "resnet-8": (lambda: CifarResNet(8), _IMAGE),
     "resnet-14": (lambda: CifarResNet(14), _IMAGE),
@@ -49,8 +51,8 @@ _MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: timm.models.mlp_mixer.MlpMixer(10, img_size=32, patch_size=8, num_blocks=6, embed_dim=96),
         _IMAGE,
     ),
-    "audio-4": (lambda: Audio(blocks=4), (1, 1, 8000)),
-    "audio-6": (lambda: Audio(blocks=6), (1, 1, 8000)),
+    "resnet-26": (lambda: CifarResNet(26), _IMAGE),
+    "vgg-6": (lambda: Vgg16(6), _IMAGE),
 }
 
 
@@ -70,6 +72,15 @@ def _exported(number: int, name: str) -> tuple[str, bytes]:
         return "onnx", onnx_program.model_proto.SerializeToString()
     torch.export.save(program, buffer)
     return "pt2", buffer.getvalue()
+
+
+def _data(folder: Path, shape: tuple[int, ...]) -> Path:
+    """Returns a folder of images without labels, of a network's size."""
+    images = folder / f"images-{shape[-1]}"
+    images.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (_IMAGES, *shape[2:], 3), dtype=np.uint8)
+    np.savez(images / "train.npz", images=pixels)
+    return images
 
 
 @contextmanager
@@ -112,7 +123,8 @@ def _busy(nodes: RayCluster, root: Path) -> Any:
 
 def _batch(served: Served, tracking_uri: str, asked: argparse.Namespace) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "service.cli", "batch", "mlflow", "--tracking-uri", tracking_uri]
-    command += ["--server", served.address, "--out", str(asked.out), "--jobs", "10", "--budget", asked.budget]
+    command += ["--server", served.address, "--out", str(asked.out), "--jobs", "10"]
+    command += ["--budget", asked.budget, "--no-finetune", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
     with (asked.out / "batch.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -132,7 +144,8 @@ def _run(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with _mlflow(folder / "mlflow") as (address, registry), RayCluster() as cluster:
         for number, name in enumerate(_MODELS):
             kind, content = _exported(number, name)
-            (register_onnx if kind == "onnx" else register_pt2)(registry, name, content)
+            data = _data(folder, _MODELS[name][1])
+            (register_onnx if kind == "onnx" else register_pt2)(registry, name, content, shoal__data=str(data))
         cluster.fill(2)
         settings = {"executor": "ray", "ray_address": cluster.address, "ray_node_dir": str(folder / "node")}
         with Served(folder / "state", **settings, workers=10) as served:
