@@ -144,9 +144,10 @@ async def test_a_job_that_kills_the_server_again_and_again_is_given_up(tmp_path:
     settings = settings_for(tmp_path, worker_command=worker_command("sleep"), max_attempts=2)
     name = "optimizationJobs/some"
     await queue(settings, "some")
-    for _ in range(2):
+    for attempt in (1, 2):
         async with served(settings) as (stub, server):
-            await reached(stub, name, is_working)
+            # What the attempt before it had told is still there.
+            await reached(stub, name, lambda job: is_working(job) and job.attempts == attempt)  # noqa: B023
             server.kill()
             await asyncio.to_thread(server.wait)
     async with running(settings) as stub:
