@@ -368,7 +368,8 @@ async def test_the_committed_size_grows_while_bytes_arrive(tmp_path: Path) -> No
             await asyncio.sleep(0.01)
         await sending
 
-    assert {2000, 4000, 6000} <= seen
+    # On a busy machine some steps pass unseen between two looks.
+    assert len(seen & set(range(2000, len(DATA), 2000))) >= 2
 
 
 async def test_clients_that_send_the_same_file_at_once_all_get_it(on_each: ModelOptimizerStub) -> None:
