@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,6 +14,9 @@ from service.watching.logs import Format
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+MOST_WORKERS: Final[int] = 256
+"""Workers of one server, or of one node."""
+
 
 Seconds = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(gt=0)]
@@ -57,7 +60,9 @@ class ServerSettings(BaseModel):
         worker_command: The worker program; reads a WorkOrder on stdin.
         worker_open_files: RLIMIT_NOFILE of a worker.
         worker_file_bytes: RLIMIT_FSIZE of a worker.
-        worker_memory_bytes: What a worker may use with its children. Default: 0.9 of the machine, divided by `workers`.
+        worker_memory_bytes: What a worker may use with its children. Default: 0.9 of the machine, divided by `workers`;
+            on a node of a Ray cluster `ray_memory_bytes`, or 0.9 of the node, divided by how many jobs that ask for
+            `ray_num_cpus` find room there.
         worker_processes: How many processes a worker may consist of, itself included.
         sandbox: Whether workers are confined by what the system offers (`auto`), only if it offers all (`required`), or
             not at all (`off`).
@@ -116,8 +121,8 @@ class ServerSettings(BaseModel):
     database_url: str | None = None
     storage_url: str | None = None
     data_roots: tuple[Path, ...] = ()
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    analyses: Annotated[int, Field(ge=1, le=256)] = 1
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 1
+    analyses: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 1
     analysis_queue_limit: Annotated[int, Field(ge=0)] = 16
     queue_limit: Annotated[int, Field(ge=0)] = 1000
     principal_queue_limit: Annotated[int, Field(ge=0)] = 500

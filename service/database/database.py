@@ -41,7 +41,11 @@ class Database:
         file = SqliteFile(self._engine) if self._engine.dialect.name == "sqlite" else None
         self._usage = Usage()
         if prepare:
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
         if file is not None:
             file.expect()
 
@@ -101,8 +105,8 @@ class Database:
             yield session
 
     def close(self) -> None:
-        """Closes all connections, once those that are in use are done with."""
-        self._usage.wait(BUSY_SECONDS)
+        """Closes all connections, once those that are in use are done with; no more can be had."""
+        self._usage.close(BUSY_SECONDS)
         self._engine.dispose()
 
 

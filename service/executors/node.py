@@ -35,6 +35,7 @@ from service.settings import ServerSettings
 from service.storage.artifacts import Artifact, ArtifactStore
 from service.waiting import until_there
 from service.watching import logs, spans
+from service.worker.limits import side_by_side
 from service.worker.main import to_event, to_span_event, without_paths
 from service.worker.messages import DeviceEvent, Event, ProgressEvent, WorkOrder
 from service.worker.process import Exit
@@ -55,6 +56,7 @@ class Parcel:
         settings: What differs from the defaults of those settings that say how to run a worker.
         root: Where to work; None for the usual place.
         mirror: Whether checkpoints are mirrored.
+        processors: How many it asked for: the node's memory is shared by as many as find room there.
         gpus: Whether it asked for GPUs; without, it sees none, as others may have them.
         silence_seconds: The worker ends when the server was not heard of for so long.
         version: The server's Shoal.
@@ -66,6 +68,7 @@ class Parcel:
     settings: dict[str, Any]
     root: Path | None
     mirror: bool
+    processors: float
     gpus: bool
     silence_seconds: float
     version: str
@@ -191,7 +194,7 @@ def _site(parcel: Parcel, place: Path) -> Site:
             f"the node {socket.gethostname()} has Shoal {version_of('shoal')} and the server has {parcel.version}; "
             "install the same version on both"
         )
-    settings = ServerSettings(state_dir=place, **parcel.settings)
+    settings = ServerSettings(state_dir=place, workers=side_by_side(parcel.processors), **parcel.settings)
     if parcel.storage.startswith("file://") and not Path(parcel.storage.removeprefix("file://")).is_dir():
         raise ExecutorError(
             f"the node {socket.gethostname()} does not see the server's artifact folder; give the server object "

@@ -30,7 +30,7 @@ _OBJECT_STORE_BYTES: Final = 256 << 20
 
 # Of the server alone: what it listens on, and what nodes may not know.
 _SERVERS_OWN: Final = frozenset(
-    {"address", "state_dir", "database_url", "storage_url", "data_roots", "metrics_address", "executor"}
+    {"address", "state_dir", "database_url", "storage_url", "data_roots", "metrics_address", "executor", "workers"}
 )
 _NOT_FOR_NODES: Final = ("tls_", "ray_", "principal_")
 
@@ -117,6 +117,8 @@ class RayExecutor(Executor):
         names = {reference.name for reference in artifact_references(errand.order.spec)}
         settings = self._settings
         given = settings.model_dump(exclude_defaults=True, exclude=set(_SERVERS_OWN))
+        if settings.ray_memory_bytes is not None:
+            given.setdefault("worker_memory_bytes", settings.ray_memory_bytes)
         return Parcel(
             errand=errand,
             artifacts=tuple(self._artifacts.get(name.removeprefix(ARTIFACT_PREFIX)) for name in sorted(names)),
@@ -124,6 +126,7 @@ class RayExecutor(Executor):
             settings={name: value for name, value in given.items() if not name.startswith(_NOT_FOR_NODES)},
             root=settings.ray_node_dir,
             mirror=self._checkpoints is not None,
+            processors=settings.ray_num_cpus,
             gpus=resources_of(settings, errand.order.spec)["num_gpus"] > 0,
             silence_seconds=settings.ray_silence_seconds,
             version=version_of("shoal"),

@@ -7,6 +7,7 @@ limits on address space break torch and CUDA. So the server looks, a few times a
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from typing import Final
 import psutil
 
 from service.faults import WORKER_MEMORY, WORKER_PROCESSES, Fault
-from service.settings import ServerSettings
+from service.settings import MOST_WORKERS, ServerSettings
 
 _PROC: Final = Path("/proc")
 _CGROUP_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUP_PROCESSORS: Final = Path("/sys/fs/cgroup/cpu.max")
 _LOOK_SECONDS: Final = 0.25
 _MOST: Final = 0.9
 """Share of the machine's memory that all workers together may take unless the operator says otherwise."""
@@ -53,6 +55,15 @@ def limits_of(settings: ServerSettings) -> Limits:
     """Returns what each worker may take."""
     share = int(_MOST * machine_memory() / settings.workers)
     return Limits(settings.worker_memory_bytes or share, settings.worker_processes)
+
+
+def side_by_side(processors: float) -> int:
+    """Returns how many jobs that ask for so many processors each this machine or container has room for, 1 at least."""
+    found = float(len(os.sched_getaffinity(0)))
+    with suppress(OSError, ValueError):
+        quota, period = _CGROUP_PROCESSORS.read_text().split()
+        found = min(found, float(quota) / float(period))
+    return min(max(1, int(found / (processors or 1))), MOST_WORKERS)
 
 
 def machine_memory() -> int:

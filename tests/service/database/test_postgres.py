@@ -4,14 +4,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import create_engine, text, update
+from sqlalchemy.pool import NullPool
 
 from protos.shoal.v1 import model_optimizer_pb2 as service_pb
 from service.database import postgres as ours
 from service.database.database import SCHEMA_VERSION, Database
 from service.database.tables import SchemaRow
 from service.doctor.state import look_at_database
-from service.errors import DatabaseBusyError, DatabaseUnavailableError, DatabaseUrlError
+from service.errors import DatabaseBusyError, DatabaseUnavailableError, DatabaseUrlError, StateVersionError
 from service.jobs.job import NewJob, Progress
 from service.jobs.store import JobStore
 from service.settings import ServerSettings
@@ -55,6 +56,32 @@ def test_servers_that_start_at_once_make_the_tables_once(postgres_url: str) -> N
         assert len(session.scalars(text("select version from schema_version")).all()) == 1
     for database in opened:
         database.close()
+
+
+def test_a_closed_database_opens_no_more_connections(database_url: str) -> None:
+    database = Database(database_url)
+    database.close()
+
+    with pytest.raises(DatabaseUnavailableError, match="closed its database"), database.read():
+        pass
+
+
+def test_a_database_that_is_refused_leaves_no_connection(postgres_url: str) -> None:
+    newer = Database(postgres_url)
+    with newer.write() as session:
+        session.execute(update(SchemaRow).values(version=SCHEMA_VERSION + 1))
+    newer.close()
+
+    with pytest.raises(StateVersionError):
+        Database(postgres_url)
+
+    name = postgres_url.rpartition("/")[2].partition("?")[0]
+    looking = create_engine(postgres_url.replace("postgresql", "postgresql+psycopg", 1), poolclass=NullPool)
+    count = text("select count(*) from pg_stat_activity where datname = :name and pid <> pg_backend_pid()")
+    with looking.begin() as connection:
+        others = connection.execute(count, {"name": name}).scalar()
+        connection.execute(update(SchemaRow).values(version=SCHEMA_VERSION))
+    assert others == 0
 
 
 def test_a_database_of_schema_version_2_is_taken_over(postgres_url: str) -> None:

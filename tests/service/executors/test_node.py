@@ -14,6 +14,7 @@ import pytest
 
 from service.executors.base import Errand
 from service.executors.node import Landed, NodeWorker, Parcel
+from service.faults import WORKER_MEMORY
 from service.programs import version_of
 from service.spec import JobSpec
 from service.storage.artifacts import Artifact, ArtifactKind, file_digest, new_artifact
@@ -51,6 +52,7 @@ def parcel_for(tmp_path: Path, artifact: Artifact, *command: str, **spec: Any) -
         settings={"worker_command": worker_command(*command), "cancel_grace": 0.5},
         root=tmp_path / "node",
         mirror=True,
+        processors=1,
         gpus=False,
         silence_seconds=20,
         version=version_of("shoal"),
@@ -141,6 +143,15 @@ def test_what_cannot_be_run_says_why(
     assert error is not None
     assert error.reason == reason
     assert words in error.message
+
+
+def test_a_node_s_memory_is_shared_by_the_jobs_that_find_room_there(tmp_path: Path, artifact: Artifact) -> None:
+    node = NodeWorker()
+    node.start(replace(parcel_for(tmp_path, artifact, "bomb", "memory"), processors=1e-5))
+    excess = see_through(node)[1].ended.exit.excess
+
+    assert excess is not None
+    assert excess.fault is WORKER_MEMORY
 
 
 def test_a_path_of_the_server_has_to_be_there(tmp_path: Path, artifact: Artifact) -> None:

@@ -47,9 +47,19 @@ async def break_off(stub: ModelOptimizerStub, messages: Iterator[service_pb.Uplo
 
 
 async def committed(stub: ModelOptimizerStub, size: int) -> None:
-    async with asyncio.timeout(5):
-        while (await status_of(stub)).committed_size != size:  # noqa: ASYNC110 (it is the server that knows)
+    """Waits until so much of the upload is durable."""
+    async with asyncio.timeout(30):
+        while await committed_size(stub) != size:  # noqa: ASYNC110 (it is the server that knows)
             await asyncio.sleep(0.01)
+
+
+async def committed_size(stub: ModelOptimizerStub) -> int | None:
+    """Returns how much of the upload is durable; None while it is not even announced."""
+    try:
+        return (await status_of(stub)).committed_size
+    except grpc.aio.AioRpcError as exc:
+        assert exc.code() is grpc.StatusCode.NOT_FOUND, exc  # noqa: PT017 (anything else is a failure)
+        return None
 
 
 def first(
@@ -348,28 +358,18 @@ async def test_large_files_travel_in_chunks_below_the_message_limit(stub: ModelO
     assert sum(sizes) == len(big)
 
 
-async def slowly(
-    messages: Iterator[service_pb.UploadArtifactRequest],
-) -> AsyncIterator[service_pb.UploadArtifactRequest]:
-    for message in messages:
-        yield message
-        await asyncio.sleep(0.02)
-
-
 async def test_the_committed_size_grows_while_bytes_arrive(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path, commit_bytes=2000)) as stub:
-        sending = asyncio.ensure_future(stub.UploadArtifact(slowly(upload_messages(DATA))))
-        seen = set()
-        while not sending.done():
-            try:
-                seen.add((await status_of(stub)).committed_size)
-            except grpc.aio.AioRpcError as exc:
-                assert exc.code() is grpc.StatusCode.NOT_FOUND  # noqa: PT017 (not announced yet)
-            await asyncio.sleep(0.01)
-        await sending
+        announcement, *chunks, rest = upload_messages(DATA, chunk=2000)
+        call = stub.UploadArtifact()
+        await call.write(announcement)
+        for sent, message in enumerate(chunks, 1):
+            await call.write(message)
+            await committed(stub, 2000 * sent)
+        await call.write(rest)
+        await call.done_writing()
 
-    # On a busy machine some steps pass unseen between two looks.
-    assert len(seen & set(range(2000, len(DATA), 2000))) >= 2
+        assert (await call).size_bytes == len(DATA)
 
 
 async def test_clients_that_send_the_same_file_at_once_all_get_it(on_each: ModelOptimizerStub) -> None:
