@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# The pip of an older Python takes minutes to find out that everything is pinned.
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[server,huggingface,openvino,otel,postgres,s3,ray,mlflow,web,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[server,huggingface,openvino,otel,postgres,s3,gcs,ray,mlflow,web,demo,dev]'
 	touch $@
 
 demo: $(INSTALLED)

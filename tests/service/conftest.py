@@ -13,6 +13,7 @@ from tests.service.postgres import Postgres, running_postgres
 from tests.service.server_harness import running, settings_for
 
 if TYPE_CHECKING:
+    from tests.service.gcs import Gcs
     from tests.service.s3 import S3
 
 MEMORY = Path("/dev/shm")
@@ -69,6 +70,21 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     server = S3()
     surround(monkeypatch, server.endpoint)
     server.client.create_bucket(Bucket=server.bucket)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gcs]:
+    """A Google Cloud Storage of our own, with one bucket."""
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator, of the extra dev, is not installed")
+    pytest.importorskip("gcsfs", reason="gcsfs, of the extra gcs, is not installed")
+    from tests.service import gcs
+
+    server = gcs.Gcs()
+    gcs.surround(monkeypatch, server.port)
     try:
         yield server
     finally:
