@@ -16,7 +16,7 @@ from service.worker.environment import TOKEN_VARIABLE
 
 # Before anything imports Ray. Whoever can talk to a cluster can run programs on it, so this one has a token of its own.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-_STORE_BYTES = 80 << 20
+STORE_BYTES = 80 << 20
 
 
 class RayCluster:
@@ -35,7 +35,7 @@ class RayCluster:
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._folder.name}
         quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}  # to notice a dead node
         head |= {"_system_config": quick}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": _STORE_BYTES})
+        self._cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": STORE_BYTES})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +51,7 @@ class RayCluster:
 
     def add(self, **resources: Any) -> Any:
         """Adds a node."""
-        node = self._cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES, **resources)
+        node = self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **resources)
         self.nodes.append(node)
         return node
 
