@@ -6,9 +6,10 @@ files in an order of its own: the place of a file among those that are loaded sh
 first as often as the other.
 
 A process costs its start, loading and warm-up besides its share of the time: a second for most networks. Where they
-take much longer, fewer processes are started, and where even three would take too long, one has all the time; its
-interval then has a constant in it for what it cannot see (`deploy.measure.spread.PLACEMENT`). That is so from the start
-for runtimes that may build an engine whenever they load.
+take much longer, or the time is so short that the shares would be next to nothing, fewer processes are started, and
+where even three would take too long, one has all the time; its interval then has a constant in it for what it cannot
+see (`deploy.measure.spread.PLACEMENT`). That is so from the start for runtimes that may build an engine whenever they
+load.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _FEWEST = 3
 _AT_LEAST_SECONDS = 60.0
 _PER_LIMIT = 2.0
 _LEAST_SECONDS = 0.01
+_LEAST_SHARE = 0.2
+"""Seconds of timing below which another process is more start than measurement."""
+
 _LEAST_TIMEOUT = 1.0
 _SEEDS = 2**63
 _SHARES = ("steal_fraction", "others_fraction", "waiting_fraction")
@@ -103,7 +107,7 @@ def _most(settings: TimingSettings) -> int:
     """Returns how many processes may be tried."""
     if find_runtime(settings.runtime, settings.device).load_seconds > _allowance(settings):
         return 1
-    return settings.processes
+    return min(settings.processes, max(_FEWEST, int(settings.min_seconds / _LEAST_SHARE)))
 
 
 def _allowance(settings: TimingSettings) -> float:

@@ -98,6 +98,11 @@ def test_a_runtime_that_builds_whenever_it_loads_is_given_one_process() -> None:
     assert several._most(replace(THREE, runtime="onnxruntime-tensorrt", device="cuda:0")) == 1
 
 
+@pytest.mark.parametrize(("seconds", "processes"), [(0.1, 3), (1.0, 5), (2.0, 10), (8.0, 10)])
+def test_so_many_processes_that_each_measures_more_than_it_starts(seconds: float, processes: int) -> None:
+    assert several._most(TimingSettings(min_seconds=seconds)) == processes
+
+
 def test_a_file_that_cannot_be_loaded_is_told_once(artifact: Artifact, tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"garbage" * 100)
