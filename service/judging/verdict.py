@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.measure.report import Budget, BudgetCheck, Measurement, Ratio, meets
@@ -64,14 +65,26 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict("BUDGET_MET", f"The budget is met: {limit}. Speed-up {interval}.{sure}")
 
 
-def judge_without_candidate(original: Measurement, budget: Budget, goal: Goal) -> Verdict:
-    """Returns the outcome when nothing was made: the original keeps the budget as it is, or nothing was found."""
+def judge_without_candidate(original: Measurement, budget: Budget, goal: Goal, refusals: Sequence[str] = ()) -> Verdict:
+    """Returns the outcome when nothing was made: the original keeps the budget as it is, or nothing was found.
+
+    Args:
+        original: Its times.
+        budget: Of the job.
+        goal: The figure that counts, and its worst acceptable value.
+        refusals: Why each network that was found cannot be shipped; empty where one could.
+    """
     check = meets(budget, original, original)
     if check.met:
         return Verdict(
             "BUDGET_MET",
             f"The original is within the budget already: {check.seconds * 1e3:.3f} ms at {check.percentile}, budget "
             f"{check.limit_seconds * 1e3:.3f} ms. It is returned unchanged.",
+        )
+    if refusals:
+        found = f"{len(refusals)} faster networks were" if len(refusals) > 1 else "A faster network was"
+        return Verdict(
+            "NO_IMPROVEMENT", f"{found} found and cannot be shipped: {refusals[0]}. The original is returned."
         )
     why = "within the time limit" if goal.floor is None else f"whose {goal.figure.name} holds {goal.bound}"
     return Verdict("NO_IMPROVEMENT", f"No faster network was found {why}. The original is returned.")

@@ -307,7 +307,7 @@ class Job:
         with self.phases.phase("export", "Exporting the result"):
             settled = self._ship(found)
         with self.phases.phase("measure", "Timing original and result side by side"):
-            ending = self._measure(settled)
+            ending = self._measure(settled, found)
             files = tuple(dict.fromkeys((self.baseline.artifact.path, ending.result.artifact.path)))
             times = profiled(files, timing_settings(self.order.spec), self.memory, self.bench)
         with self.phases.phase("report", "Writing the report"):
@@ -343,14 +343,14 @@ class Job:
     def _selection(self) -> EngineSamples:
         return self.samples.feeds.selection
 
-    def _measure(self, settled: Settled | None) -> Ending:
+    def _measure(self, settled: Settled | None, found: Found) -> Ending:
         """Times and scores what may ship, and decides what does."""
         spec, original = self.order.spec, self.baseline.artifact
         reference = self._scored(original)
         candidate = None if settled is None else settled.chosen.shipped
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec), bench=self.bench)[0]
-            verdict = judge_without_candidate(alone, engine_budget(spec), self.goal)
+            verdict = judge_without_candidate(alone, engine_budget(spec), self.goal, found.refusals)
             return Ending(verdict, self.baseline, (alone, alone), None, (reference, reference))
         key = key_of("contest", original.sha256, candidate.artifact.sha256)
         timed = recalled(

@@ -118,6 +118,12 @@ class Found:
         return self.best
 
     @property
+    def refusals(self) -> list[str]:
+        """Returns why each network cannot be shipped; empty where one could."""
+        said = [trial.refusal for trial in self.trials if trial.refusal is not None]
+        return said if len(said) == len(self.trials) else []
+
+    @property
     def refused(self) -> set[tuple[Step, ...]]:
         """Returns the plans of what cannot be shipped."""
         return {t.candidate.plan.steps for t in self.trials if t.refusal is not None and t.graph is t.candidate.graph}

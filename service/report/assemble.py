@@ -49,7 +49,6 @@ from service.report.schema import (
 from service.spec import JobSpec
 from service.worker.messages import WorkOrder
 
-_REFUSED = " (refused: its file would not compute what the network does)"
 VERSIONED = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxscript", "numpy")
 
 
@@ -297,7 +296,7 @@ def _candidate(facts: Facts, trial: Trial) -> CandidateReport:
     predicted = facts.in_final_seconds(plan.predicted_seconds)
     seconds = facts.in_final_seconds(trial.candidate.seconds if trial.seconds is None else trial.seconds)
     improved = trial.tuned is not None and trial.tuned.improved
-    refused = "" if trial.refusal is None else _REFUSED
+    refused = "" if trial.refusal is None else f" (refused: {trial.refusal})"
     return CandidateReport(
         label=f"{plan.strategy}: {cuts or 'nothing cut'}{', fine-tuned' if improved else ''}{refused}",
         steps=tuple(step.label for step in plan.steps),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from compressors.tasks import TASKS
-from deploy.measure.report import BudgetCheck, Ratio
+from deploy.measure.report import Budget, BudgetCheck, Ratio
 from service.judging.quality import Goal, Quality
-from service.judging.verdict import Evidence, judge
+from service.judging.verdict import Evidence, judge, judge_without_candidate
+from tests.deploy.measure.test_report import measurement
 
 MET = BudgetCheck(met=True, seconds=0.01, limit_seconds=0.02, upper_seconds=0.011, certain=True, percentile="p50")
 FASTER = Ratio(1.5, 1.5, 1.4, 1.6, 0.95, "p50", 100, 10)
@@ -48,3 +49,18 @@ def test_a_figure_on_the_right_side_keeps_the_result(task: str, value: float) ->
 
 def test_without_a_floor_every_figure_will_do() -> None:
     assert outcome("classification", 0.01, None)[0] == "BUDGET_MET"
+
+
+def test_networks_that_cannot_be_shipped_are_told_with_the_reason() -> None:
+    goal = Goal(TASKS["classification"], None)
+    budget = Budget(None, 0.5)
+    none = judge_without_candidate(measurement(1e-3), budget, goal)
+    refused = judge_without_candidate(
+        measurement(1e-3), budget, goal, ["its file differs by 2", "its file differs by 3"]
+    )
+
+    assert none.outcome == refused.outcome == "NO_IMPROVEMENT"
+    assert none.explanation == "No faster network was found within the time limit. The original is returned."
+    assert refused.explanation == (
+        "2 faster networks were found and cannot be shipped: its file differs by 2. The original is returned."
+    )

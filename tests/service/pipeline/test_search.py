@@ -141,8 +141,25 @@ def test_a_network_whose_file_differs_is_refused_and_the_next_one_taken() -> Non
     found = search(problem, started(problem), tools, Goal(TASKS["classification"], None))
     refused = [trial for trial in found.trials if trial.refusal]
     assert [trial.refusal for trial in refused] == ["model.onnx differs"]
+    assert found.refusals == []
     assert found.best is not None
     assert found.best.candidate.plan.steps != refused[0].candidate.plan.steps
+
+
+class Wrong(Device):
+    """Finds that no file computes what its graph does."""
+
+    def __call__(self, graph: Graph) -> float:  # noqa: ARG002 (as all tools take it)
+        raise SurgeryError("its file differs")
+
+
+def test_where_every_network_s_file_differs_each_says_so() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    tools = Tools(Wrong(problem), lambda _: None, lambda: math.inf)
+    found = search(problem, started(problem), tools, Goal(TASKS["classification"], None))
+    assert found.best is None
+    assert len(found.refusals) == len(found.trials) > 0
+    assert set(found.refusals) == {"its file differs"}
 
 
 def test_a_tuned_network_whose_file_differs_gives_way_to_the_one_before() -> None:
