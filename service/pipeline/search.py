@@ -231,7 +231,11 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
         found.add(candidates)
         trial = _first_sound(candidates, tightened, tools, found)
         if trial is None:
-            break
+            # What is planned for a little less is made of other cuts, often enough.
+            if not candidates or tools.seconds_left() <= 0:
+                break
+            tightened *= TIGHTEN
+            continue
         timed.append(trial)
         candidate, seconds = trial.candidate, trial.seconds or 0.0
         out_of_reach = candidate.seconds is not None and candidate.seconds > tightened

@@ -126,10 +126,12 @@ def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
 
 
 class Doubtful(Device):
-    """Finds that the first file that it gets does not compute what its graph does."""
+    """Finds that the first files that it gets do not compute what their graphs do."""
+
+    doubts = 1
 
     def __call__(self, graph: Graph) -> float:
-        if not self.times:
+        if len(self.times) < self.doubts:
             self.times.append(0.0)
             raise SurgeryError("model.onnx differs")
         return super().__call__(graph)
@@ -144,6 +146,20 @@ def test_a_network_whose_file_differs_is_refused_and_the_next_one_taken() -> Non
     assert found.refusals == []
     assert found.best is not None
     assert found.best.candidate.plan.steps != refused[0].candidate.plan.steps
+
+
+def test_where_all_that_was_planned_is_refused_it_plans_again() -> None:
+    problem = problem_of("resnet-b", 0.8)
+    search_on = started(problem)
+    device = Doubtful(problem)
+    device.doubts = len(search_on.candidates(problem.budget_seconds))
+    found = search(
+        problem, search_on, Tools(device, lambda _: None, lambda: math.inf), Goal(TASKS["classification"], None)
+    )
+    assert len([trial for trial in found.trials if trial.refusal]) == device.doubts
+    assert found.best is not None
+    assert found.best.seconds is not None
+    assert found.best.seconds <= problem.budget_seconds
 
 
 class Wrong(Device):
