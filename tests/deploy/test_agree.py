@@ -24,6 +24,51 @@ def test_a_faithful_file_agrees_at_every_batch_size(artifact: Artifact, residual
         assert 0 <= entry.max_relative_error < entry.tolerance == 1e-4
 
 
+class Cancelling(nn.Module):
+    """Gives what a network gives, in a way that loses three digits of float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.network(x)
+        return (y + 1e4 * y.abs().amax()) - 1e4 * y.abs().amax()
+
+
+def test_a_file_is_not_to_blame_for_what_the_module_loses_in_float32(artifact: Artifact, residual: Residual) -> None:
+    lossy = Cancelling(residual).eval()
+    feed = torch.from_numpy(artifact.inputs[0].random(8, 0))
+    with torch.no_grad():
+        lost = (lossy(feed) - residual(feed)).abs().max() / residual(feed).abs().max()
+    assert lost > 1e-4  # the oracle: the module alone is off by more than a file may be
+
+    assert agree(artifact, lossy).passed
+
+
+def test_a_file_that_is_wrong_is_seen_though_the_module_is_lossy(artifact: Artifact) -> None:
+    module = make_residual()
+    with torch.no_grad():
+        module.head.weight *= 1.001
+    agreement = agree(artifact, Cancelling(module).eval())
+
+    assert not agreement.passed
+    assert max(entry.max_relative_error for entry in agreement.batches) < 2e-3
+
+
+def test_a_module_that_cannot_run_in_float64_is_compared_as_it_is(artifact: Artifact) -> None:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = make_residual(seed=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.network(x.float())
+            return result
+
+    assert not agree(artifact, Narrow().eval()).passed
+
+
 def test_another_network_does_not_agree(artifact: Artifact) -> None:
     agreement = agree(artifact, make_residual(seed=1))
     assert not agreement.passed
