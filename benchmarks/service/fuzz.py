@@ -219,6 +219,7 @@ def main() -> int:
     settings = {
         "principal_calls_per_second": 1e6,
         "principal_burst": 10**6,
+        "principal_uploads": 10**6,
         "queue_limit": 30,
         "workers": 2,
         "worker_memory_bytes": 4 << 30,
