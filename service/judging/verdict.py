@@ -82,9 +82,9 @@ def judge_without_candidate(original: Measurement, budget: Budget, goal: Goal, r
             f"{check.limit_seconds * 1e3:.3f} ms. It is returned unchanged.",
         )
     if refusals:
-        found = f"{len(refusals)} faster networks were" if len(refusals) > 1 else "A faster network was"
+        planned = f"{len(refusals)} networks were" if len(refusals) > 1 else "One network was"
         return Verdict(
-            "NO_IMPROVEMENT", f"{found} found and cannot be shipped: {refusals[0]}. The original is returned."
+            "NO_IMPROVEMENT", f"{planned} planned and cannot be shipped: {refusals[0]}. The original is returned."
         )
     why = "within the time limit" if goal.floor is None else f"whose {goal.figure.name} holds {goal.bound}"
     return Verdict("NO_IMPROVEMENT", f"No faster network was found {why}. The original is returned.")

@@ -62,5 +62,5 @@ def test_networks_that_cannot_be_shipped_are_told_with_the_reason() -> None:
     assert none.outcome == refused.outcome == "NO_IMPROVEMENT"
     assert none.explanation == "No faster network was found within the time limit. The original is returned."
     assert refused.explanation == (
-        "2 faster networks were found and cannot be shipped: its file differs by 2. The original is returned."
+        "2 networks were planned and cannot be shipped: its file differs by 2. The original is returned."
     )
