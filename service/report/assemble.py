@@ -117,6 +117,7 @@ def assemble(facts: Facts) -> Report:
     return Report(
         shoal_version=version("shoal"),
         job=facts.order.job,
+        display_name=facts.order.display_name.strip(),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model_name=facts.model.graph.name,
         model_source=facts.model.source,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 Outcome = Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]
 
@@ -293,6 +293,7 @@ class Report(_Part):
     schema_version: str = SCHEMA_VERSION
     shoal_version: str
     job: str
+    display_name: str = Field("", description="What the caller calls the job; empty for nothing")
     created: str
     model_name: str
     model_source: str
@@ -325,3 +326,8 @@ class Report(_Part):
     versions: dict[str, str]
     measure_command: str
     artifacts: tuple[ArtifactReport, ...]
+
+    @property
+    def title(self) -> str:
+        """What the model is called at the head of the page: as the caller calls it, else as its file does."""
+        return self.display_name or self.model_name

@@ -18,6 +18,7 @@ def job_order(settings: ServerSettings, folder: Path, job: Job, traceparent: str
         job=job.name,
         task="optimize",
         spec=job.spec,
+        display_name=job.display_name,
         folder=folder,
         cache_folder=settings.state_dir / "cache",
         data_roots=settings.data_roots,

@@ -31,6 +31,7 @@ class WorkOrder(_Frozen):
         job: Resource name of the job, `optimizationJobs/{id}`, or `analyses/{id}` for a dry run.
         task: What to do.
         spec: What is wanted. For `analyze` only `model`, `target` and `budget` count, and the limit may be made up.
+        display_name: What the caller calls the job, for people; empty for nothing.
         skip_floor: `analyze` only: time nothing.
         files: Local path of everything that the spec names: artifact names and server paths are the keys.
         folder: The job's own folder; results go to `folder / "out"`. It is the working directory too.
@@ -47,6 +48,7 @@ class WorkOrder(_Frozen):
     job: str
     task: Task
     spec: JobSpec
+    display_name: str = ""
     skip_floor: bool = False
     files: dict[str, Path] = Field(default_factory=dict)
     folder: Path

@@ -49,6 +49,7 @@ def test_a_network_becomes_faster_and_measures_so_in_another_process(tmp_path: P
     assert document["speedup"] > 1.2
     files = {"model.onnx", "baseline.onnx", "report.json", "report.html", "plan.json", "manifest.json", "run.py"}
     assert set(document["artifacts"]) == files
+    assert json.loads((tmp_path / "out/report.json").read_text())["display_name"] == "net.pt2"
     checked = shoal("verify", "out", "--data", "data/validation.npz", folder=tmp_path)
     assert checked.returncode == 0, checked.stdout
 

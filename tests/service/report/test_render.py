@@ -130,6 +130,12 @@ def test_the_verdict_comes_first():
     assert words.index("Budget met") < words.index(formats.factor(1.547)) < words.index("Networks tried")
 
 
+def test_the_page_is_headed_by_the_name_that_the_caller_gave():
+    named = made.report().model_copy(update={"display_name": "digits, version 3"})
+    assert "<h1>digits, version 3</h1>" in render(named)
+    assert f"<h1>{made.report().model_name}</h1>" in render(made.report())
+
+
 @pytest.mark.parametrize(
     ("make", "headline"),
     [(made.report, "Budget met"), (made.unimproved, "No improvement"), (made.large, "Budget not met")],

@@ -82,7 +82,7 @@ async def test_deaths_of_workers_are_counted_over_all_servers(tmp_path: Path) ->
     settings = settings_for(tmp_path, worker_command=worker_command("fickle"), worker_retries=1)
     async with running(settings) as stub:
         name = (await start_job(stub)).name
-        await reached(stub, name, lambda job: job.attempts == 2 and job.progress.phase == "tune")
+        await reached(stub, name, lambda job: job.progress.metrics.get("attempt") == 2)
     async with running(settings) as stub:
         job = await finished(stub, name)
 

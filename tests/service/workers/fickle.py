@@ -13,8 +13,8 @@ from service.worker.messages import WorkOrder
 order = WorkOrder.model_validate_json(sys.stdin.readline())
 journal = Journal(order.folder, "fickle")
 attempt = len(journal.before.values) + 1
-print(json.dumps({"type": "progress", "phase": "tune", "fraction": 0.5, "metrics": {"attempt": attempt}}), flush=True)
 journal.keep(f"attempt {attempt}", 1)
+print(json.dumps({"type": "progress", "phase": "tune", "fraction": 0.5, "metrics": {"attempt": attempt}}), flush=True)
 while attempt == 2:
     time.sleep(0.1)
 os.kill(os.getpid(), signal.SIGKILL)
