@@ -9,7 +9,8 @@ and their time limit is short; the final measurement is that of any job. A few h
 
 It can be stopped at any moment and goes on from there: OUT has a file for each claim and one for each claim measured
 again. What a stopped run left under way on its server is cancelled first, so that it takes no time from other jobs.
-Jobs that came to nothing are tried again by the next run.
+Jobs that came to nothing are tried again by the next run. `--first` makes a part of them, on another core or machine;
+put together in one OUT, the parts' files are what a run that made all of them leaves, and the next run sums them up.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ def main() -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="of the jobs; for a part of them")
     parser.add_argument("--time-limit", default="2m", help="of each job; a minute of it is kept for the end")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -138,7 +140,7 @@ def main() -> int:
     trial = Trial(asked.model, asked.data, asked.out, asked.time_limit)
     clear(trial)
     found = []
-    for number in range(asked.jobs):
+    for number in range(asked.first, asked.first + asked.jobs):
         found.append(job(trial, number))
         print(f"{number + 1}: {json.dumps(found[-1])}", flush=True)
     print(json.dumps(summarise(found), indent=2))
