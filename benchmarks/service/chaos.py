@@ -30,12 +30,13 @@ from typing import Any
 import psutil
 
 from benchmarks.service.served import STEPS_WORKER, Served
+from deploy.digest import file_digest
 from protos.shoal.v1 import model_optimizer_pb2 as pb
 from protos.shoal.v1 import optimization_job_pb2 as job_pb
 from service.client import Client, JobSnapshot, UnavailableError
 from service.database.database import Database
 from service.settings import ServerSettings
-from service.storage.artifacts import ArtifactStore, file_digest
+from service.storage.artifacts import ArtifactStore
 
 _STATE = job_pb.OptimizationJob.State
 _FILES = 6

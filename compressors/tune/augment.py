@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from timm.data import Mixup
-from timm.data.random_erasing import RandomErasing
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
@@ -56,6 +54,8 @@ def changed(images: torch.Tensor, config: TuneConfig, generator: torch.Generator
         shift = default_shift(tuple(images.shape[1:])) if config.shift is None else config.shift
         images = shift_and_flip(images, shift, generator)
     if config.erasing > 0:
+        from timm.data.random_erasing import RandomErasing
+
         eraser = RandomErasing(config.erasing, mode="pixel", device=str(images.device))
         images = eraser(images.clone())
     return images
@@ -77,6 +77,8 @@ def mixed_up(
     """
     if config.mixup == 0 or len(images) % 2:
         return images, targets
+    from timm.data import Mixup
+
     several = targets.is_floating_point()
     mixup = Mixup(config.mixup, label_smoothing=0.0, num_classes=classes, multi_label=several)
     known = several or bool((targets >= 0).all())

@@ -6,8 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 if TYPE_CHECKING:
@@ -61,6 +59,8 @@ def make_optimizer(
         config: Weight decay and momentum.
         own: Parameters with a rate and a decay of their own.
     """
+    from timm.optim import create_optimizer_v2
+
     decay = WEIGHT_DECAY[kind] if config.weight_decay is None else config.weight_decay
     taken = {id(parameter) for group in own for parameter in group.parameters}
     others = [parameter for parameter in module.parameters() if id(parameter) not in taken and parameter.requires_grad]
@@ -82,6 +82,8 @@ def make_optimizer(
 
 def make_schedule(optimizer: torch.optim.Optimizer, peak: float, config: TuneConfig) -> Any:
     """Returns timm's schedule over `TICKS`: linear up to the peak, then down to zero along a line or half a cosine."""
+    from timm.scheduler import create_scheduler_v2
+
     warmup = min(TICKS - 1, round(config.warmup * TICKS))
     schedule, _ = create_scheduler_v2(
         optimizer,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from timm.utils import ModelEmaV3
 
 from compressors.batches import Batch, count, fetch
 from compressors.score import tensors, token_mask
@@ -94,6 +93,8 @@ class Training:
     """
 
     def __init__(self, student: fx.GraphModule, course: Course, stretch: Stretch) -> None:
+        from timm.utils import ModelEmaV3
+
         self._student, self._course, self._stretch = student, course, stretch
         self._config, self._devices = course.config, course.devices
         teacher = course.original.copied().module

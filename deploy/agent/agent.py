@@ -6,7 +6,6 @@ handed in, so neither the agent's death nor the server's makes it be done twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
@@ -28,6 +27,7 @@ from deploy.agent.link import Link
 from deploy.agent.settings import AgentSettings
 from deploy.agent.store import FileCache, Finished, Finishes
 from deploy.bench.work import FAILURES, Question
+from deploy.digest import file_digest
 from deploy.errors import DeployError, MeasureCancelledError
 from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1 import device_pb2
@@ -155,7 +155,7 @@ class Agent:
         if finished.failure is not None:
             answer.failure.kind, answer.failure.message = finished.failure
         for file in finished.files:
-            answer.files.add(filename=file.name, size_bytes=file.stat().st_size, sha256=_digest(file))
+            answer.files.add(filename=file.name, size_bytes=file.stat().st_size, sha256=file_digest(file))
         taken = self._link.complete(work, answer, finished.files)
         self._finishes.forget(work.id)
         outcome = "failed: " + finished.failure[1] if finished.failure else f"done in {finished.took:.1f} s"
@@ -207,8 +207,3 @@ class Agent:
             path.symlink_to(cached.resolve())
             paths.append(path)
         return tuple(paths)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from deploy.digest import file_digest
 from service.cli import modelfile, parse, splits
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def hash_model(path: Path) -> str:
         OSError: It cannot be read.
     """
     parts = modelfile.parts(path)
-    return _hash_parts(parts, path if path.is_dir() else path.parent) if parts else hash_file(path)
+    return _hash_parts(parts, path if path.is_dir() else path.parent) if parts else file_digest(path)
 
 
 def size_of_model(path: Path) -> int:
@@ -44,20 +45,14 @@ def size_of_model(path: Path) -> int:
 def hash_split(split: splits.Split) -> str:
     """Returns the SHA-256 of a file of samples, or of the names and contents of a folder's or shards' files."""
     if isinstance(split, Path) and split.is_file():
-        return hash_file(split)
+        return file_digest(split)
     files = [path for path in sorted(split.rglob("*")) if path.is_file()] if isinstance(split, Path) else split.files
     top = split if isinstance(split, Path) else split.files[0].parent
     return _hash_parts([path for path in files if not path.name.startswith(".")], top)
 
 
-def hash_file(path: Path) -> str:
-    """Returns a file's SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _hash_parts(parts: Iterable[Path], top: Path) -> str:
-    listed = sorted((part.relative_to(top).as_posix(), hash_file(part)) for part in parts)
+    listed = sorted((part.relative_to(top).as_posix(), file_digest(part)) for part in parts)
     return _hash_json(listed)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, final
 
+from deploy.digest import file_digest
 from service.batch import identity
 from service.batch.once import Once
 from service.cli import parse, splits
@@ -123,7 +124,7 @@ class Source:
         model = wanted.model_flags(Fetched(named))
         weights = wanted.settings.weights
         known = identity.identify(
-            sha256 or named, identity.hash_file(Path(weights)) if weights else None, model, self._rest(wanted)
+            sha256 or named, file_digest(Path(weights)) if weights else None, model, self._rest(wanted)
         )
         return Prepared(entry, wanted, sha256, size, known)
 

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from service.batch.identity import hash_file, request_id
+from deploy.digest import file_digest
+from service.batch.identity import request_id
 from service.batch.once import Once
 from service.batch.outcome import DELIVERED, ModelOutcome, from_job
 from service.cli.errors import InputError
@@ -310,7 +311,7 @@ def _is_whole(folder: Path, outcome: ModelOutcome) -> bool:
     """Tells whether delivered files are still there, the network by its bytes."""
     model = folder / "model.onnx"
     there = model.is_file() and (folder / "manifest.json").is_file()
-    return there and hash_file(model) == outcome.output_sha256
+    return there and file_digest(model) == outcome.output_sha256
 
 
 def _said(error: ShoalError) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from compressors.graph import Graph, TensorSpec
 from compressors.tasks import judged_output
+from deploy.digest import file_digest
 from deploy.modelfile import open_model, weight_files
 from deploy.tensors import TensorInfo
 from service.data import TokenRecipe
@@ -35,7 +36,6 @@ from service.delivery.manifest import (
 from service.delivery.origin import describe_source
 from service.report.assemble import Facts
 from service.report.schema import LatencyReport, NetworkReport, Report
-from service.storage.artifacts import file_digest
 
 _MODEL = "model.onnx"
 _CLASSES = ("classification", "multi_label")

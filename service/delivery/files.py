@@ -5,12 +5,12 @@ The folder may come from anybody: links are not followed, and no name leads out 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.digest import file_digest
 from service.delivery import runners
 from service.delivery.checks import Check, failed, ok
 from service.delivery.manifest import FILENAME, FileEntry, Manifest
@@ -41,8 +41,7 @@ def _check_file(path: Path, wanted: FileEntry) -> Check:
     if found.st_size != wanted.size_bytes:
         return failed("file", name, "has another size", f"{found.st_size} bytes", f"{wanted.size_bytes} bytes")
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_digest(path)
     except OSError as exc:
         return failed("file", name, f"cannot be read: {exc.strerror}")
     if digest != wanted.sha256:

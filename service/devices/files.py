@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Final, Literal, final
 
+from deploy.digest import file_digest
 from service.devices.work import StoredFile
-from service.storage.artifacts import file_digest
 from service.storage.disk import disk_errors
 from service.storage.storage import Reading, Storage
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from compressors.graph import Graph, TensorSpec
 from compressors.sources import ModelSource, load, preprocessing
 from compressors.sources.tokenizer import copy_tokenizer
 from compressors.tasks import is_denoiser, noised
+from deploy.digest import file_digest
 from service.data import (
     TRAIN,
     VALIDATION,
@@ -96,7 +96,7 @@ def load_model(order: WorkOrder) -> Model:
     """
     source = _engine_source(order)
     file = source.path or source.weights
-    digest = None if file is None else _digest(file)
+    digest = None if file is None else file_digest(file)
     if source.kind == "onnx":
         source = replace(source, path=onnx_file(file or Path(), order.folder / "imported"))
     graph = load(source)
@@ -106,11 +106,6 @@ def load_model(order: WorkOrder) -> Model:
 
 
 _KINDS = {"pt2": "a .pt2 file", "onnx": "an ONNX file", "folder": "a folder of a model"}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _engine_source(order: WorkOrder) -> ModelSource:

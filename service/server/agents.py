@@ -6,7 +6,6 @@ Who calls is known by a token; an agent sees nothing but the work that was given
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, Final, final
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.digest import file_digest
 from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1.device_agents_pb2_grpc import DeviceAgentsServicer
 from service import convert
@@ -212,9 +212,8 @@ class _Incoming:
         if self._place < len(self._left):
             raise ChecksumMismatchError("an answer brought fewer bytes than it announced; send it again")
         for path, file in zip(self._paths, self._announced, strict=True):
-            with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                    raise ChecksumMismatchError("a file of an answer has another SHA-256 than announced; send it again")
+            if file_digest(path) != file.sha256:
+                raise ChecksumMismatchError("a file of an answer has another SHA-256 than announced; send it again")
         return self._paths
 
     def _skip_complete(self) -> None:

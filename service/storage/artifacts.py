@@ -263,12 +263,6 @@ def to_artifact(row: ArtifactRow) -> Artifact:
     )
 
 
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a local file, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def safe_filename(name: str) -> str:
     """Returns the last part of a path as a harmless file name of at most 255 bytes; empty if nothing is left."""
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]

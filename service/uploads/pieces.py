@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, final
 
-from service.storage.artifacts import ArtifactStore, file_digest
+from deploy.digest import file_digest
+from service.storage.artifacts import ArtifactStore
 from service.storage.storage import SMALL, Storage
 
 FOLDER: Final = "uploads"

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from deploy.digest import file_digest
 from service.delivery.manifest import DELIVERED, FILENAME, Manifest
 from service.errors import WorkerProtocolError
 from service.report.schema import Report
-from service.storage.artifacts import Artifact, ArtifactKind, ArtifactStore, file_digest, new_artifact
+from service.storage.artifacts import Artifact, ArtifactKind, ArtifactStore, new_artifact
 from service.worker.messages import AnalysisResult, ResultEvent
 
 _REQUIRED = frozenset({"model.onnx", "report.json"})

@@ -55,7 +55,7 @@ def shoal(*arguments: str | Path, folder: Path | None = None, **variables: str) 
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=folder,
         env=environment(**variables),
     )

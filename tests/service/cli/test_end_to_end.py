@@ -40,6 +40,7 @@ def write_inputs(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_network_becomes_faster_and_measures_so_in_another_process(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     flags = ["--budget", "0.8x", "--data", "data", "--no-finetune", "--out", "out", "--json"]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from deploy.digest import file_digest
 from service.executors.base import Errand
 from service.executors.node import Landed, NodeWorker, Parcel
 from service.faults import WORKER_MEMORY
 from service.programs import version_of
 from service.spec import JobSpec
-from service.storage.artifacts import Artifact, ArtifactKind, file_digest, new_artifact
+from service.storage.artifacts import Artifact, ArtifactKind, new_artifact
 from service.worker.environment import TOKEN_VARIABLE
 from service.worker.messages import WorkOrder
 from tests.service.server_harness import alive, eventually, worker_command
