@@ -22,7 +22,7 @@ from compressors.gates import (
     saving_weights,
 )
 from compressors.strategies.fitted import site_lines
-from compressors.strategies.rounds import Look, State, restored
+from compressors.strategies.rounds import Look, State, misfit, restored
 
 if TYPE_CHECKING:
     from compressors.analysis.segments import Site
@@ -56,7 +56,7 @@ class Gates:
         """Trains with gates and returns how far each is from 1; without training, how badly the best line fits."""
         lines = site_lines(state.graph, sites, self.options.way, self.problem.calibration)
         if self.problem.train is None or not sites:
-            return Look({s.node: _misfit(lines.get(s.node)) for s in sites}, state, lambda chosen: _of(lines, chosen))
+            return Look({s.node: misfit(lines.get(s.node)) for s in sites}, state, lambda chosen: _of(lines, chosen))
         gated = insert_gates(state.graph, [site.node for site in sites], _START, lines)
         recipe = replace(self.recipe, weights=saving_weights(savings(alternatives)))
         trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe))
@@ -77,8 +77,3 @@ def savings(alternatives: Sequence[Alternative]) -> dict[str, float]:
 
 def _of(lines: Mapping[str, Line], sites: Sequence[Site]) -> dict[str, Line]:
     return {site.node: lines[site.node] for site in sites if site.node in lines}
-
-
-def _misfit(line: Line | None) -> float:
-    """Returns a line's error, in [0, 1]; 1 where it is not known."""
-    return 1.0 if line is None or line.error is None else min(1.0, max(0.0, line.error))

@@ -5,22 +5,26 @@ latency of its own on the way down to the budget: the harm of a merge is the sum
 it takes out, and the plan is the one of least harm that the device's table allows. So an activation is taken out where
 that lets operators merge and the merge is faster, and nowhere else.
 
-1. Score every activation that is still there, on the network as it is now.
+1. Score every activation that is still there, on the network as it is now. A norm that looks at the sample goes with a
+   merge as activations do, and its line is fitted: what that line misses of the norm's output, as a share, is its
+   score, on the scale of the activation that the network needs most.
 2. Plan for the round's latency (`planner`); merges of what went before cost nothing more.
-3. Not in the last round: put lines where the plan takes activations out, and train.
+3. Not in the last round: put lines where the plan takes activations out, and train. Norms stay until they are merged.
 4. In the last round: merge in train form (padding moved to the front), refit what follows, and hand the network on to
    be fine-tuned.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, final
 
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
+from compressors.analysis.sites import norm_sites
 from compressors.batches import count
-from compressors.channel_line import ChannelLine, Line
+from compressors.channel_line import ChannelLine, Line, identity_line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.memory import key_of, remembered_fit
@@ -28,6 +32,7 @@ from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
+from compressors.strategies.fitted import site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 from compressors.table import Cut, region_cuts
@@ -46,8 +51,8 @@ _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
 _NEAR = (0.8, 1.1)
 """A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
-_LEAST_HARM = 1e-9
-"""Of any cut, so that of equally harmless plans the one with fewer cuts is taken."""
+_LEAST_HARM = 1e-6
+"""Of any cut, so that of equally harmless plans the one with fewer cuts is taken; above what the solver calls a tie."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,13 @@ class Look:
         scores: By node name, >= 0; the higher, the more the network needs it.
         state: Where things stand afterwards: a method may train the network to find out.
         lines: What takes an activation's place if it goes, by node name; where there is none, nothing does.
+        norms: What takes the place of each norm that some merge dissolves.
     """
 
     scores: Mapping[str, float]
     state: State
     lines: Callable[[Sequence[Site]], Mapping[str, Line]]
+    norms: Mapping[str, Line] = field(default_factory=dict)
 
 
 class SiteMethod(Protocol):
@@ -148,6 +155,8 @@ class RoundSearch:
         self._sites = {site.node: site for site in problem.analysis.sites}
         self._report(0.0, "timing the network's stretches and what they could merge to")
         self._planner = Planner(problem, cuts, settings.margin)
+        wanted = {site for one in self._planner.alternatives for site in one.step.sites}
+        self._norms = norm_sites(problem.graph, wanted - set(self._sites))
         self._last: tuple[float, Look] | None = None
 
     def floor(self) -> Plan:
@@ -198,10 +207,12 @@ class RoundSearch:
         self._report(0.1 + 0.8 * (number[0] - 1) / number[1], f"round {number[0]} of {number[1]}: scoring activations")
         wanted = {site for one in self._planner.alternatives for site in one.step.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
-        return self._method.look(state, sites, self._planner.alternatives)
+        look = self._method.look(state, sites, self._planner.alternatives)
+        lines = site_lines(look.state.graph, self._norms, "fitted", self._problem.calibration)
+        return with_norm_scores(look, self._norms, lines)
 
     def _harms(self, look: Look) -> dict[Step, float]:
-        """Returns the harm of every merge: the scores of the activations that it takes out besides those gone."""
+        """Returns the harm of every merge: the scores of what it takes out besides the activations gone."""
         steps = [alternative.step for alternative in self._planner.alternatives]
         return {step: sum(look.scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
 
@@ -218,12 +229,13 @@ class RoundSearch:
         gone = {site for step in one.choice.steps for site in step.sites if site in self._sites}
         known = {name: line for name, line in look.state.lines.items() if name in gone}
         new = [site for name, site in self._sites.items() if name in gone and name not in known]
-        return {**known, **(look.lines(new) if new else {})}
+        nothing = {site.node: identity_line() for site in new}
+        return {**known, **nothing, **(look.lines(new) if new else {})}
 
     def _candidate(self, look: Look, one: Measured, reference: Reference) -> Candidate:
         """Returns a plan done in train form, refitted and scored."""
         problem, settings, steps = self._problem, self._settings, one.choice.steps
-        cut = apply(look.state.restored, steps, self._lines(look, one))
+        cut = apply(look.state.restored, steps, {**look.norms, **self._lines(look, one)})
         regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= 0)
         config = FitConfig(settings.refit, settings.calibration_samples, regression=regression)
         self._report(0.9, "refitting what follows the merges")
@@ -242,6 +254,24 @@ class RoundSearch:
 
     def _report(self, fraction: float, message: str) -> None:
         self._problem.progress(fraction, message)
+
+
+def with_norm_scores(look: Look, norms: Sequence[Site], lines: Mapping[str, Line]) -> Look:
+    """Returns a look that has scored norms as well, on the scale of the method's own scores.
+
+    Args:
+        look: At the activations.
+        norms: Those that merges dissolve.
+        lines: Fitted to them; a norm without one is needed as much as anything.
+    """
+    most = max((score for score in look.scores.values() if math.isfinite(score)), default=0.0) or 1.0
+    scores = {norm.node: most * misfit(lines.get(norm.node)) for norm in norms}
+    return replace(look, scores={**look.scores, **scores}, norms=lines)
+
+
+def misfit(line: Line | None) -> float:
+    """Returns a line's error, in [0, 1]; 1 where it is not known."""
+    return 1.0 if line is None or line.error is None else min(1.0, max(0.0, line.error))
 
 
 def restored(original: Graph, trained: Graph) -> Graph:

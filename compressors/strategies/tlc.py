@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, final
 
 from compressors.analysis.segments import Refusal
 from compressors.batches import count, in_order
+from compressors.channel_line import identity_line
 from compressors.collapse import linearise, site_statistics
 from compressors.memory import key_of, remembered
 from compressors.score import Reference
@@ -60,7 +61,7 @@ class Trial:
         reference = Reference.of(problem.graph, problem.selection, _JUDGED_ON, 64, problem.task)
 
         def without(network: Graph, names: tuple[str, ...]) -> Graph:
-            return linearise(network, {name: lines[name] for name in names if name in lines})
+            return linearise(network, {name: lines.get(name) or identity_line() for name in names})
 
         trials = Trials(graph, without, lambda network: reference.score(network.module).divergence)
         return {name: max(0.0, gap) for name, gap in trials.gaps(names).items()}

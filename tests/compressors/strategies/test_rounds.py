@@ -1,0 +1,95 @@
+"""Searches in rounds: what is scored, and what takes the place of what goes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from compressors.analysis import analyse
+from compressors.analysis.segments import Site
+from compressors.analysis.sites import norm_sites
+from compressors.channel_line import Line
+from compressors.gates import GateRegulariser
+from compressors.graph import Graph
+from compressors.problem import Problem
+from compressors.strategies import find
+from compressors.strategies.rounds import Look, State, with_norm_scores
+from compressors.strategies.tlc import Trial
+from compressors.surgery import apply
+from tests.compressors.networks import lifted
+from tests.compressors.problems import QUICK, ShortTrainer, problem_of, started
+from tests.compressors.samples import CountingTimer, random_samples
+
+NORM = Site("norm", "norm", "norm", (4, 6, 6))
+
+
+def line(error: float | None) -> Line:
+    return Line(torch.ones(1), torch.zeros(1), 1, error)
+
+
+def normed() -> Graph:
+    """Convolutions with a group norm between them that moves everything far off, and an activation at the end."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(1, 8), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    with torch.no_grad():
+        layers[1].weight.mul_(3)
+        layers[1].bias.add_(torch.arange(8.0) - 3)
+    return lifted(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 8, 8))
+
+
+def problem_with(graph: Graph, share: float) -> Problem:
+    timer = CountingTimer()
+    (seconds,) = timer.networks([(graph.module, graph.inputs)])
+    samples = {"calibration": random_samples(graph, 64, 1), "selection": random_samples(graph, 32, 2)}
+    fields = {"graph": graph, "analysis": analyse(graph), "timer": timer, **samples}
+    return replace(problem_of("vgg", share), **fields, baseline_seconds=seconds, budget_seconds=share * seconds)
+
+
+@pytest.mark.parametrize(("error", "share"), [(0.0, 0.0), (0.25, 0.25), (3.0, 1.0), (None, 1.0)])
+def test_a_norm_is_needed_as_much_as_its_line_misses(error: float | None, share: float) -> None:
+    graph = problem_of("vgg", 0.9).graph
+    look = Look({"a": 0.5, "b": 2.0, "c": float("inf")}, State(graph, graph), lambda _sites: {})
+    assert with_norm_scores(look, [NORM], {"norm": line(error)}).scores["norm"] == 2.0 * share
+
+
+@pytest.mark.parametrize("name", ["easier", "tlc", "layer_folding"])
+def test_a_norm_that_is_merged_away_leaves_its_line(name: str) -> None:
+    problem = problem_with(normed(), 0.8)
+    best, *_ = started(problem, name, refit="none").candidates(problem.budget_seconds)
+    dissolved = norm_sites(problem.graph, {site for step in best.plan.steps for site in step.sites})
+    assert dissolved
+    inputs = problem.graph.samples(8, seed=5)
+    with torch.no_grad():
+        wanted = problem.graph.module(*inputs)
+        without = apply(problem.graph, best.plan.steps).module(*inputs)
+        error = (best.graph.module(*inputs) - wanted).square().mean()
+    assert error < 0.1 * (without - wanted).square().mean()
+
+
+class Watching(ShortTrainer):
+    """Remembers how many activations each network had that it trained."""
+
+    def __init__(self, original: Graph) -> None:
+        super().__init__(original)
+        self.sites: list[int] = []
+
+    def __call__(self, candidate: Graph, share: float, regulariser: GateRegulariser | None = None) -> Graph:
+        self.sites.append(len(analyse(candidate).sites))
+        return super().__call__(candidate, share, regulariser)
+
+
+def test_activations_that_go_for_nothing_are_gone_while_the_network_is_trained() -> None:
+    graph = problem_of("mobilenet", 0.85).graph
+    trainer = Watching(graph)
+    problem = problem_of("mobilenet", 0.85, train=trainer)
+    started(problem, "easier", rounds=3, refit="none", way="identity").candidates(problem.budget_seconds)
+    assert len(analyse(graph).sites) > max(trainer.sites)
+
+
+def test_trials_without_lines_remove_activations() -> None:
+    problem = problem_of("mobilenet", 0.85)
+    options = find("tlc").parse({key: QUICK[key] for key in ("calibration_samples", "selection_samples")})
+    trial = Trial(problem, options.model_copy(update={"channels": "fitted", "way": "identity"}))
+    scores = trial.look(State(problem.graph, problem.graph), problem.analysis.sites, ()).scores
+    assert sum(score > 0 for score in scores.values()) > len(scores) / 2
