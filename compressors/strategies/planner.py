@@ -128,15 +128,26 @@ class Planner:
         Args:
             harms: As known now; what holds other cuts is left out.
         """
+        found = [replace(one, choice=_with_harm(one.choice, harms)) for one in self._slower_than_floor(harms)]
+        return sorted(found, key=lambda one: one.choice.harm) or [self.fastest()]
+
+    def reaches(self, harms: Mapping[Step, float]) -> bool:
+        """Returns whether something besides the fastest was measured and is within the budget.
+
+        Args:
+            harms: As known now; what holds other cuts does not count.
+        """
+        return bool(self._slower_than_floor(harms))
+
+    def _slower_than_floor(self, harms: Mapping[Step, float]) -> list[Measured]:
         floor = self.fastest()
-        found = [
-            replace(one, choice=_with_harm(one.choice, harms))
+        return [
+            one
             for one in self._measured.values()
             if one.seconds <= self._target
             and one.choice.steps != floor.choice.steps
             and harms.keys() >= {*one.choice.steps}
         ]
-        return sorted(found, key=lambda one: one.choice.harm) or [floor]
 
     def _table_budget(self) -> float:
         """Returns the table sum to aim at: the line, moved through the measured network nearest to the target."""

@@ -197,9 +197,11 @@ class RoundSearch:
         harms = self._harms(look)
         neighbours = self._settings.plans - 1
         for _ in range(_CORRECTIONS):
-            # Networks take seconds each to export and to time: with no time left, one plan is measured, and taken.
+            # Networks take seconds each to export and to time: with no time left, the first plan that is fast enough is
+            # taken. Without any, all that could go would go.
             late = self._problem.seconds_left() <= 0
-            if not self._planner.propose(harms, 0 if late else neighbours) or late:
+            new = self._planner.propose(harms, 0 if late else neighbours)
+            if not new or (late and self._planner.reaches(harms)):
                 break
         return harms
 

@@ -13,6 +13,7 @@ from compressors.strategies import STRATEGIES
 from compressors.surgery import apply, fold_norms
 from compressors.table import structure
 from tests.compressors.problems import ShortTrainer, problem_of, started
+from tests.compressors.samples import CountingTimer
 
 NETWORKS = {
     "layerfit": ("resnet-b", 0.8),
@@ -133,6 +134,23 @@ def test_fits_end_when_the_time_is_up(name: str) -> None:
     found = started(problem, name).candidates(problem.budget_seconds)
     assert found
     assert found[0].score.divergence < math.inf
+
+
+class Bent(CountingTimer):
+    """A device on which cuts save less at first than a line through the original and the floor would have it."""
+
+    def networks(self, networks):
+        return [1e-3 * (1e3 * seconds) ** 0.3 for seconds in super().networks(networks)]
+
+
+@pytest.mark.parametrize("share", [0.8, 0.7])
+def test_a_plan_that_is_not_fast_enough_is_corrected_even_when_the_time_is_up(share: float) -> None:
+    """Otherwise all that can go would go, for the sake of a few seconds."""
+    problem = problem_of("resnet-b", share, Bent(), seconds_left=lambda: 0.0, clock=lambda: 0.0)
+    search = started(problem)
+    best, *_ = search.candidates(problem.budget_seconds)
+    assert best.seconds <= problem.budget_seconds
+    assert best.plan.steps != search.floor().steps
 
 
 def test_auto_begins_nothing_new_when_the_time_is_up() -> None:
