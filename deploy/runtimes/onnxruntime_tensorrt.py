@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import final
@@ -15,6 +16,7 @@ from deploy.gpu import Gpu, find_gpu
 from deploy.runtimes.base import Runtime, Session, SessionSettings
 from deploy.runtimes.cuda import Cuda
 from deploy.runtimes.onnxruntime_cuda import check_providers, list_providers, preload_libraries, require_provider
+from deploy.runtimes.onnxruntime_failures import classify_build_failure
 from deploy.runtimes.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, make_options, start_session
 
 TENSORRT = "TensorrtExecutionProvider"
@@ -44,7 +46,8 @@ class OnnxRuntimeTensorRt(Runtime):
         workspace = choose_workspace(Cuda(gpu.index).free_bytes(), gpu.shares_memory)
         options = make_provider_options(gpu.index, folder, workspace, shapes)
         providers = [(TENSORRT, options), *list_providers(settings)]
-        session = start_session(library, path, make_options(library, settings), providers)
+        explain = partial(classify_build_failure, shares_memory=gpu.shares_memory, workspace_bytes=workspace)
+        session = start_session(library, path, make_options(library, settings), providers, explain)
         check_providers(session.get_providers(), TENSORRT, self.extra)
         return OnnxRuntimeSession(library, session, self.name, settings)
 
