@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 
 class DeployError(Exception):
     """Base of all deploy errors; the message is fit for the user."""
@@ -68,9 +71,9 @@ class EngineBuildError(DeployError):
 
 
 class EngineOperatorError(DeployError):
-    """The caller's fault: the engine builder does not know an operator; names it and its node."""
+    """The caller's fault: the engine builder does not know an operator; names it and its node, where they are known."""
 
-    def __init__(self, message: str, operator: str, node: str) -> None:
+    def __init__(self, message: str, operator: str = "", node: str = "") -> None:
         super().__init__(message)
         self.operator = operator
         self.node = node
@@ -86,3 +89,24 @@ class EngineCancelledError(DeployError):
 
 class SandboxError(DeployError):
     """A process cannot be confined as it must be before it opens what a stranger sent."""
+
+
+TOLD: Final[Mapping[str, type[DeployError]]] = {
+    kind.__name__: kind
+    for kind in (
+        DataError,
+        DeviceFailedError,
+        DeviceMemoryError,
+        DeviceMissingError,
+        EngineBuildError,
+        EngineCancelledError,
+        EngineMisfitError,
+        EngineOperatorError,
+        MeasureCancelledError,
+        MeasureError,
+        ModelFileError,
+        RuntimeMissingError,
+        SandboxError,
+    )
+}
+"""What a process of ours or an agent may answer instead of a result: by name, made anew of the message alone."""

@@ -36,10 +36,13 @@ class Bench(ABC):
     Attributes:
         runtime: Registry name of the runtime.
         device: As its own machine calls it, `cpu` or `cuda:N`.
+        batch: Samples per run that files are to be fast at, wherever they run, so that what is run is what is timed;
+            None where that does not matter.
     """
 
     runtime: str
     device: str
+    batch: int | None
 
     @abstractmethod
     def facts(self) -> BenchFacts:

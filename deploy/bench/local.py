@@ -21,9 +21,9 @@ from deploy.runtimes import Runtime, SessionSettings, find_runtime
 class LocalBench(Bench):
     """Times in fresh processes of this machine, one measurement at a time, and runs files in this process."""
 
-    def __init__(self, runtime: str = "onnxruntime", device: str = "cpu") -> None:
+    def __init__(self, runtime: str = "onnxruntime", device: str = "cpu", batch: int | None = None) -> None:
         """Loads nothing."""
-        self.runtime, self.device = runtime, device
+        self.runtime, self.device, self.batch = runtime, device, batch
 
     def facts(self) -> BenchFacts:
         """Returns this machine and the installed version of the runtime."""
@@ -55,7 +55,8 @@ class LocalBench(Bench):
 
     def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
         """Runs a file in this process."""
-        session = self._found.load(file, SessionSettings(threads or usable_cores(), device=self.device))
+        how = SessionSettings(threads or usable_cores(), device=self.device, batch=self.batch)
+        session = self._found.load(file, how)
         for feed in feeds:
             yield tuple(session.run(feed))
 

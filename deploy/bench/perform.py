@@ -16,6 +16,7 @@ from deploy.measure.settings import TimingSettings
 _MAX_MODELS = 4096
 _MAX_THREADS = 1024
 _MAX_BATCHES = 1 << 20
+_MAX_BATCH = 1 << 16
 
 
 def perform(question: Question, folder: Path, cancel: threading.Event | None = None) -> Answer:
@@ -84,7 +85,10 @@ def _run(question: Question, folder: Path) -> Answer:
 
 
 def _bench(request: Mapping[str, Any]) -> LocalBench:
-    return LocalBench(str(request["runtime"]), str(request.get("device", "cpu")))
+    # Absent where the server is older than the agent.
+    batch = request.get("batch")
+    within = None if batch is None else _within(batch, _MAX_BATCH)
+    return LocalBench(str(request["runtime"]), str(request.get("device", "cpu")), within)
 
 
 def _models(question: Question, folder: Path) -> list[Path]:

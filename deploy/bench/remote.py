@@ -24,7 +24,7 @@ CHUNK_BYTES: Final = 32 << 20
 class RemoteBench(Bench):
     """Does everything by asking. The same question gets the same answer, so asking again after a crash is cheap."""
 
-    def __init__(self, runtime: str, device: str, ask: Ask, scratch: Path) -> None:
+    def __init__(self, runtime: str, device: str, ask: Ask, scratch: Path, batch: int | None = None) -> None:
         """Asks nothing yet.
 
         Args:
@@ -32,8 +32,9 @@ class RemoteBench(Bench):
             device: As its machine calls it.
             ask: Has work done on the device.
             scratch: Folder for files on their way.
+            batch: Samples per run that files are to be fast at.
         """
-        self.runtime, self.device = runtime, device
+        self.runtime, self.device, self.batch = runtime, device, batch
         self._ask = ask
         self._scratch = scratch
 
@@ -85,6 +86,7 @@ class RemoteBench(Bench):
                     write_batches(chunk, stream)
                 request = {
                     **self._place,
+                    "batch": self.batch,
                     "threads": threads,
                     "batches": len(chunk),
                     "inputs": len(chunk[0]),

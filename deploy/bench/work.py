@@ -21,23 +21,13 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from deploy import errors
 from deploy.artifact import DATA_SUFFIX
 from deploy.bench.base import Feed
-from deploy.errors import DeployError, MeasureError, ModelFileError
+from deploy.errors import TOLD, DeployError, MeasureError, ModelFileError
 
 KINDS: Final = ("describe", "time", "profile", "edges", "run")
 
-FAILURES: Final[Mapping[str, type[DeployError]]] = {
-    kind.__name__: kind
-    for kind in (
-        errors.DataError,
-        errors.MeasureCancelledError,
-        errors.MeasureError,
-        errors.ModelFileError,
-        errors.RuntimeMissingError,
-    )
-}
+FAILURES: Final[Mapping[str, type[DeployError]]] = TOLD
 """What may come back in place of an answer."""
 
 

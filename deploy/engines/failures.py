@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from deploy.errors import DeployError, DeviceMemoryError, EngineBuildError
 
 _MEMORY = re.compile(
-    r"out ?of ?memory|cudaErrorMemoryAllocation|memory allocation error|requested amount of GPU memory", re.IGNORECASE
+    r"out ?of ?memory|cudaErrorMemoryAllocation|memory allocation error|requested amount of GPU memory"
+    # ONNX Runtime's arena, cuBLAS and cuDNN.
+    r"|failed to allocate memory for requested buffer|smaller than requested bytes|_ALLOC(?:ATION)?_FAILED",
+    re.IGNORECASE,
 )
 # These come with builds that succeed too, so alone they are no reason.
 _TIGHT = re.compile(r"(?:insufficient|sufficient) (?:gpu |workspace )?memory|insufficient workspace", re.IGNORECASE)
@@ -22,6 +25,16 @@ _NO_KERNEL = re.compile(
     r"could not find any implementation for node (.+?)(?=\.\)|, try | due to |\.?$)", re.IGNORECASE | re.MULTILINE
 )
 _ADVICE = "free memory on the device, lower the batch, or build where there is more"
+
+
+def find_memory_failure(text: str) -> str | None:
+    """Returns what follows from where a text tells of a lack of memory, to the end of its line; None where it does not.
+
+    Args:
+        text: What TensorRT, CUDA, one of its libraries or ONNX Runtime said.
+    """
+    found = _MEMORY.search(text)
+    return None if found is None else text[found.start() :].splitlines()[0]
 
 
 def classify_failure(messages: Sequence[str], shares_memory: bool, workspace_bytes: int) -> DeployError:
@@ -33,7 +46,7 @@ def classify_failure(messages: Sequence[str], shares_memory: bool, workspace_byt
         workspace_bytes: Scratch memory that kernels were allowed.
     """
     nodes = [found.group(1).strip(" '\"") for text in messages if (found := _NO_KERNEL.search(text))]
-    starved = any(_MEMORY.search(text) for text in messages)
+    starved = any(find_memory_failure(text) is not None for text in messages)
     allowed = f"{workspace_bytes >> 20} MiB of workspace"
     tight = starved or any(_TIGHT.search(text) for text in messages)
     if nodes and (tight or shares_memory):

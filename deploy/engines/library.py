@@ -41,3 +41,17 @@ def make_log(library: Any) -> tuple[Any, list[str]]:
                 messages.append(message)
 
     return Log(), messages
+
+
+def make_profiler(library: Any) -> Any:
+    """Returns a profiler for an execution context; its `seconds` are the times of each run, by the layer's name."""
+
+    class Profiler(library.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            library.IProfiler.__init__(self)
+            self.seconds: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.seconds.setdefault(layer_name, []).append(ms * 1e-3)
+
+    return Profiler()

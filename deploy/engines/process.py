@@ -14,30 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy import errors
 from deploy.artifact import hash_model
 from deploy.engines.failures import classify_death
 from deploy.engines.metadata import EngineMetadata, write_metadata
 from deploy.engines.place import engine_folder, private_folder, write_atomically
 from deploy.engines.settings import Batches, BuildSettings
-from deploy.errors import DeployError, EngineBuildError, EngineCancelledError, EngineOperatorError
+from deploy.errors import TOLD, EngineBuildError, EngineCancelledError, EngineOperatorError
 
 # -P: a file called json.py in the working folder must not be imported in place of the real one.
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "deploy.engines.worker")
 _ROOT = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.1
 _SAID_BYTES = 1 << 16
-_KINDS: dict[str, type[DeployError]] = {
-    kind.__name__: kind
-    for kind in (
-        errors.ModelFileError,
-        errors.RuntimeMissingError,
-        errors.DeviceMissingError,
-        errors.DeviceFailedError,
-        errors.DeviceMemoryError,
-        errors.EngineBuildError,
-    )
-}
 
 
 def build(onnx: Path, out: Path, settings: BuildSettings, cancel: threading.Event | None = None) -> EngineMetadata:
@@ -133,4 +121,4 @@ def _decode(place: Path, status: int) -> dict[str, Any]:
         return metadata
     if error["kind"] == EngineOperatorError.__name__:
         raise EngineOperatorError(error["message"], error["operator"], error["node"])
-    raise _KINDS.get(error["kind"], EngineBuildError)(error["message"])
+    raise TOLD.get(error["kind"], EngineBuildError)(error["message"])

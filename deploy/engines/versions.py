@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from deploy.errors import RuntimeMissingError
@@ -31,6 +32,21 @@ def check_supported(version: str) -> None:
         wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST_MAJOR}.x"
         msg = f"TensorRT {version} is installed here, and Shoal drives {wanted}: install one of those"
         raise RuntimeMissingError(msg)
+
+
+def decode_version(number: int) -> str:
+    """Returns the version that `getInferLibVersion` of TensorRT 10 and later writes as a number, 101303 for 10.13.3."""
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def find_library(content: bytes) -> str | None:
+    """Returns the TensorRT that a library was linked against, like `libnvinfer.so.10`; None where there is none.
+
+    Args:
+        content: The library's bytes.
+    """
+    found = re.search(rb"libnvinfer\.so\.[0-9]+", content)
+    return None if found is None else found.group().decode()
 
 
 def creation_flags(flags: Any) -> int:

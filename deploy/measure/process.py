@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import errors
-from deploy.errors import DeployError, MeasureCancelledError, MeasureError
+from deploy.errors import TOLD, MeasureCancelledError, MeasureError
 from deploy.measure.settings import TimingSettings
 from deploy.measure.turn import wait_for_turn
 from deploy.runtimes import find_runtime
@@ -29,20 +28,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.1
 _STARTUP_SECONDS = 120.0
 _OVERTIME = 5.0
-_KINDS: dict[str, type[DeployError]] = {
-    kind.__name__: kind
-    for kind in (
-        errors.ModelFileError,
-        errors.RuntimeMissingError,
-        errors.DataError,
-        errors.MeasureError,
-        errors.DeviceMissingError,
-        errors.DeviceFailedError,
-        errors.DeviceMemoryError,
-        errors.EngineBuildError,
-        errors.EngineMisfitError,
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -194,5 +179,5 @@ def _decode(status: int, output: str, said: str, name: str) -> dict[str, Any]:
         msg = f"{name} ended with status {status} and no answer: {last}"
         raise MeasureError(msg) from exc
     if "error" in answer:
-        raise _KINDS.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])
+        raise TOLD.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])
     return answer

@@ -69,7 +69,7 @@ def _profile(entry: dict[str, Any]) -> Profile:
 def profile_file(path: Path, settings: TimingSettings) -> dict[str, Any] | None:
     """Returns a file's operators as plain values; runs in the fresh process."""
     runtime = find_runtime(settings.runtime, settings.device)
-    how = SessionSettings(settings.threads, device=settings.device)
+    how = SessionSettings(settings.threads, device=settings.device, batch=settings.batch)
     session = runtime.load(path, how)
     inputs = [spec.random(settings.batch, settings.seed + index) for index, spec in enumerate(session.inputs)]
     session.run(inputs)

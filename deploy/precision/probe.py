@@ -19,12 +19,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploy.bench import Bench
 from deploy.cleaning import serialise
-from deploy.errors import DeployError
+from deploy.errors import DataError, EngineBuildError, EngineOperatorError, ModelFileError, PrecisionError
 from deploy.precision.half import convert_half
 from deploy.precision.quantise import form_for, nominal_ranges, quantise
+from deploy.tensors import Array
 
 _LARGE: Final = {"float16": 2048.0, "bfloat16": 256.0}
 """In each format the next number after this is 2 larger."""
+
+_REFUSALS: Final = (PrecisionError, ModelFileError, EngineOperatorError)
+"""What says that a runtime does not know the network, which in float32 every runtime knows."""
+
+_DOUBTFUL: Final = (DataError, EngineBuildError)
+"""What says so only where the same network runs in float32; else something is wrong with the device."""
 
 _CHANNELS: Final = 8
 _SIDE: Final = 4
@@ -55,6 +62,7 @@ def probe(bench: Bench, precision: str) -> Ability:
 
     Raises:
         RuntimeMissingError: The runtime is not installed.
+        DeployError: The device failed, which says nothing about the precision: it is gone, out of memory, or busy.
     """
     bench.facts()
     if precision == "float32":
@@ -63,16 +71,28 @@ def probe(bench: Bench, precision: str) -> Ability:
         plain, path = Path(name) / "plain.onnx", Path(name) / f"{precision}.onnx"
         plain.write_bytes(serialise(_network(_LARGE.get(precision, 1.0))))
         try:
-            if precision == "int8":
-                quantise(plain, path, nominal_ranges(onnx.load(plain)), form_for(bench.runtime))
-            else:
-                convert_half(plain, path, precision)
-            feed = np.zeros((1, _CHANNELS, _SIDE, _SIDE), np.float32)
-            ((result,),) = bench.run(path, [(feed,)], threads=1)
-        except DeployError as exc:
+            _write(plain, path, precision, bench.runtime)
+            result = _run(bench, path)
+        except _REFUSALS as exc:
+            return Ability(precision, str(exc), precision)
+        except _DOUBTFUL as exc:
+            _run(bench, plain)
             return Ability(precision, str(exc), precision)
     rounded = precision == "int8" or float(np.abs(result).max()) < 0.5
     return Ability(precision, None, precision if rounded else "float32")
+
+
+def _write(plain: Path, to: Path, precision: str, runtime: str) -> None:
+    if precision == "int8":
+        quantise(plain, to, nominal_ranges(onnx.load(plain)), form_for(runtime))
+    else:
+        convert_half(plain, to, precision)
+
+
+def _run(bench: Bench, path: Path) -> Array:
+    feed = np.zeros((1, _CHANNELS, _SIDE, _SIDE), np.float32)
+    ((result,),) = bench.run(path, [(feed,)], threads=1)
+    return result
 
 
 def _network(large: float) -> onnx.ModelProto:

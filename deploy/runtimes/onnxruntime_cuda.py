@@ -11,6 +11,7 @@ from deploy.devices import parse_device
 from deploy.errors import RuntimeMissingError
 from deploy.gpu import find_gpu
 from deploy.runtimes.base import Runtime, Session, SessionSettings
+from deploy.runtimes.onnxruntime_failures import classify_device_failure
 from deploy.runtimes.onnxruntime_session import (
     OnnxRuntimeSession,
     Provider,
@@ -42,7 +43,8 @@ class OnnxRuntimeCuda(Runtime):
         require_provider(library, CUDA, self.extra)
         find_gpu(parse_device(settings.device).index)
         preload_libraries(library)
-        session = start_session(library, path, make_options(library, settings), list_providers(settings))
+        options, providers = make_options(library, settings), list_providers(settings)
+        session = start_session(library, path, options, providers, classify_device_failure)
         check_providers(session.get_providers(), CUDA, self.extra)
         return OnnxRuntimeSession(library, session, self.name, settings)
 

@@ -10,8 +10,9 @@ from typing import Any, final
 import numpy as np
 
 from deploy.devices import DeviceName, parse_device
-from deploy.errors import DataError, ModelFileError, RuntimeMissingError
+from deploy.errors import DataError, DeployError, ModelFileError, RuntimeMissingError
 from deploy.runtimes.base import RuntimeInfo, Session, SessionSettings, check_feed, first_line
+from deploy.runtimes.onnxruntime_failures import classify_device_failure
 from deploy.tensors import Array, TensorInfo
 
 Provider = str | tuple[str, dict[str, str]]
@@ -62,11 +63,25 @@ def make_options(library: ModuleType, settings: SessionSettings) -> Any:
     return options
 
 
-def start_session(library: ModuleType, path: Path, options: Any, providers: Sequence[Provider]) -> Any:
+Explain = Callable[[str, str], DeployError | None]
+"""Takes what was said and what was being done; returns the error that it means, None where it is the file's fault."""
+
+
+def start_session(
+    library: ModuleType, path: Path, options: Any, providers: Sequence[Provider], explain: Explain | None = None
+) -> Any:
     """Returns the session; never one with fewer providers than asked for.
+
+    Args:
+        library: ONNX Runtime.
+        path: The file.
+        options: Of `make_options`.
+        providers: What executes the operators, in order of preference.
+        explain: Tells failures of the device from those of the file; None where there is no device but the processor.
 
     Raises:
         ModelFileError: If the file is missing, damaged or uses something that ONNX Runtime does not know.
+        DeployError: What `explain` says.
     """
     if not path.is_file():
         msg = f"no model file at '{path}'"
@@ -75,16 +90,26 @@ def start_session(library: ModuleType, path: Path, options: Any, providers: Sequ
         # Without the fallback: it would print, and go on with the processor when a device fails.
         return library.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
     except Exception as exc:
+        failure = explain(str(exc), f"loading '{path.name}'") if explain is not None else None
         msg = f"ONNX Runtime cannot load '{path.name}': {first_line(exc)}"
-        raise ModelFileError(msg) from exc
+        raise failure or ModelFileError(msg) from exc
 
 
 @final
 class OnnxRuntimeSession(Session):
     """A loaded `.onnx` file."""
 
-    def __init__(self, library: ModuleType, session: Any, name: str, settings: SessionSettings) -> None:
+    def __init__(
+        self, library: ModuleType, session: Any, name: str, settings: SessionSettings, version: str | None = None
+    ) -> None:
         """Describes the file.
+
+        Args:
+            library: ONNX Runtime.
+            session: Its session.
+            name: Registry name of the runtime.
+            settings: How the file was loaded.
+            version: The runtime's, ONNX Runtime's by default.
 
         Raises:
             ModelFileError: If it has inputs or outputs of an element type that numpy has not.
@@ -92,7 +117,8 @@ class OnnxRuntimeSession(Session):
         self._library, self._session = library, session
         self._device = parse_device(settings.device)
         providers = tuple(session.get_providers())
-        self._info = RuntimeInfo(name, str(library.__version__), providers, settings.threads, settings.device)
+        version = version or str(library.__version__)
+        self._info = RuntimeInfo(name, version, providers, settings.threads, settings.device)
         self._inputs = tuple(_describe(value) for value in session.get_inputs())
         self._outputs = tuple(_describe(value) for value in session.get_outputs())
         self._names = [value.name for value in self._outputs]
@@ -119,9 +145,7 @@ class OnnxRuntimeSession(Session):
         try:
             return list(self._session.run(self._names, feed))
         except Exception as exc:
-            shapes = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in feed.items())
-            msg = f"ONNX Runtime failed on inputs {shapes}: {first_line(exc)}"
-            raise DataError(msg) from exc
+            raise _run_failure(exc, feed, self._device) from exc
 
     def bind(self, inputs: Sequence[Array]) -> Callable[[], object]:
         """Returns a function that runs the model once on these inputs, and nothing else."""
@@ -156,7 +180,28 @@ def bind_on_device(
 
     Returns:
         The function; it returns the outputs as `OrtValue`s.
+
+    Raises:
+        DeviceMemoryError: The device has no memory for the inputs; so may the function.
+        DataError: The inputs cannot be bound; so may the function.
     """
+    try:
+        binding = _place(library, session, feed, device)
+    except Exception as exc:
+        raise _run_failure(exc, feed, device) from exc
+
+    def run() -> list[Any]:
+        try:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as exc:
+            raise _run_failure(exc, feed, device) from exc
+        return list(binding.get_outputs())
+
+    return run
+
+
+def _place(library: ModuleType, session: Any, feed: dict[str, Array], device: DeviceName) -> Any:
     binding = session.io_binding()
     for name, value in feed.items():
         placed = library.OrtValue.ortvalue_from_numpy(value, device.kind, device.index)
@@ -164,13 +209,14 @@ def bind_on_device(
     for value in session.get_outputs():
         binding.bind_output(value.name, device.kind, device.index)
     binding.synchronize_inputs()
+    return binding
 
-    def run() -> list[Any]:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        return list(binding.get_outputs())
 
-    return run
+def _run_failure(exc: Exception, feed: dict[str, Array], device: DeviceName) -> DeployError:
+    """Returns the error that a failed run means: a device's where it tells of one, else that of the inputs."""
+    shapes = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in feed.items())
+    failure = None if device.kind == "cpu" else classify_device_failure(str(exc), f"running inputs {shapes}")
+    return failure or DataError(f"ONNX Runtime failed on inputs {shapes}: {first_line(exc)}")
 
 
 def _describe(value: Any) -> TensorInfo:

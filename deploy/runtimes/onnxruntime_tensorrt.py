@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import final
@@ -11,13 +13,16 @@ from deploy.artifact import hash_model
 from deploy.devices import parse_device
 from deploy.engines.place import engine_folder, private_folder
 from deploy.engines.settings import Batches, choose_batches, choose_shapes, choose_workspace
+from deploy.engines.versions import decode_version, find_library
 from deploy.gpu import Gpu, find_gpu
 from deploy.runtimes.base import Runtime, Session, SessionSettings
 from deploy.runtimes.cuda import Cuda
 from deploy.runtimes.onnxruntime_cuda import check_providers, list_providers, preload_libraries, require_provider
+from deploy.runtimes.onnxruntime_failures import classify_build_failure
 from deploy.runtimes.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, make_options, start_session
 
 TENSORRT = "TensorrtExecutionProvider"
+_PROVIDER = "libonnxruntime_providers_tensorrt.so"
 
 
 @final
@@ -30,8 +35,8 @@ class OnnxRuntimeTensorRt(Runtime):
     load_seconds = 1800.0
 
     def version(self) -> str:
-        """Returns ONNX Runtime's version."""
-        return str(self._library().__version__)
+        """Returns ONNX Runtime's version, and behind it TensorRT's where it can be read, `1.23.0+tensorrt.10.13.3`."""
+        return _version(self._library())
 
     def load(self, path: Path, settings: SessionSettings) -> Session:
         """Returns the model in `path`; the first time, TensorRT builds engines for it, which takes minutes."""
@@ -39,14 +44,16 @@ class OnnxRuntimeTensorRt(Runtime):
         require_provider(library, TENSORRT, self.extra)
         gpu = find_gpu(parse_device(settings.device).index)
         preload_libraries(library)
-        folder = _folder(path, gpu, str(library.__version__))
+        version = _version(library)
+        folder = _folder(path, gpu, version)
         shapes = _describe_inputs(library, path, choose_batches(settings.batch))
         workspace = choose_workspace(Cuda(gpu.index).free_bytes(), gpu.shares_memory)
         options = make_provider_options(gpu.index, folder, workspace, shapes)
         providers = [(TENSORRT, options), *list_providers(settings)]
-        session = start_session(library, path, make_options(library, settings), providers)
+        explain = partial(classify_build_failure, shares_memory=gpu.shares_memory, workspace_bytes=workspace)
+        session = start_session(library, path, make_options(library, settings), providers, explain)
         check_providers(session.get_providers(), TENSORRT, self.extra)
-        return OnnxRuntimeSession(library, session, self.name, settings)
+        return OnnxRuntimeSession(library, session, self.name, settings, version)
 
     def write_edges(self, path: Path, to: Path, batch: int) -> bool:  # noqa: ARG002
         """Writes nothing: what TensorRT does at the edges of a network cannot be written as ONNX."""
@@ -55,6 +62,24 @@ class OnnxRuntimeTensorRt(Runtime):
 
     def _library(self) -> ModuleType:
         return import_onnxruntime(self.name, self.extra)
+
+
+def _version(library: ModuleType) -> str:
+    found = read_tensorrt_version(Path(library.__file__ or "").parent / "capi" / _PROVIDER)
+    return str(library.__version__) + (f"+tensorrt.{found}" if found else "")
+
+
+def read_tensorrt_version(provider: Path) -> str | None:
+    """Returns the version of the TensorRT that the provider loads; None where either library is not there.
+
+    Args:
+        provider: The provider's own library.
+    """
+    try:
+        name = find_library(provider.read_bytes())
+        return None if name is None else decode_version(ctypes.CDLL(name).getInferLibVersion())
+    except (OSError, AttributeError):
+        return None
 
 
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]

@@ -9,15 +9,16 @@ from typing import Any, final
 import numpy as np
 
 from deploy.devices import parse_device
-from deploy.engines.library import import_tensorrt, make_log
+from deploy.engines.library import import_tensorrt, make_log, make_profiler
 from deploy.engines.metadata import EngineMetadata, check_engine, read_engine
 from deploy.engines.place import engine_folder
 from deploy.engines.settings import BuildSettings, choose_batches
 from deploy.engines.store import find_or_build
 from deploy.errors import DataError, DeviceMemoryError, EngineMisfitError, ModelFileError
 from deploy.gpu import find_gpu
-from deploy.runtimes.base import Runtime, RuntimeInfo, Session, SessionSettings, check_feed
+from deploy.runtimes.base import WARM_UP_RUNS, LayerTime, Runtime, RuntimeInfo, Session, SessionSettings, check_feed
 from deploy.runtimes.cuda import Buffer, Cuda
+from deploy.runtimes.tensorrt_layers import FileNode, name_times, parser_names, read_layers
 from deploy.tensors import Array, TensorInfo
 
 _ENGINE = ".engine"
@@ -53,6 +54,15 @@ class TensorRtEngine(Runtime):
         check_engine(metadata, gpu, str(library.__version__))
         return _TensorRtSession(library, content, metadata, settings)
 
+    def profile(
+        self, path: Path, settings: SessionSettings, inputs: Sequence[Array], runs: int
+    ) -> tuple[LayerTime, ...] | None:
+        """Returns what each layer of the engine takes, told at the nodes of the file, by TensorRT's own profiler."""
+        session = self.load(path, settings)
+        assert isinstance(session, _TensorRtSession)
+        seconds = session.timed_layers(inputs, runs)
+        return name_times(read_layers(session.information()), seconds, _nodes_of(path))
+
     def write_edges(self, path: Path, to: Path, batch: int) -> bool:  # noqa: ARG002
         """Writes nothing: what TensorRT does at the edges of a network cannot be written as ONNX."""
         import_tensorrt()
@@ -65,6 +75,14 @@ def _engine_of(path: Path, settings: SessionSettings, version: str) -> tuple[byt
         return read_engine(path, folder)
     how = BuildSettings(device=settings.device, batches=choose_batches(settings.batch), timing_cache=folder)
     return find_or_build(path, folder, how, version)
+
+
+def _nodes_of(path: Path) -> dict[str, FileNode]:
+    if path.suffix == _ENGINE:
+        return {}
+    from deploy.modelfile import open_model
+
+    return parser_names((node.name, node.output[0], node.op_type) for node in open_model(path).graph.node)
 
 
 @final
@@ -118,6 +136,18 @@ class _TensorRtSession(Session):
         placement = self._place(inputs)
         placement.upload(inputs)
         return placement.execute
+
+    def timed_layers(self, inputs: Sequence[Array], runs: int) -> dict[str, list[float]]:
+        """Returns what each layer took in each run that counts, in seconds, by TensorRT's name for it."""
+        check_feed(self._inputs, inputs)
+        placement = self._place(inputs)
+        placement.upload(inputs)
+        return placement.profile(make_profiler(self._library), runs)
+
+    def information(self) -> str:
+        """Returns what TensorRT tells of the engine's layers, as JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._library.LayerInformationFormat.JSON))
 
     def describe(self) -> RuntimeInfo:
         return self._info
@@ -182,6 +212,14 @@ class _Placement:
             msg = f"the engine failed on inputs of shapes {self._shapes}"
             raise DataError(msg)
         self._cuda.synchronize()
+
+    def profile(self, profiler: Any, runs: int) -> dict[str, list[float]]:
+        """Runs with a profiler of `make_profiler`; returns what it was told, without the first runs."""
+        # A context with a profiler tells it of each layer before `execute_async_v3` returns.
+        self._context.profiler = profiler
+        for _ in range(WARM_UP_RUNS + runs):
+            self.execute()
+        return {name: times[WARM_UP_RUNS:] or times for name, times in profiler.seconds.items()}
 
     def download(self) -> list[Array]:
         """Returns the outputs."""

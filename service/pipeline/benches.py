@@ -37,11 +37,11 @@ def bench_of(order: WorkOrder, announce: Announce, phases: Phases) -> Bench:
         announce: How the server learns of questions for devices far away.
         phases: Whose clock stands still while the job waits for such a device.
     """
-    target = order.spec.target
+    target, batch = order.spec.target, order.spec.budget.batch
     if target.agent is None:
-        return LocalBench(target.runtime, target.local_device)
+        return LocalBench(target.runtime, target.local_device, batch)
     ask = Exchange(order.folder, announce, phases.exclude)
-    return RemoteBench(target.runtime, target.local_device, ask, order.folder / _SCRATCH)
+    return RemoteBench(target.runtime, target.local_device, ask, order.folder / _SCRATCH, batch)
 
 
 def latency_table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -180,7 +180,7 @@ class Converter:
                 break
             self._use.tell(0.1 + 0.1 * at, f"calibrating int8 by {name}")
             tries.append(self._with(bare, to, name, {}))
-        best = min(tries, key=_divergence)
+        best = closest(tries)
         return best if best.refusal is None else self._relieved(best, bare, to)
 
     def _relieved(self, best: Attempt, bare: Conversion, to: Path) -> Attempt:
@@ -266,6 +266,11 @@ class Converter:
 
     def _key(self, kind: str, *parts: object) -> str:
         return key_of(f"precision {kind}", self._plain.artifact.sha256, self._use.bench.runtime, *parts)
+
+
+def closest(attempts: Sequence[Attempt]) -> Attempt:
+    """Returns the attempt whose outputs are closest to the float32 file's, of those that may ship where one may."""
+    return min(attempts, key=lambda attempt: (attempt.refusal is not None, _divergence(attempt)))
 
 
 def _divergence(attempt: Attempt) -> float:

@@ -4,7 +4,7 @@ import enum
 
 import pytest
 
-from deploy.engines.versions import check_supported, creation_flags, parse_version
+from deploy.engines.versions import check_supported, creation_flags, decode_version, find_library, parse_version
 from deploy.errors import RuntimeMissingError
 
 
@@ -38,3 +38,13 @@ def test_networks_are_strongly_typed_where_that_has_to_be_said() -> None:
     eleven = enum.IntEnum("eleven", {"EXPLICIT_BATCH": 0})
     assert creation_flags(ten) == 0b10
     assert creation_flags(eleven) == 0
+
+
+@pytest.mark.parametrize(("number", "version"), [(100300, "10.3.0"), (101303, "10.13.3"), (110400, "11.4.0")])
+def test_the_library_s_number_is_its_version(number: int, version: str) -> None:
+    assert decode_version(number) == version
+
+
+def test_the_tensorrt_that_a_library_was_linked_against_is_found_by_name() -> None:
+    assert find_library(b"\0libcudart.so.12\0libnvinfer_plugin.so.10\0libnvinfer.so.10\0") == "libnvinfer.so.10"
+    assert find_library(b"\0libcudart.so.12\0libnvinfer.so\0") is None

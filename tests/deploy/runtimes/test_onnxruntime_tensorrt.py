@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ctypes
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from deploy.artifact import Artifact
 from deploy.engines.settings import Batches
 from deploy.errors import RuntimeMissingError
 from deploy.runtimes import SessionSettings, find_runtime
-from deploy.runtimes.onnxruntime_tensorrt import _describe_inputs, make_provider_options
+from deploy.runtimes.onnxruntime_tensorrt import _describe_inputs, make_provider_options, read_tensorrt_version
 from tests.deploy.gpus import needs_gpu, needs_tensorrt_provider
 
 SHAPES = {
@@ -47,6 +50,31 @@ def test_no_precision_is_switched_on_and_a_fixed_file_has_no_profile() -> None:
 def test_the_open_batch_of_a_file_is_found(artifact: Artifact) -> None:
     found = _describe_inputs(onnxruntime, artifact.path, Batches(1, 4, 8))
     assert found == {"image": ((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))}
+
+
+@pytest.mark.parametrize("content", [None, b"no library is named here", b"\0libnvinfer.so.999\0"])
+def test_a_tensorrt_that_is_not_there_has_no_version(content: bytes | None, tmp_path: Path) -> None:
+    provider = tmp_path / "provider.so"
+    if content is not None:
+        provider.write_bytes(content)
+    assert read_tensorrt_version(provider) is None
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine to stand a library in with")
+def test_the_version_is_that_of_the_library_that_the_provider_names(tmp_path: Path) -> None:
+    source, built = tmp_path / "nvinfer.c", tmp_path / "libnvinfer.so.998"
+    source.write_text("int getInferLibVersion(void) { return 101303; }")
+    # Once loaded, a library is found by its name, as TensorRT's is where its Python package was imported.
+    subprocess.run(["cc", "-shared", "-o", built, source, "-Wl,-soname,libnvinfer.so.998"], check=True)
+    ctypes.CDLL(str(built))
+    provider = tmp_path / "provider.so"
+    provider.write_bytes(b"\0libcudart.so.12\0libnvinfer.so.998\0")
+    assert read_tensorrt_version(provider) == "10.13.3"
+
+
+@needs_tensorrt_provider
+def test_its_version_names_tensorrt_s() -> None:
+    assert "+tensorrt." in find_runtime("onnxruntime-tensorrt", "cuda:0").version()
 
 
 @needs_gpu

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.artifact import Artifact
 from deploy.errors import EngineMisfitError
+from deploy.layertimes import lay_times
 from deploy.runtimes import SessionSettings, find_runtime
 from deploy.runtimes.tensorrt_engine import split_batch
 from tests.deploy.gpus import needs_gpu, needs_tensorrt
@@ -47,6 +48,19 @@ def test_it_computes_what_the_processor_computes(
     feed = [session.inputs[0].random(batch, 0)]
     (wanted,) = find_runtime("onnxruntime").load(artifact.path, SessionSettings()).run(feed)
     np.testing.assert_allclose(session.run(feed)[0], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@needs_gpu
+@needs_tensorrt
+def test_the_profile_tells_the_convolutions_of_the_file(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runtime, settings = find_runtime("tensorrt", "cuda:0"), SessionSettings(device="cuda:0", batch=4)
+    found = runtime.profile(artifact.path, settings, [artifact.inputs[0].random(4, 0)], 5)
+    assert found is not None
+    assert sum(time.share for time in found) == pytest.approx(1.0)
+    assert any(seconds is not None for seconds in lay_times(artifact.path, found).seconds)
 
 
 @needs_gpu

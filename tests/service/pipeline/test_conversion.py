@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressors.problem import Score
 from compressors.tasks import TASKS
 from deploy.artifact import hash_model
 from deploy.bench import LocalBench
@@ -16,7 +17,7 @@ from deploy.modelfile import open_model
 from deploy.precision.calibrate import CALIBRATORS
 from deploy.precision.model import stored_precision
 from service.judging.quality import Goal
-from service.pipeline.conversion import Converter, Material
+from service.pipeline.conversion import Attempt, Conversion, Converter, Material, closest
 from service.pipeline.precisions import Precisions
 from service.pipeline.shipping import Shipped, engine_budget, ship
 from service.spec import Budget, JobSpec, ModelSource, Target
@@ -78,6 +79,21 @@ def test_int8_is_calibrated_in_the_way_that_comes_closest(plain: Shipped, materi
     assert attempt.conversion.samples == len(SAMPLES)
     assert attempt.conversion.score is not None
     assert 0 < attempt.conversion.score.divergence < 0.01
+
+
+def calibrated(divergence: float, refusal: str | None) -> Attempt:
+    score = Score(divergence=divergence, agreement=1.0, accuracy=None, samples=1)
+    return Attempt(Conversion("int8", "int8", score=score), None, refusal)
+
+
+def test_a_calibrator_that_holds_the_floor_is_preferred_to_one_that_comes_closer() -> None:
+    holds = calibrated(0.2, None)
+    assert closest([calibrated(0.1, "the accuracy misses the floor"), calibrated(0.3, None), holds]) is holds
+
+
+def test_where_no_calibrator_holds_the_floor_the_closest_is_improved() -> None:
+    nearest = calibrated(0.1, "the accuracy misses the floor")
+    assert closest([calibrated(0.2, "the accuracy misses the floor"), nearest]) is nearest
 
 
 def test_sensitive_operators_are_left_out_until_it_holds(plain: Shipped, material: Material, tmp_path: Path) -> None:
