@@ -7,11 +7,14 @@ version adds fields, and readers pass over those that they do not know.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from deploy.devices import DEVICE
 
 SCHEMA_VERSION: Final = "1.0"
 FILENAME: Final = "manifest.json"
@@ -211,10 +214,21 @@ class RuntimeEntry(_Part):
 
 
 class DeviceEntry(_Part):
-    """Where it was measured."""
+    """Where it was measured.
+
+    Attributes:
+        name: As jobs name devices, such as `local/cuda:0`.
+        description: What it is, in words.
+    """
 
     name: Text
     description: Text
+
+    @property
+    def local_name(self) -> str:
+        """Returns what its own machine calls it: `cuda:N`, or `cpu` where the name has no device in it."""
+        last = self.name.rpartition("/")[2]
+        return last if re.fullmatch(DEVICE, last) else "cpu"
 
 
 class BudgetEntry(_Part):
