@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from deploy.errors import DeviceMissingError, RuntimeMissingError
 
 Status = Literal["ok", "failed", "skipped"]
+
+ABSENT: Final = (RuntimeMissingError, DeviceMissingError)
+"""What is raised where the runtime or the device that a model was measured with is not on this machine."""
 
 
 @dataclass(frozen=True)
