@@ -18,7 +18,8 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: What kind of check: `manifest`, `file`, `model`, `report`, `run.py`, `run`, `latency`, `accuracy`.
+        name: What kind of check: `manifest`, `file`, `model`, `report`, `run.py`, `engine`, `run`, `latency` or
+            `accuracy`.
         subject: What was checked, such as a file.
         status: `skipped` where it says nothing, such as a time on another machine; `message` says why.
         message: What was found, in words.

@@ -21,6 +21,9 @@ FILENAME: Final = "manifest.json"
 MAX_BYTES: Final = 16 << 20
 """A hundred thousand class names fit; more is read by nobody."""
 
+ENGINE: Final = "model.engine"
+"""The engine that the model was timed with; its metadata lie beside it, in `model.engine.json`."""
+
 DELIVERED: Final = (
     "model.onnx",
     "baseline.onnx",
@@ -31,8 +34,10 @@ DELIVERED: Final = (
     "run.py",
     "model.onnx.data",
     "baseline.onnx.data",
+    ENGINE,
+    f"{ENGINE}.json",
 )
-"""What may come out of a job; the last two only where a model is too large for one file."""
+"""What may come out of a job: weights beside models that are too large for one file, an engine where one was timed."""
 
 BATCH: Final = "batch"
 """What the free batch dimension is called in shapes."""

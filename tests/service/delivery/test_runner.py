@@ -25,6 +25,7 @@ from service.data.pixels import fit
 from service.data.preprocessing import ResolvedPreprocessing
 from service.delivery import runner, runners
 from service.delivery.manifest import FILENAME, SCHEMA_VERSION, ImagePreprocessing
+from tests.deploy.gpus import needs_cuda_provider, needs_gpu
 from tests.service.delivery.made import NOWHERE, RECIPE, claim, deliver, write_half, write_manifest, write_model
 
 BANNED = ("torch", "service", "deploy", "compressors", "onnx", "pydantic", "google.protobuf")
@@ -124,6 +125,14 @@ def test_a_gpu_that_is_not_here_is_told(folder: Path, runtime: str, provider: st
     said = f"note: measured with {runtime} on cuda:99 (a processor), runs with onnxruntime on cpu: the time is not that"
     assert said in done.stdout
     assert done.stdout.splitlines()[-1].endswith("1 thread(s), onnxruntime on cpu")
+
+
+@needs_gpu
+@needs_cuda_provider
+def test_a_gpu_that_is_here_is_taken(folder: Path) -> None:
+    done = run(claim(folder, "onnxruntime", "local/cuda:0"))
+    assert "note: " not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("onnxruntime on cuda:0")
 
 
 def test_the_processor_is_taken_where_it_is_asked_for(folder: Path) -> None:
