@@ -17,14 +17,16 @@ from typing import Any
 from deploy.engines.place import read_key, write_atomically
 from deploy.engines.settings import Batches
 from deploy.engines.versions import parse_version
-from deploy.errors import EngineMisfitError
+from deploy.errors import EngineBuildError, EngineMisfitError
 from deploy.gpu import Gpu
 
 SUFFIX = ".json"
 """Metadata of `x.engine` is in `x.engine.json`."""
 
 _FORMAT = 1
+_NO_METADATA = "{name} is no metadata of an engine, or of another version of Shoal; build the engine anew"
 _MOST_BYTES = 1 << 20
+_LONGEST = 256
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def read_metadata(engine: Path, folder: Path) -> EngineMetadata:
         msg = f"'{engine.name}' has no '{path.name}' beside it, so nobody knows who built it; it is not loaded"
         raise EngineMisfitError(msg) from exc
     except (ValueError, KeyError, TypeError) as exc:
-        msg = f"'{path.name}' is no metadata of an engine, or of another version of Shoal; build the engine anew"
+        msg = _NO_METADATA.format(name=f"'{path.name}'")
         raise EngineMisfitError(msg) from exc
     if not isinstance(seal, str) or not hmac.compare_digest(seal.encode(), _seal(values, read_key(folder)).encode()):
         msg = (
@@ -157,6 +159,22 @@ def check_engine(metadata: EngineMetadata, gpu: Gpu, tensorrt: str) -> None:
     if wrong:
         msg = f"the engine does not fit 'cuda:{gpu.index}': {'; '.join(wrong)}; build it there from the ONNX file"
         raise EngineMisfitError(msg)
+
+
+def parse_metadata(values: Any) -> EngineMetadata:
+    """Returns metadata from what `EngineMetadata.as_dict` gave, whoever holds it: nothing says that it is true.
+
+    Raises:
+        EngineMisfitError: It is something else, or of another version of Shoal.
+    """
+    try:
+        metadata = _parse(values)
+    except (ValueError, KeyError, TypeError, EngineBuildError) as exc:
+        raise EngineMisfitError(_NO_METADATA.format(name="what is stated of the engine")) from exc
+    words = (metadata.gpu, metadata.tensorrt, metadata.cuda, metadata.compute_capability)
+    if not all(isinstance(word, str) and word.isascii() and len(word) <= _LONGEST for word in words):
+        raise EngineMisfitError(_NO_METADATA.format(name="what is stated of the engine"))
+    return metadata
 
 
 def _parse(values: Any) -> EngineMetadata:

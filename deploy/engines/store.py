@@ -29,7 +29,7 @@ def find_or_build(onnx: Path, folder: Path, settings: BuildSettings, tensorrt: s
         DeployError: As `deploy.engines.process.build` says.
     """
     gpu = find_gpu(parse_device(settings.device).index)
-    path = private_folder(folder) / f"{engine_key(hash_model(onnx)[0], gpu, settings, tensorrt)}.engine"
+    path = kept_path(onnx, private_folder(folder), settings, gpu, tensorrt)
     if path.exists():
         try:
             return read_engine(path, folder)
@@ -38,6 +38,11 @@ def find_or_build(onnx: Path, folder: Path, settings: BuildSettings, tensorrt: s
             path.unlink(missing_ok=True)
     build(onnx, path, settings)
     return read_engine(path, folder)
+
+
+def kept_path(onnx: Path, folder: Path, settings: BuildSettings, gpu: Gpu, tensorrt: str) -> Path:
+    """Returns where the engine of a file is kept, if it was built."""
+    return folder / f"{engine_key(hash_model(onnx)[0], gpu, settings, tensorrt)}.engine"
 
 
 def engine_key(onnx_sha256: str, gpu: Gpu, settings: BuildSettings, tensorrt: str) -> str:

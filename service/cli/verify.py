@@ -99,10 +99,11 @@ def _latency(folder: Path, found: Verified, report: Report, seconds: float | Non
     from deploy.errors import DeployError
     from deploy.measure.settings import TimingSettings
     from deploy.remeasure import remeasure
-    from service.delivery.checks import failed
+    from service.delivery.checks import ABSENT, failed, skipped
     from service.delivery.reportchecks import check_latency
 
-    assert found.manifest is not None
+    manifest = found.manifest
+    assert manifest is not None
     span: dict[str, Any] = {} if seconds is None else {"min_seconds": seconds, "max_seconds": seconds}
     same = report.baseline.sha256 == report.result.sha256
     tell("timing the model" if same else "timing the model and the original")
@@ -110,23 +111,27 @@ def _latency(folder: Path, found: Verified, report: Report, seconds: float | Non
         settings = TimingSettings(
             batch=report.budget.batch,
             percentile=f"p{report.budget.percentile:g}",
-            threads=report.machine.threads,
-            runtime=report.machine.runtime,
+            threads=manifest.runtime.threads,
+            runtime=manifest.runtime.name,
+            device=manifest.device.local_name,
             seed=report.seed,
             **span,
         )
         baseline = None if same else folder / report.baseline.filename
-        return check_latency(remeasure(folder / found.manifest.model.filename, baseline, settings), report)
+        return check_latency(remeasure(folder / manifest.model.filename, baseline, settings), report)
+    except ABSENT as exc:
+        return [skipped("latency", "speed-up", f"was not taken again: {exc}")]
     except DeployError as exc:
         return [failed("latency", "speed-up", str(exc))]
 
 
 def _accuracy(folder: Path, found: Verified, report: Report, again: Again) -> Check:
     from deploy.errors import DeployError
-    from service.delivery.checks import failed, skipped
+    from service.delivery.checks import ABSENT, failed, skipped
     from service.delivery.reportchecks import check_accuracy
 
-    assert found.manifest is not None
+    manifest = found.manifest
+    assert manifest is not None
     assert again.data is not None
     if report.result.accuracy is None:
         return skipped("accuracy", "top-1", "the report states none, so there is nothing to hold against")
@@ -139,15 +144,18 @@ def _accuracy(folder: Path, found: Verified, report: Report, again: Again) -> Ch
     columns = Columns(flags.text_column, flags.image_column or "", flags.label_column or "")
     tell(f"computing the accuracy on {Path(again.data).name}")
     question = Question(
-        (folder / found.manifest.model.filename,),
+        (folder / manifest.model.filename,),
         Path(again.data),
         _recipe(flags),
-        report.machine.runtime,
+        manifest.runtime.name,
         columns,
         Path(again.tokenizer) if again.tokenizer else None,
+        manifest.device.local_name,
     )
     try:
         accuracy = score(question)[0].accuracy
+    except ABSENT as exc:
+        return skipped("accuracy", "top-1", f"was not taken again: {exc}")
     except DeployError as exc:
         return failed("accuracy", "top-1", str(exc))
     if accuracy is None:

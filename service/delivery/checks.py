@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from deploy.errors import DeviceMissingError, RuntimeMissingError
 
 Status = Literal["ok", "failed", "skipped"]
+
+ABSENT: Final = (RuntimeMissingError, DeviceMissingError)
+"""What is raised where the runtime or the device that a model was measured with is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,8 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: What kind of check: `manifest`, `file`, `model`, `report`, `run.py`, `run`, `latency`, `accuracy`.
+        name: What kind of check: `manifest`, `file`, `model`, `report`, `run.py`, `engine`, `run`, `latency` or
+            `accuracy`.
         subject: What was checked, such as a file.
         status: `skipped` where it says nothing, such as a time on another machine; `message` says why.
         message: What was found, in words.

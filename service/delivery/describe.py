@@ -15,12 +15,14 @@ from service.data import TokenRecipe
 from service.data.preprocessing import ResolvedPreprocessing
 from service.data.tokens import role_of
 from service.delivery import runners
+from service.delivery.engines import deliver_engine
 from service.delivery.manifest import (
     BATCH,
     DELIVERED,
     FILENAME,
     BudgetEntry,
     DeviceEntry,
+    EngineEntry,
     FigureEntry,
     FileEntry,
     ImagePreprocessing,
@@ -43,18 +45,20 @@ _COLOURS: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 
 
 def deliver(facts: Facts, report: Report) -> None:
-    """Writes `run.py` and the manifest of everything that lies in the order's folder of results."""
+    """Writes `run.py`, the engine that was timed, and the manifest of what lies in the order's results."""
     out = facts.order.out
     (out / runners.FILENAME).write_bytes(runners.runner_bytes())
-    (out / FILENAME).write_text(describe(facts, report).model_dump_json(indent=2), encoding="utf-8")
+    engines = deliver_engine(out / _MODEL, facts.spec)
+    (out / FILENAME).write_text(describe(facts, report, engines).model_dump_json(indent=2), encoding="utf-8")
 
 
-def describe(facts: Facts, report: Report) -> Manifest:
+def describe(facts: Facts, report: Report, engines: tuple[EngineEntry, ...] = ()) -> Manifest:
     """Returns the manifest of a finished job.
 
     Args:
         facts: What the job knows.
         report: Its report; it, and every other file, lies in the folder already.
+        engines: Those that lie in the folder.
     """
     source, labels = describe_source(facts.order, facts.model.sha256)
     budget, machine = report.budget, report.machine
@@ -64,6 +68,7 @@ def describe(facts: Facts, report: Report) -> Manifest:
         created=report.created,
         files=list_files(facts.order.out),
         model=_model(facts, report, labels),
+        engines=engines,
         preprocessing=describe_preprocessing(facts.samples.parts.fit.preprocessing, facts.model.graph),
         task=report.task,
         outcome=report.outcome,

@@ -7,16 +7,22 @@ version adds fields, and readers pass over those that they do not know.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from deploy.devices import DEVICE
+
 SCHEMA_VERSION: Final = "1.0"
 FILENAME: Final = "manifest.json"
 MAX_BYTES: Final = 16 << 20
 """A hundred thousand class names fit; more is read by nobody."""
+
+ENGINE: Final = "model.engine"
+"""The engine that the model was timed with; its metadata lie beside it, in `model.engine.json`."""
 
 DELIVERED: Final = (
     "model.onnx",
@@ -28,8 +34,10 @@ DELIVERED: Final = (
     "run.py",
     "model.onnx.data",
     "baseline.onnx.data",
+    ENGINE,
+    f"{ENGINE}.json",
 )
-"""What may come out of a job; the last two only where a model is too large for one file."""
+"""What may come out of a job: weights beside models that are too large for one file, an engine where one was timed."""
 
 BATCH: Final = "batch"
 """What the free batch dimension is called in shapes."""
@@ -211,10 +219,21 @@ class RuntimeEntry(_Part):
 
 
 class DeviceEntry(_Part):
-    """Where it was measured."""
+    """Where it was measured.
+
+    Attributes:
+        name: As jobs name devices, such as `local/cuda:0`.
+        description: What it is, in words.
+    """
 
     name: Text
     description: Text
+
+    @property
+    def local_name(self) -> str:
+        """Returns what its own machine calls it: `cuda:N`, or `cpu` where the name has no device in it."""
+        last = self.name.rpartition("/")[2]
+        return last if re.fullmatch(DEVICE, last) else "cpu"
 
 
 class BudgetEntry(_Part):

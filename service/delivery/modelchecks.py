@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import numpy as np
 import onnx
 
 from deploy.artifact import hash_model
-from deploy.devices import RUNTIME_DEVICES
+from deploy.devices import explain_misfit
 from deploy.errors import DeployError
 from deploy.modelfile import open_model, weight_files
 from deploy.runtimes import Session, SessionSettings, find_runtime
 from deploy.tensors import Array, TensorInfo
-from service.delivery.checks import Check, failed, ok
+from service.delivery.checks import ABSENT, Check, failed, ok, skipped
 from service.delivery.manifest import Manifest, TensorEntry
 
 BATCHES = (1, 3)
@@ -78,20 +79,39 @@ def _plain(shape: Shape) -> str:
 def check_run(folder: Path, manifest: Manifest) -> list[Check]:
     """Returns whether the model gives finite outputs of the stated shapes on random inputs.
 
+    It runs with the runtime and on the device that it was measured with. Where those are not here, ONNX Runtime on the
+    processor stands in: what it says of the model is said, but that it cannot run it is no fault of the model.
+
     Args:
         folder: A folder that passed `check_model`.
         manifest: Its manifest.
     """
-    name = manifest.model.filename
+    name, device = manifest.model.filename, manifest.device.local_name
+    settings = SessionSettings(manifest.runtime.threads, device=device, batch=manifest.budget.batch)
+    if misfit := explain_misfit(manifest.runtime.name, device):
+        return [failed("run", name, misfit)]
     try:
-        # Whether it runs at all shows on a processor too.
-        asked = manifest.runtime.name
-        runtime = find_runtime("onnxruntime" if RUNTIME_DEVICES.get(asked) == ("cuda",) else asked)
-        session = runtime.load(folder / name, SessionSettings(manifest.runtime.threads))
-        batches = BATCHES if session.fixed_batch is None else (session.fixed_batch,)
-        return [_run(session, manifest, batch) for batch in batches]
+        session = find_runtime(manifest.runtime.name, device).load(folder / name, settings)
+    except ABSENT as exc:
+        return _stand_in(folder / name, manifest, str(exc))
     except DeployError as exc:
         return [failed("run", name, str(exc))]
+    return _runs(session, manifest)
+
+
+def _stand_in(path: Path, manifest: Manifest, why: str) -> list[Check]:
+    try:
+        session = find_runtime("onnxruntime").load(path, SessionSettings(manifest.runtime.threads))
+    except DeployError as exc:
+        return [skipped("run", path.name, f"was not run. {why}. Nor can the processor stand in: {exc}")]
+    wanted = f"{manifest.runtime.name} on {manifest.device.local_name}"
+    checks = _runs(session, manifest)
+    return [replace(check, message=f"{check.message}, where {wanted} is not here") for check in checks]
+
+
+def _runs(session: Session, manifest: Manifest) -> list[Check]:
+    batches = BATCHES if session.fixed_batch is None else (session.fixed_batch,)
+    return [_run(session, manifest, batch) for batch in batches]
 
 
 def _run(session: Session, manifest: Manifest, batch: int) -> Check:

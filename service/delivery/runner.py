@@ -5,6 +5,9 @@
     python run.py input.npy              ready input of a model with one input, batch first
     python run.py ids=a.npy mask=b.npy   the same of several inputs, by name; or one .npz with all of them
 
+It runs with the runtime, device and options that the model was measured with. Where those are not here, it says what
+it runs with instead, and why.
+
 Whatever is particular to the model (names, shapes, classes, preprocessing) is read from manifest.json, as data.
 """
 
@@ -21,38 +24,81 @@ import argparse
 import hashlib
 import json
 import math
+import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-Model = Callable[[list[np.ndarray]], list[np.ndarray]]
 HERE = Path(_BESIDE)
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 TOP = 5
+HALF = {"f16": "FP16", "bf16": "BF16"}  # Formats, and what OpenVINO calls the ability to compute in them.
+TENSORRT, CUDA, PROCESSOR = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
+LEAST_LARGEST_BATCH = 8  # Of TensorRT's engines, as when it was measured.
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is opened, and how.
+
+    Attributes:
+        path: The model's file.
+        runtime: One of `RUNTIMES`.
+        device: `cpu` or `cuda:N`.
+        threads: Inside one operator.
+        batch: That a runtime that compiles for one is to be fast at.
+        inputs: What the model takes, as in the manifest.
+    """
+
+    path: Path
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    inputs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with its inputs in place.
+
+    Attributes:
+        place: What runs it, such as `onnxruntime on cpu`.
+        run: Runs it once, and returns when the outputs are complete: what is timed.
+        read: Returns the outputs, given what `run` returned.
+    """
+
+    place: str
+    run: Callable[[], Any]
+    read: Callable[[Any], list[np.ndarray]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the model as the command line says."""
     manifest = read_manifest(HERE / "manifest.json")
     options = parse(arguments, manifest)
-    model = HERE / check_file(manifest, manifest["model"]["filename"])
+    path = HERE / check_file(manifest, manifest["model"]["filename"])
     for name in manifest["model"].get("weights", []):
         check_file(manifest, name)
-    run = RUNTIMES[options.runtime](model, options.threads)
+    specs = manifest["model"]["inputs"]
     inputs = take_inputs(options, manifest)
-    outputs = run(inputs)
-    for spec, values in zip(manifest["model"]["inputs"], inputs, strict=True):
+    setup = Setup(path, options.runtime, options.device, options.threads, int(manifest["budget"]["batch"]), specs)
+    model = RUNTIMES[setup.runtime](setup, inputs)
+    outputs = model.read(model.run())
+    for spec, values in zip(specs, inputs, strict=True):
         say(f"input {spec['name']}: {values.dtype} {values.shape}")
     for spec, values in zip(manifest["model"]["outputs"], outputs, strict=True):
         say(f"output {spec['name']}: {values.dtype} {values.shape}")
-    seconds, runs = measure(run, inputs, options.seconds)
-    batch = len(inputs[0])
-    say(f"{1e3 * seconds:.3f} ms a run (median of {runs}), batch {batch}, {options.threads} thread(s)")
+    tell_place(manifest, model.place)
+    seconds, runs = measure(model.run, options.seconds)
+    how = f"median of {runs}), batch {len(inputs[0])}, {options.threads} thread(s)"
+    say(f"{1e3 * seconds:.3f} ms a run ({how}, {model.place}")
     if options.inputs:
         tell_classes(manifest, options.inputs, outputs)
     return 0
@@ -61,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None, manifest: dict[str, Any]) -> argparse.Namespace:
     """Returns what the command line says."""
     runtime = manifest["runtime"]
-    known = runtime["name"] if runtime["name"] in RUNTIMES else "onnxruntime"
     lines = (__doc__ or "").strip().splitlines()
     parser = argparse.ArgumentParser(
         description=lines[0], epilog="\n".join(lines[1:]), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,9 +114,34 @@ def parse(arguments: Sequence[str] | None, manifest: dict[str, Any]) -> argparse
     parser.add_argument("inputs", nargs="*", help="images, .npy files, NAME=FILE.npy, or one .npz; random without")
     parser.add_argument("--batch", type=int, default=1, help="samples of random input")
     parser.add_argument("--threads", type=int, default=int(runtime["threads"]), help="default: %(default)s")
+    nearest = {"tensorrt": "onnxruntime-tensorrt"}.get(runtime["name"], runtime["name"])
+    known = nearest if nearest in RUNTIMES else "onnxruntime"
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=known, help="default: %(default)s")
+    device = measured_device(manifest)
+    parser.add_argument("--device", type=device_name, default=device, help="cpu or cuda:N; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long to time it, about")
     return parser.parse_args(arguments)
+
+
+def measured_device(manifest: dict[str, Any]) -> str:
+    """Returns the device that the model was measured on, as its own machine calls it: `cpu` or `cuda:N`."""
+    name = str(manifest["device"]["name"]).rpartition("/")[2]
+    return name if re.fullmatch("cuda:[0-9]+", name) else "cpu"
+
+
+def device_name(text: str) -> str:
+    """Returns a device's name; raises `ArgumentTypeError` where it is none."""
+    if not re.fullmatch("cpu|cuda:[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; wanted cpu or cuda:N, such as cuda:0")
+    return text
+
+
+def tell_place(manifest: dict[str, Any], place: str) -> None:
+    """Says so where the model runs in another runtime, or on another kind of device, than it was measured with."""
+    measured = f"{manifest['runtime']['name']} on {measured_device(manifest)}"
+    if place != measured:
+        there = manifest["device"]["description"]
+        say(f"note: measured with {measured} ({there}), runs with {place}: the time is not that of the report")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -102,41 +172,151 @@ def check_file(manifest: dict[str, Any], name: str) -> str:
     return name
 
 
-def open_onnxruntime(path: Path, threads: int) -> Model:
+def open_onnxruntime(setup: Setup, inputs: list[np.ndarray]) -> Model:
     """Returns the model as ONNX Runtime runs it, with the options that it was measured with."""
     try:
         import onnxruntime
     except ImportError:
-        stop("onnxruntime is not installed: pip install onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        stop("onnxruntime is not installed: pip install onnxruntime, or onnxruntime-gpu for a GPU")
+    place, session = start_session(onnxruntime, setup, len(inputs[0]))
     names = [value.name for value in session.get_inputs()]
-    return lambda inputs: list(session.run(None, dict(zip(names, inputs, strict=True))))
+    feed = dict(zip(names, inputs, strict=True))
+    if place.endswith("cpu"):
+        return Model(place, lambda: session.run(None, feed), list)
+    return bind_on_device(onnxruntime, session, feed, place)
 
 
-def open_openvino(path: Path, threads: int) -> Model:
+def start_session(library: Any, setup: Setup, batch: int) -> tuple[str, Any]:
+    """Returns what the model runs with, and the session: as it was measured, or with what comes next, saying why."""
+    why = ""
+    for place, providers in list_places(setup, batch):
+        if why:
+            say(f"note: {why}")
+        session, why = try_providers(library, setup, providers)
+        if session is not None:
+            return place, session
+    return stop(why)
+
+
+def try_providers(library: Any, setup: Setup, providers: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
+    """Returns a session that runs on the first of these providers; or none, and why."""
+    wanted, there = providers[0][0], library.get_available_providers()
+    if wanted not in there:
+        return None, f"the ONNX Runtime {library.__version__} here has no {wanted}, only {', '.join(there)}"
+    if wanted != PROCESSOR and hasattr(library, "preload_dlls"):
+        library.preload_dlls()  # CUDA and cuDNN of NVIDIA's Python packages.
+    try:
+        options = session_options(library, setup.threads)
+        # Without the fallback: it would go on with the processor, and nothing would tell.
+        session = library.InferenceSession(str(setup.path), options, providers=providers, enable_fallback=0)
+    except Exception as error:  # noqa: BLE001  whatever a provider raises, the next one is tried
+        return None, f"ONNX Runtime cannot run {setup.path.name} with {wanted}: {first_line(error)}"
+    if wanted not in session.get_providers():
+        return None, f"ONNX Runtime could not start {wanted}: its libraries, or the device, are not here"
+    return session, ""
+
+
+def session_options(library: Any, threads: int) -> Any:
+    """Returns the options of a session, as it was measured."""
+    options = library.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def list_places(setup: Setup, batch: int) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """Yields where the model may run, with ONNX Runtime's providers; as it was measured comes first."""
+    processor: tuple[str, dict[str, str]] = (PROCESSOR, {})
+    if setup.device != "cpu":
+        index = setup.device.partition(":")[2]
+        cuda = (CUDA, {"device_id": index, "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"})
+        if setup.runtime == "onnxruntime-tensorrt":
+            # No precision is switched on, so that it is the file's. Engines are kept nowhere: it builds one each time.
+            tensorrt = (TENSORRT, {"device_id": index, **engine_shapes(setup, batch)})
+            yield f"onnxruntime-tensorrt on {setup.device}", [tensorrt, cuda, processor]
+        yield f"onnxruntime on {setup.device}", [cuda, processor]
+    yield "onnxruntime on cpu", [processor]
+
+
+def engine_shapes(setup: Setup, batch: int) -> dict[str, str]:
+    """Returns TensorRT's smallest, best and largest shapes of inputs with a free batch, as it was measured."""
+    free = [spec for spec in setup.inputs if not isinstance(spec["shape"][0], int)]
+    if not free or not all(isinstance(size, int) for spec in free for size in spec["shape"][1:]):
+        return {}
+    batches = {"min": 1, "opt": setup.batch, "max": max(setup.batch, batch, LEAST_LARGEST_BATCH)}
+    return {
+        f"trt_profile_{kind}_shapes": ",".join(
+            f"{spec['name']}:{'x'.join(map(str, (samples, *spec['shape'][1:])))}" for spec in free
+        )
+        for kind, samples in batches.items()
+    }
+
+
+def bind_on_device(library: Any, session: Any, feed: dict[str, np.ndarray], place: str) -> Model:
+    """Returns a model whose inputs lie on the device and whose outputs stay there: the bus is not timed."""
+    kind, _, index = place.rpartition(" ")[2].partition(":")
+    device = (kind, int(index or 0))
+    binding = session.io_binding()
+    for name, value in feed.items():
+        binding.bind_ortvalue_input(name, library.OrtValue.ortvalue_from_numpy(value, *device))
+    for value in session.get_outputs():
+        binding.bind_output(value.name, *device)
+    binding.synchronize_inputs()
+
+    def run() -> Any:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return binding
+
+    return Model(place, run, lambda bound: list(bound.copy_outputs_to_cpu()))
+
+
+def open_openvino(setup: Setup, inputs: list[np.ndarray]) -> Model:
     """Returns the model as OpenVINO runs it on the processor, with the options that it was measured with."""
     try:
         import openvino
     except ImportError:
         stop("openvino is not installed: pip install openvino")
-    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)}
-    config["INFERENCE_PRECISION_HINT"] = "f32"  # Otherwise bfloat16 where the processor has it.
-    compiled = openvino.Core().compile_model(str(path), "CPU", config)
+    compiled = compile_openvino(openvino.Core(), setup, inputs)
     request, outputs = compiled.create_infer_request(), range(len(compiled.outputs))
+    feed = dict(enumerate(inputs))
+    return Model(
+        "openvino on cpu",
+        lambda: request.infer(feed, share_inputs=True),
+        lambda found: [np.array(found[index]) for index in outputs],
+    )
 
-    def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
-        found = request.infer(dict(enumerate(inputs)))
-        return [np.array(found[index]) for index in outputs]
 
-    return run
+def compile_openvino(core: Any, setup: Setup, inputs: list[np.ndarray]) -> Any:
+    """Returns the model compiled for the shapes of these inputs, to compute in what its file is written in."""
+    model = core.read_model(str(setup.path))
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(setup.threads),
+        "INFERENCE_PRECISION_HINT": precision_hint(core, model),
+    }
+    model.reshape({index: list(value.shape) for index, value in enumerate(inputs)})
+    return core.compile_model(model, "CPU", config)
 
 
-RUNTIMES: dict[str, Callable[[Path, int], Model]] = {
+def precision_hint(core: Any, model: Any) -> str:
+    """Returns the half-precision format that a file is written in, where the processor has it; else float32.
+
+    Without a hint OpenVINO takes bfloat16 where the processor has it, whatever the file says.
+    """
+    constants = (operator for operator in model.get_ops() if operator.get_type_name() == "Constant")
+    formats = {constant.get_element_type().get_type_name() for constant in constants}
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return next((hint for hint, name in HALF.items() if hint in formats and name in able), "f32")
+
+
+RUNTIMES: dict[str, Callable[[Setup, list[np.ndarray]], Model]] = {
     "onnxruntime": open_onnxruntime,
+    "onnxruntime-tensorrt": open_onnxruntime,
     "openvino": open_openvino,
 }
 
@@ -250,13 +430,13 @@ def resized_size(size: tuple[int, int], recipe: dict[str, Any]) -> tuple[int, in
     return max(goal_width, int(goal_height * width / height)), goal_height
 
 
-def measure(run: Model, inputs: list[np.ndarray], seconds: float) -> tuple[float, int]:
+def measure(run: Callable[[], object], seconds: float) -> tuple[float, int]:
     """Returns the median time of a run, and how many runs that is of."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 5 or (time.perf_counter() < end and len(times) < 10_000):
         start = time.perf_counter()
-        run(inputs)
+        run()
         times.append(time.perf_counter() - start)
     return statistics.median(times), len(times)
 
@@ -274,6 +454,11 @@ def tell_classes(manifest: dict[str, Any], given: Sequence[str], outputs: list[n
             label = labels[index] if index < len(labels) else f"class {index}"
             value = float(values[index])
             say(f"  {value:10.4f}  {label}" if math.isfinite(value) else f"  {value}  {label}")
+
+
+def first_line(error: Exception) -> str:
+    """Returns what went wrong, without what follows."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def say(text: str) -> None:

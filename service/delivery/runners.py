@@ -8,7 +8,12 @@ from typing import Final
 FILENAME: Final = "run.py"
 
 PUBLISHED: Final[dict[str, frozenset[str]]] = {
-    "1.0": frozenset({"0e20454cfd1fd5967e98715e45ac9ac33daac25aa59a8002160c8344482487a9"}),
+    "1.0": frozenset(
+        {
+            "0e20454cfd1fd5967e98715e45ac9ac33daac25aa59a8002160c8344482487a9",
+            "0557d30531382c0def1a09db19c0414dff2550773edbf54241d3738a6c4835a9",
+        }
+    ),
 }
 """SHA-256 of every program that was ever delivered, by the version of the manifests that it came with."""
 

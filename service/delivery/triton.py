@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deploy.engines.settings import choose_batches
 from service.delivery.manifest import Manifest, ManifestError, TensorEntry, read_manifest
 
 MAX_BATCH: Final = 8
@@ -30,7 +31,7 @@ _TYPES: Final = {
     "bool": "TYPE_BOOL",
 }
 _BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-_THREADS: Final = {"onnxruntime": "intra_op_thread_count", "openvino": "INFERENCE_NUM_THREADS"}
+_TENSORRT: Final = ("onnxruntime-tensorrt", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,74 @@ def _lines(manifest: Manifest, name: str, settings: TritonSettings) -> Iterator[
         if manifest.model.labels and tensor.name == manifest.model.class_output:
             yield f"  label_filename: {quoted(LABELS)}"
         yield "}"
-    # One instance, as it was timed; Triton's default on a machine with a GPU would be another device.
-    yield "instance_group { count: 1 kind: KIND_CPU }"
-    threads = quoted(str(manifest.runtime.threads))
-    yield f"parameters {{ key: {quoted(_THREADS[backend])} value {{ string_value: {threads} }} }}"
+    yield from _placing(manifest.device.local_name)
+    if backend == "openvino":
+        yield from _openvino(manifest)
+    else:
+        yield _parameter("intra_op_thread_count", str(manifest.runtime.threads))
+    if manifest.device.local_name != "cpu":
+        yield from _accelerators(manifest, settings)
     if batched and settings.delay_microseconds is not None:
         yield f"dynamic_batching {{ max_queue_delay_microseconds: {settings.delay_microseconds} }}"
+
+
+def _placing(device: str) -> Iterator[str]:
+    """Yields the device; one instance, as it was timed."""
+    # Left open, the processor would do on a machine without a GPU, and a GPU on one with.
+    if device == "cpu":
+        yield "instance_group { count: 1 kind: KIND_CPU }"
+    else:
+        yield f"instance_group {{ count: 1 kind: KIND_GPU gpus: [ {device.partition(':')[2]} ] }}"
+
+
+def _openvino(manifest: Manifest) -> Iterator[str]:
+    """Yields what `deploy.runtimes.openvino_cpu` sets, as far as Triton's backend knows it."""
+    yield _parameter("INFERENCE_NUM_THREADS", str(manifest.runtime.threads))
+    yield _parameter("NUM_STREAMS", "1")
+    yield _parameter("PERFORMANCE_HINT", "LATENCY")
+    if manifest.model.precision == "bfloat16":
+        yield _parameter("HINT_BF16", "YES")
+    else:
+        yield "# Timed without bfloat16. Triton's backend cannot forbid it: where the processor has it, it may be used."
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {quoted(key)} value {{ string_value: {quoted(value)} }} }}"
+
+
+def _accelerators(manifest: Manifest, settings: TritonSettings) -> Iterator[str]:
+    """Yields ONNX Runtime's providers on a GPU, with the options of `deploy.runtimes`; CUDA for what TensorRT leaves.
+
+    Of jobs that were timed in TensorRT itself too: the file is an ONNX file, and Triton builds the engine.
+    """
+    yield "optimization { execution_accelerators {"
+    if manifest.runtime.name in _TENSORRT:
+        # FP32 switches nothing on, so that precisions are the file's; without a parameter the GPU is not passed on.
+        yield from _accelerator("tensorrt", {"precision_mode": "FP32", **_engine_shapes(manifest, settings)})
+    yield from _accelerator("cuda", {"use_tf32": "0"})
+    yield "} }"
+
+
+def _accelerator(name: str, parameters: Mapping[str, str]) -> Iterator[str]:
+    yield f"  gpu_execution_accelerator {{ name: {quoted(name)}"
+    for key, value in parameters.items():
+        yield f"    parameters {{ key: {quoted(key)} value: {quoted(value)} }}"
+    yield "  }"
+
+
+def _engine_shapes(manifest: Manifest, settings: TritonSettings) -> dict[str, str]:
+    """Returns the smallest, best and largest shapes of inputs with a free batch; none where more is free."""
+    free = [tensor for tensor in manifest.model.inputs if isinstance(tensor.shape[0], str)]
+    if not free or any(isinstance(size, str) for tensor in free for size in tensor.shape[1:]):
+        return {}
+    chosen = choose_batches(manifest.budget.batch)
+    batches = {"min": chosen.smallest, "opt": chosen.best, "max": max(chosen.largest, settings.max_batch)}
+    return {
+        f"trt_profile_{kind}_shapes": ",".join(
+            f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.shape[1:])))}" for tensor in free
+        )
+        for kind, batch in batches.items()
+    }
 
 
 def _tensor(tensor: TensorEntry, *, batched: bool) -> Sequence[str]:
@@ -143,6 +206,7 @@ def _write_help(repository: Path, name: str) -> None:
         "A model repository of NVIDIA Triton. With `TAG` a release of Triton's container:\n\n"
         '    docker run --rm -p 8000:8000 -p 8001:8001 -p 8002:8002 -v "$PWD":/models '
         "nvcr.io/nvidia/tritonserver:TAG-py3 tritonserver --model-repository=/models\n\n"
+        "Models that were timed on a GPU want one: `docker run --gpus all ...`.\n\n"
         f"Then `curl localhost:8000/v2/models/{name}/config` shows the model as Triton sees it.\n"
     )
     (repository / "README.md").write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.delivery.checks import Check, failed, ok, skipped
+from service.delivery.enginechecks import check_engines
 from service.delivery.files import check_files, check_runner
 from service.delivery.manifest import FILENAME, Manifest, ManifestError, read_manifest
 from service.delivery.reportchecks import check_report, read_report
@@ -44,7 +45,7 @@ def verify(folder: Path) -> Verified:
     if any(check.status == "failed" for check in checks):
         rest = skipped("model", manifest.model.filename, "was not opened: the files are not those of the manifest")
         return Verified((*checks, rest), manifest)
-    checks.append(check_runner(manifest))
+    checks += [check_runner(manifest), *check_engines(manifest)]
     try:
         report = read_report(folder)
     except ManifestError as exc:

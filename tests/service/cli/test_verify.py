@@ -12,7 +12,7 @@ import pytest
 
 from service.report.schema import Report
 from tests.service.cli.command import environment, shoal_here
-from tests.service.delivery.made import deliver, write_manifest
+from tests.service.delivery.made import NOWHERE, claim, deliver, write_manifest
 
 
 @pytest.fixture
@@ -66,6 +66,20 @@ def test_figures_are_taken_again(folder: Path, tmp_path: Path, capsys: pytest.Ca
     done = shoal_here(capsys, "verify", folder, *flags)
     assert "ok      latency   speed-up " in done.stdout, done.stderr
     assert "failed  accuracy  top-1 is another: got 100.00% " in done.stdout
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-tensorrt", "tensorrt"])
+def test_figures_of_a_device_that_is_not_here_are_passed_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], runtime: str
+) -> None:
+    np.savez(tmp_path / "data.npz", images=np.zeros((3, 3, 8, 8), np.float32), labels=np.arange(3))
+    (tmp_path / "raw.json").write_text('{"raw": true}')
+    flags = ("--latency", "--seconds", "0.1", "--data", tmp_path / "data.npz", "--preprocess", tmp_path / "raw.json")
+    done = shoal_here(capsys, "verify", claim(folder, runtime, NOWHERE), *flags, "--json")
+    assert done.returncode == 0, done.stdout
+    late = json.loads(done.stdout)["checks"][-2:]
+    assert [(check["name"], check["status"]) for check in late] == [("latency", "skipped"), ("accuracy", "skipped")]
+    assert all(check["message"].startswith("was not taken again: ") for check in late)
 
 
 def test_what_cannot_be_checked_exits_with_2(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

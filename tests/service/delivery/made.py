@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.artifact import hash_model
+from deploy.precision.half import convert_half
 from service.delivery import runners
 from service.delivery.manifest import FILENAME, Manifest
 from service.report.schema import Report
 from tests.service.report import made
+
+NOWHERE = "local/cuda:99"
+"""A device that no machine has."""
 
 LABELS = ("cat", "dog", "fish")
 RECIPE: dict[str, Any] = {
@@ -34,7 +39,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def write_model(path: Path, batch: str | int = "n", bias: float = 0.0, repeat: int = 0) -> Path:
+def write_model(path: Path, batch: str | int = "n", bias: float = 0.0, repeat: int = 0, opset: int = 18) -> Path:
     """Writes a network that says which of three channels is brightest; the more it repeats itself, the slower."""
     weight = np.eye(3, dtype=np.float32)[:, :, None, None]
     stored = {"weight": weight, "bias": np.full(3, bias, np.float32), "axes": np.array([2, 3])}
@@ -48,8 +53,24 @@ def write_model(path: Path, batch: str | int = "n", bias: float = 0.0, repeat: i
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 3])],
         [numpy_helper.from_array(value, name) for name, value in stored.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), path)
     return path
+
+
+def write_half(path: Path, precision: str) -> Path:
+    """Writes the same network in a half-precision format; inputs and outputs are float32."""
+    plain = write_model(path.with_name("plain.onnx"), opset=22)
+    convert_half(plain, path, precision)
+    plain.unlink()
+    return path
+
+
+def claim(folder: Path, runtime: str, device: str) -> Path:
+    """Makes the manifest say that the model was measured with this runtime, on this device; returns the folder."""
+    document = json.loads((folder / FILENAME).read_bytes())
+    document["runtime"]["name"], document["device"]["name"] = runtime, device
+    (folder / FILENAME).write_text(json.dumps(document))
+    return folder
 
 
 def deliver(folder: Path, model: Callable[[Path], Path] = write_model, **changes: Any) -> Path:

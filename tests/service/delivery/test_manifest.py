@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.delivery import manifest
-from service.delivery.manifest import FILENAME, Manifest, ManifestError, check_filename, read_manifest
+from service.delivery.manifest import FILENAME, DeviceEntry, Manifest, ManifestError, check_filename, read_manifest
 
 
 def change(folder: Path, **fields: Any) -> None:
@@ -86,3 +86,18 @@ def test_a_missing_linked_or_huge_manifest_is_not_read(folder: Path, monkeypatch
     (folder / FILENAME).symlink_to("other.json")
     with pytest.raises(ManifestError, match="is a link; wanted a plain file"):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("local/cpu", "cpu"),
+        ("local/cuda:1", "cuda:1"),
+        ("agent/edge", "cpu"),
+        ("agent/edge/cuda:0", "cuda:0"),
+        ("agent/cuda", "cpu"),
+        ("local/cuda:1 } x {", "cpu"),
+    ],
+)
+def test_a_device_has_the_name_that_its_own_machine_calls_it(name: str, local: str) -> None:
+    assert DeviceEntry(name=name, description="").local_name == local

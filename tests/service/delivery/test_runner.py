@@ -7,18 +7,26 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import openvino
 import pytest
 from PIL import Image
 
+from deploy.engines.settings import choose_batches, choose_shapes
+from deploy.runtimes import SessionSettings, find_runtime
+from deploy.runtimes.onnxruntime_cuda import list_providers
+from deploy.runtimes.onnxruntime_tensorrt import make_provider_options
 from service.data.pixels import fit
 from service.data.preprocessing import ResolvedPreprocessing
 from service.delivery import runner, runners
 from service.delivery.manifest import FILENAME, SCHEMA_VERSION, ImagePreprocessing
-from tests.service.delivery.made import RECIPE, write_manifest
+from tests.deploy.gpus import needs_cuda_provider, needs_gpu
+from tests.service.delivery.made import NOWHERE, RECIPE, claim, deliver, write_half, write_manifest, write_model
 
 BANNED = ("torch", "service", "deploy", "compressors", "onnx", "pydantic", "google.protobuf")
 # A module that is None cannot be imported.
@@ -43,7 +51,7 @@ def test_without_input_it_runs_on_random_values(delivered: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:2] == ["input image: float32 (2, 3, 8, 8)", "output scores: float32 (2, 3)"]
-    assert re.fullmatch(r"[\d.]+ ms a run \(median of 5\), batch 2, 1 thread\(s\)", lines[2])
+    assert re.fullmatch(r"[\d.]+ ms a run \(median of 5\), batch 2, 1 thread\(s\), onnxruntime on cpu", lines[2])
 
 
 def test_images_are_told_apart_by_name(delivered: Path, tmp_path: Path) -> None:
@@ -67,6 +75,111 @@ def test_arrays_are_taken_as_they_are(delivered: Path, tmp_path: Path) -> None:
 def test_openvino_runs_it_too(delivered: Path) -> None:
     done = run(delivered, "--runtime", "openvino")
     assert "output scores: float32 (1, 3)" in done.stdout, done.stderr
+    assert "note: measured with onnxruntime on cpu (a processor), runs with openvino on cpu: " in done.stdout
+
+
+HALVES = [("float16", "FP16"), ("bfloat16", "BF16")]
+
+
+@pytest.mark.parametrize(("precision", "ability"), HALVES)
+def test_openvino_computes_in_what_was_measured(tmp_path: Path, precision: str, ability: str) -> None:
+    if ability not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip(f"this processor does not compute in {precision}")
+    folder = claim(deliver(tmp_path / "out", partial(write_half, precision=precision)), "openvino", "local/cpu")
+    values = np.random.default_rng(0).normal(0, 10, (1, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    (measured,) = find_runtime("openvino").load(folder / "model.onnx", SessionSettings()).bind([values])()  # type: ignore[misc]
+    printed = [line.split()[0] for line in run(folder, tmp_path / "x.npy").stdout.splitlines() if line[:2] == "  "]
+    assert printed == [f"{score:.4f}" for score in sorted(measured[0], reverse=True)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_openvino_is_compiled_for_its_inputs_in_the_precision_that_was_measured(tmp_path: Path, precision: str) -> None:
+    path, core = tmp_path / "x.onnx", openvino.Core()
+    write_model(path) if precision == "float32" else write_half(path, precision)
+    compiled = runner.compile_openvino(core, setup(path), [np.zeros((2, 3, 8, 8), np.float32)])
+    assert list(compiled.inputs[0].shape) == [2, 3, 8, 8]
+    session: Any = find_runtime("openvino").load(path, SessionSettings())
+    precisions = [each.get_property("INFERENCE_PRECISION_HINT") for each in (compiled, session._compiled)]
+    assert precisions[0] == precisions[1]
+
+
+def setup(path: Path, runtime: str = "onnxruntime", device: str = "cpu") -> runner.Setup:
+    specs = [{"name": "image", "shape": ["batch", 3, 8, 8]}, {"name": "step", "shape": ["batch"]}]
+    return runner.Setup(path, runtime, device, 1, 4, specs)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider"),
+    [
+        ("onnxruntime", "CUDAExecutionProvider"),
+        ("onnxruntime-tensorrt", "TensorrtExecutionProvider"),
+        ("tensorrt", "TensorrtExecutionProvider"),
+    ],
+)
+def test_a_gpu_that_is_not_here_is_told(folder: Path, runtime: str, provider: str) -> None:
+    done = run(claim(folder, runtime, NOWHERE))
+    assert done.returncode == 0, done.stderr
+    reason = re.compile(rf"note: .*{provider}")
+    assert any(map(reason.match, done.stdout.splitlines()))
+    said = f"note: measured with {runtime} on cuda:99 (a processor), runs with onnxruntime on cpu: the time is not that"
+    assert said in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("1 thread(s), onnxruntime on cpu")
+
+
+@needs_gpu
+@needs_cuda_provider
+def test_a_gpu_that_is_here_is_taken(folder: Path) -> None:
+    done = run(claim(folder, "onnxruntime", "local/cuda:0"))
+    assert "note: " not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("onnxruntime on cuda:0")
+
+
+def test_the_processor_is_taken_where_it_is_asked_for(folder: Path) -> None:
+    done = run(claim(folder, "onnxruntime", NOWHERE), "--device", "cpu")
+    assert "Provider" not in done.stdout
+    assert "runs with onnxruntime on cpu: the time is not that of the report" in done.stdout
+
+
+def test_what_is_no_device_is_refused(delivered: Path) -> None:
+    assert "'gpu' is no device; wanted cpu or cuda:N" in run(delivered, "--device", "gpu").stderr
+
+
+def test_providers_get_the_options_that_were_measured(tmp_path: Path) -> None:
+    measured = list_providers(SessionSettings(device="cuda:1"))
+    places = list(runner.list_places(setup(tmp_path, "onnxruntime-tensorrt", "cuda:1"), 2))
+    assert [place for place, _ in places] == [
+        "onnxruntime-tensorrt on cuda:1",
+        "onnxruntime on cuda:1",
+        "onnxruntime on cpu",
+    ]
+    tensorrt, cuda, _ = places[0][1]
+    assert places[1][1][0] == cuda == measured[0]
+    open_shapes = {"image": (-1, 3, 8, 8), "step": (-1,)}
+    shapes = {name: choose_shapes(name, shape, choose_batches(4)) for name, shape in open_shapes.items()}
+    every = make_provider_options(1, tmp_path, 0, shapes)  # type: ignore[arg-type]
+    kept = {name: value for name, value in every.items() if "cache" not in name and "workspace" not in name}
+    assert tensorrt == ("TensorrtExecutionProvider", kept)
+
+
+def test_a_larger_batch_than_was_measured_fits_the_engine(tmp_path: Path) -> None:
+    shapes = runner.engine_shapes(setup(tmp_path), 32)
+    assert shapes["trt_profile_max_shapes"] == "image:32x3x8x8,step:32"
+
+
+def test_inputs_lie_on_the_device_before_a_run(tmp_path: Path) -> None:
+    """On the processor: there is no GPU to try it on, and ONNX Runtime binds to both in the same way."""
+    session = onnxruntime.InferenceSession(write_model(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
+    values = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    model = runner.bind_on_device(onnxruntime, session, {"image": values}, "onnxruntime on cpu")
+    (found,) = model.read(model.run())
+    np.testing.assert_array_equal(found, session.run(None, {"image": values})[0])
+
+
+def test_a_model_that_onnx_runtime_cannot_run_is_told(tmp_path: Path) -> None:
+    done = run(deliver(tmp_path / "out", partial(write_half, precision="bfloat16")))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("run.py: ONNX Runtime cannot run model.onnx with CPUExecutionProvider: ")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +200,8 @@ def test_a_runtime_that_is_missing_is_named(delivered: Path) -> None:
     start = START.replace("sys.argv = sys", "sys.modules['onnxruntime'] = None; sys.argv = sys")
     command = [sys.executable, "-I", "-c", start, str(delivered / "run.py")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "run.py: onnxruntime is not installed: pip install onnxruntime\n")
+    wanted = "onnxruntime is not installed: pip install onnxruntime, or onnxruntime-gpu for a GPU"
+    assert (done.returncode, done.stderr) == (1, f"run.py: {wanted}\n")
 
 
 def test_a_model_that_was_changed_is_not_run(folder: Path) -> None:

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from service.delivery.manifest import Manifest, ManifestError, read_manifest
 from service.delivery.triton import TritonSettings, config_text, model_name, write_repository
-from tests.service.delivery.made import write_manifest
+from tests.service.delivery.made import claim, write_manifest
 
 HOSTILE = 'x" } dynamic_batching { } # \\ \n\x00é'
 
@@ -72,10 +72,63 @@ def test_a_sample_that_is_one_number_is_reshaped(folder: Path) -> None:
     assert (list(timestep.dims), timestep.HasField("reshape"), list(timestep.reshape.shape)) == ([1], True, [])
 
 
-def test_openvino_is_served_by_its_own_backend(delivered: Path) -> None:
-    document = read_manifest(delivered).model_dump(mode="json")
-    document["runtime"]["name"] = "openvino"
-    assert parsed(config_text(Manifest.model_validate(document), "x", TritonSettings())).backend == "openvino"
+@pytest.mark.parametrize(("precision", "hint"), [("float32", ""), ("float16", ""), ("bfloat16", "YES")])
+def test_openvino_is_served_by_its_own_backend_as_it_was_measured(folder: Path, precision: str, hint: str) -> None:
+    write_manifest(folder, precision=precision)
+    text = config_text(read_manifest(claim(folder, "openvino", "local/cpu")), "x", TritonSettings())
+    config = parsed(text)
+    assert config.backend == "openvino"
+    set_to = {key: value.string_value for key, value in config.parameters.items()}
+    measured = {"INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
+    assert set_to == measured | ({"HINT_BF16": hint} if hint else {})
+    assert ("# Timed without bfloat16" in text) == (not hint)
+
+
+def test_the_processor_is_asked_for_where_it_was_measured(delivered: Path) -> None:
+    config = parsed(config_text(read_manifest(delivered), "x", TritonSettings()))
+    (group,) = config.instance_group
+    assert (group.Kind.Name(group.kind), list(group.gpus)) == ("KIND_CPU", [])
+    assert not config.HasField("optimization")
+
+
+@pytest.mark.parametrize("device", ["local/cuda:1", "agent/edge/cuda:1"])
+@pytest.mark.parametrize(
+    ("runtime", "accelerators"),
+    [
+        ("onnxruntime", ["cuda"]),
+        ("onnxruntime-tensorrt", ["tensorrt", "cuda"]),
+        ("tensorrt", ["tensorrt", "cuda"]),
+    ],
+)
+def test_a_gpu_is_asked_for_where_it_was_measured(
+    folder: Path, runtime: str, accelerators: list[str], device: str
+) -> None:
+    config = parsed(config_text(read_manifest(claim(folder, runtime, device)), "x", TritonSettings()))
+    assert config.backend == "onnxruntime"
+    (group,) = config.instance_group
+    assert (group.Kind.Name(group.kind), list(group.gpus), group.count) == ("KIND_GPU", [1], 1)
+    found = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert [each.name for each in found] == accelerators
+    assert dict(found[-1].parameters) == {"use_tf32": "0"}
+
+
+def test_engines_take_the_batches_of_triton_and_are_best_at_the_one_that_was_measured(folder: Path) -> None:
+    manifest = read_manifest(claim(folder, "onnxruntime-tensorrt", "local/cuda:0"))
+    config = parsed(config_text(manifest, "x", TritonSettings(max_batch=32)))
+    tensorrt = config.optimization.execution_accelerators.gpu_execution_accelerator[0]
+    assert dict(tensorrt.parameters) == {
+        "precision_mode": "FP32",
+        "trt_profile_min_shapes": "image:1x3x8x8",
+        "trt_profile_opt_shapes": f"image:{manifest.budget.batch}x3x8x8",
+        "trt_profile_max_shapes": "image:32x3x8x8",
+    }
+
+
+def test_engines_of_a_fixed_batch_have_no_profile(folder: Path) -> None:
+    write_manifest(folder, inputs=[{"name": "image", "dtype": "float32", "shape": [4, 3, 8, 8]}])
+    config = parsed(config_text(read_manifest(claim(folder, "tensorrt", "local/cuda:0")), "x", TritonSettings()))
+    tensorrt = config.optimization.execution_accelerators.gpu_execution_accelerator[0]
+    assert dict(tensorrt.parameters) == {"precision_mode": "FP32"}
 
 
 def test_hostile_names_stay_names(folder: Path, tmp_path: Path) -> None:

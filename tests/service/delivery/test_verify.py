@@ -19,7 +19,7 @@ from service.delivery.checks import Check
 from service.delivery.manifest import FILENAME
 from service.delivery.verify import verify
 from service.report.schema import Report
-from tests.service.delivery.made import deliver, write_manifest, write_model
+from tests.service.delivery.made import NOWHERE, claim, deliver, write_half, write_manifest, write_model
 
 
 def failures(folder: Path) -> list[Check]:
@@ -245,3 +245,42 @@ def test_a_runtime_that_is_not_there_is_told(folder: Path) -> None:
     document["runtime"]["name"] = "abacus"
     (folder / FILENAME).write_text(json.dumps(document))
     assert "runtime 'abacus' cannot be used" in the_failure(folder).message
+
+
+GPU_RUNTIMES = ["onnxruntime", "onnxruntime-tensorrt", "tensorrt"]
+
+
+def runs(folder: Path) -> list[Check]:
+    found = verify(folder)
+    assert found.passed
+    return [check for check in found.checks if check.name == "run"]
+
+
+@pytest.mark.parametrize("runtime", GPU_RUNTIMES)
+def test_a_model_that_only_a_gpu_that_is_not_here_can_run_is_passed_over(tmp_path: Path, runtime: str) -> None:
+    folder = deliver(tmp_path / "out", partial(write_half, precision="bfloat16"))
+    (check,) = runs(claim(folder, runtime, NOWHERE))
+    assert (check.status, check.subject) == ("skipped", "model.onnx")
+    assert check.message.startswith("was not run. ")
+    assert "Nor can the processor stand in: ONNX Runtime cannot load 'model.onnx'" in check.message
+
+
+@pytest.mark.parametrize("runtime", GPU_RUNTIMES)
+def test_the_processor_stands_in_for_a_gpu_that_is_not_here_and_it_is_said(folder: Path, runtime: str) -> None:
+    checks = runs(claim(folder, runtime, NOWHERE))
+    assert [check.status for check in checks] == ["ok"] * 2
+    assert all("in onnxruntime" in check.message for check in checks)
+    assert all(check.message.endswith(f"where {runtime} on cuda:99 is not here") for check in checks)
+
+
+def test_a_model_that_its_own_runtime_cannot_run_is_told(tmp_path: Path) -> None:
+    folder = deliver(tmp_path / "out", partial(write_half, precision="bfloat16"))
+    assert the_failure(folder).message.startswith("ONNX Runtime cannot load 'model.onnx'")
+
+
+def test_a_model_is_run_with_the_runtime_that_it_was_measured_with(folder: Path) -> None:
+    assert all("in openvino" in check.message for check in runs(claim(folder, "openvino", "local/cpu")))
+
+
+def test_a_runtime_that_does_not_run_on_the_device_is_told(folder: Path) -> None:
+    assert "runs on cuda" in the_failure(claim(folder, "tensorrt", "local/cpu")).message

@@ -1,0 +1,167 @@
+"""Delivered engines, without TensorRT: their files and what is stated of them. No engine was delivered by a GPU yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.artifact import hash_model
+from deploy.engines.metadata import EngineMetadata, metadata_path, read_engine, write_metadata
+from deploy.engines.place import private_folder
+from deploy.engines.settings import Batches
+from deploy.errors import EngineMisfitError
+from deploy.runtimes import SessionSettings, find_runtime
+from service.delivery.enginechecks import check_fit
+from service.delivery.engines import copy_engine, deliver_engine
+from service.delivery.manifest import FILENAME, read_manifest
+from service.delivery.verify import verify
+from service.spec import Budget, JobSpec, ModelSource, Target
+from tests.deploy.gpus import JETSON, SERVER, needs_gpu, needs_tensorrt
+from tests.service.delivery.made import NOWHERE, claim, write_manifest
+
+CONTENT = b"an engine"
+
+
+def metadata(model: Path) -> EngineMetadata:
+    return EngineMetadata(
+        tensorrt="10.3.0",
+        cuda="12.6",
+        driver="560.35",
+        gpu=SERVER.name,
+        compute_capability=SERVER.compute_capability,
+        shares_memory=False,
+        batches=Batches(1, 1, 8),
+        workspace_bytes=1 << 30,
+        optimization_level=3,
+        onnx_sha256=hash_model(model)[0],
+        engine_sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return private_folder(tmp_path / "cache")
+
+
+@pytest.fixture
+def kept(folder: Path, cache: Path) -> Path:
+    """An engine of the delivered model, as it is kept where it was built."""
+    path = cache / "0123.engine"
+    path.write_bytes(CONTENT)
+    write_metadata(path, metadata(folder / "model.onnx"), cache)
+    return path
+
+
+@pytest.fixture
+def shipped(folder: Path, kept: Path, cache: Path) -> Path:
+    """A folder with an engine in it, of a GPU that no machine has."""
+    entry = copy_engine(kept, cache, folder)
+    write_manifest(folder)
+    state(folder, entry.model_dump())
+    return claim(folder, "tensorrt", NOWHERE)
+
+
+def state(folder: Path, entry: dict[str, Any]) -> None:
+    """Makes the manifest say this of the folder's one engine."""
+    document = json.loads((folder / FILENAME).read_bytes())
+    (folder / FILENAME).write_text(json.dumps({**document, "engines": [entry]}))
+
+
+def test_an_engine_is_copied_with_metadata_that_let_it_be_loaded_where_it_was_built(
+    folder: Path, kept: Path, cache: Path
+) -> None:
+    entry = copy_engine(kept, cache, folder)
+    assert read_engine(folder / "model.engine", cache) == (CONTENT, metadata(folder / "model.onnx"))
+    assert (entry.filename, entry.runtime) == ("model.engine", "tensorrt 10.3.0")
+    assert entry.metadata["gpu"] == SERVER.name
+
+
+def test_an_engine_that_was_changed_is_not_delivered(folder: Path, kept: Path, cache: Path) -> None:
+    kept.write_bytes(CONTENT + b"!")
+    with pytest.raises(EngineMisfitError, match="changed or damaged"):
+        copy_engine(kept, cache, folder)
+    assert not (folder / "model.engine").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target(device="local/cpu"),
+        Target(device="local/cuda:0"),
+        Target(device="agent/edge/cuda:0", runtime="tensorrt"),
+        Target(device=NOWHERE, runtime="tensorrt"),
+    ],
+)
+def test_jobs_without_an_engine_of_this_machine_deliver_none(folder: Path, target: Target) -> None:
+    spec = JobSpec(model=ModelSource(onnx_artifact="artifacts/abcd"), budget=Budget(fraction=0.5), target=target)
+    assert deliver_engine(folder / "model.onnx", spec) == ()
+    assert not metadata_path(folder / "model.engine").exists()
+
+
+@needs_gpu
+@needs_tensorrt
+def test_the_engine_that_was_loaded_is_delivered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    find_runtime("tensorrt", "cuda:0").load(folder / "model.onnx", SessionSettings(device="cuda:0", batch=1))
+    target = Target(device="local/cuda:0", runtime="tensorrt")
+    spec = JobSpec(model=ModelSource(onnx_artifact="artifacts/abcd"), budget=Budget(fraction=0.5), target=target)
+    (entry,) = deliver_engine(folder / "model.onnx", spec)
+    write_manifest(folder)
+    state(folder, entry.model_dump())
+    found = [check for check in verify(claim(folder, "tensorrt", "local/cuda:0")).checks if check.name == "engine"]
+    assert [check.status for check in found] == ["ok"]
+
+
+def test_a_folder_with_its_engine_passes(shipped: Path) -> None:
+    found = verify(shipped)
+    assert found.passed, found.checks
+    (check,) = [check for check in found.checks if check.name == "engine"]
+    assert (check.status, check.subject) == ("skipped", "model.engine")
+    assert check.message.startswith("belongs to the model; whether it runs was not looked at: ")
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model.engine.json"])
+def test_an_engine_whose_bytes_were_changed_is_told(shipped: Path, name: str) -> None:
+    (shipped / name).write_bytes((shipped / name).read_bytes()[:-1] + b"?")
+    assert [check.subject for check in verify(shipped).checks if check.status == "failed"] == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"onnx_sha256": "a" * 64}, "was built of another model"),
+        ({"metadata": {"onnx_sha256": "a" * 64}}, "has metadata of an engine of another model"),
+        ({"metadata": {"engine_sha256": "a" * 64}}, "has metadata of another engine"),
+        ({"metadata": {"format": 2}}, "what is stated of the engine is no metadata of an engine"),
+        (
+            {"metadata": {"batches": {"smallest": 0, "best": 1, "largest": 1}}},
+            "what is stated of the engine is no metadata of an engine",
+        ),
+        ({"metadata": {"batches": 1}}, "what is stated of the engine is no metadata of an engine"),
+        ({"metadata": {"cuda": 12}}, "what is stated of the engine is no metadata of an engine"),
+    ],
+)
+def test_an_engine_that_is_not_the_models_is_told(shipped: Path, change: dict[str, Any], message: str) -> None:
+    entry = read_manifest(shipped).engines[0].model_dump()
+    inner = {**entry["metadata"], **change.get("metadata", {})}
+    state(shipped, {**entry, **change, "metadata": inner})
+    (check,) = [check for check in verify(shipped).checks if check.status == "failed"]
+    assert check.name == "engine"
+    assert message in check.message
+
+
+def test_an_engine_that_does_not_fit_is_refused_by_name_with_what_differs(folder: Path) -> None:
+    found = check_fit("model.engine", metadata(folder / "model.onnx"), JETSON, "10.7.0")
+    assert (found.status, found.subject) == ("skipped", "model.engine")
+    for difference in ("TensorRT 10.3.0, here is 10.7.0", "compute capability 8.9, here is 8.7", "'NVIDIA L4'"):
+        assert difference in found.message
+
+
+def test_an_engine_that_fits_is_said_to(folder: Path) -> None:
+    found = check_fit("model.engine", metadata(folder / "model.onnx"), replace(SERVER, driver="600.1"), "10.3.0")
+    assert (found.status, found.message) == ("ok", "belongs to the model, and fits NVIDIA L4 with TensorRT 10.3.0")
