@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from compressors.analysis import analyse
 from compressors.errors import OptionError
 from compressors.gates import amounts
 from compressors.gates.insert import gates_of
@@ -19,6 +24,7 @@ from compressors.strategies import find
 from compressors.strategies.parity import merge_cuts
 from compressors.surgery import apply, fold_norms
 from compressors.table import measure_table, structure
+from tests.compressors.networks import lifted
 from tests.compressors.problems import ShortTrainer, problem_of
 from tests.compressors.samples import random_samples
 
@@ -50,6 +56,26 @@ class Arriving:
                 if name in self.names:
                     gate.amount.fill_(0.97)
         return trained
+
+
+class Bottleneck(nn.Module):
+    """A bottleneck with a projection in its shortcut, between a stem and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 3, padding=1), nn.Linear(16, 5)
+        self.reduce, self.spread, self.expand = nn.Conv2d(12, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.down = nn.Conv2d(12, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.stem(x))
+        y = self.expand(F.relu(self.spread(F.relu(self.reduce(x)))))
+        return self.head(F.relu(y + self.down(x)).mean((2, 3)))
+
+
+def main_path(operators: Sequence[str]) -> int:
+    """The specification's count: convolutions of the main path; a projection is none."""
+    return sum("down" not in name for name in operators)
 
 
 def in_parity(problem: Problem, name: str) -> Search:
@@ -246,7 +272,7 @@ def test_merging_maximises_the_sum_of_exponential_importances_with_times_cut_dow
     }
 
     def total(steps) -> float:
-        return sum(worth[step] - len(operators[step]) for step in steps)
+        return sum(worth[step] - main_path(operators[step]) for step in steps)
 
     saved = {one.step: one.saved for one in table.alternatives}
     roots = {chain.name for chain in problem.analysis.chains if chain.parent is None}
@@ -260,3 +286,24 @@ def test_merging_maximises_the_sum_of_exponential_importances_with_times_cut_dow
         and sum(saved[step] for step in steps) >= needed
     ]
     assert total(best.plan.steps) >= max(total(steps) for steps in feasible) - 1e-6
+
+
+def test_a_merged_block_counts_the_convolutions_of_its_main_path() -> None:
+    graph = lifted(Bottleneck(), (3, 8, 8))
+    inputs = random_samples(graph, 32, 2)
+    changes = {"graph": graph, "analysis": analyse(graph), "selection": inputs, "calibration": inputs}
+    problem = problem_of("resnet-b", 0.8, train=Arriving(), **changes)
+    seconds = problem.timer.networks([(structure(graph, ()).module, graph.inputs)])[0]
+    problem = replace(problem, baseline_seconds=seconds)
+    reference = Reference.of(graph, inputs, 32)
+    operators = {cut.step: region.operators for region, cut in merge_cuts(problem, 8, 3)}
+    search, merged = in_parity(problem, "layer_merge"), 0
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5):
+        plan = search.candidates(seconds * share)[0].plan
+        harms = [
+            main_path(operators[step]) - math.exp(-reference.score(apply(graph, [step]).module).divergence)
+            for step in plan.steps
+        ]
+        assert plan.predicted_error == pytest.approx(sum(harms), rel=1e-5)
+        merged += any("down" in name for step in plan.steps for name in operators[step])
+    assert merged
