@@ -21,7 +21,7 @@ from compressors.score import Reference
 from compressors.scores.likelihood import Likelihood, likelihoods
 from compressors.scores.masking import Mask, mask_channels
 from compressors.scores.trial import Loss, Trials, fixed_loss, published
-from compressors.strategies.parity import Stage, even_share, rectifiers, trainer_of
+from compressors.strategies.parity import Stage, rectifiers, train_evenly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class PublishedTrials:
         chosen = published(trials.gaps(found), trials.gap)
         masked = mask_channels(stage.graph, [found[name] for name in chosen])
         rows = joined(stage.rows, masked.rows)
-        graph = trainer_of(self.problem, "tlc")(masked.graph, even_share(waiting), Mask(rows))
+        graph = train_evenly(self.problem, "tlc", masked.graph, waiting, Mask(rows))
         return Stage(graph, (*stage.gone, *chosen), rows=rows)
 
     def _likelihoods(self, graph: Graph, sites: Sequence[Site]) -> dict[str, Likelihood]:

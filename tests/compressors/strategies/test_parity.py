@@ -46,8 +46,9 @@ class Arriving:
         self.given: list[Graph] = []
         self.penalties: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser=None) -> Graph:
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
         assert 0 < share <= 1
+        assert seconds >= 0
         self.given.append(candidate)
         self.penalties.append(0.0 if regulariser is None else float(regulariser.penalty(candidate.module).detach()))
         trained = candidate.copied()
@@ -56,6 +57,19 @@ class Arriving:
                 if name in self.names:
                     gate.amount.fill_(0.97)
         return trained
+
+
+class Clocked:
+    """A trainer on a clock that only it moves; takes what `service/pipeline` would grant, and changes nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+        self.took: list[float] = []
+
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:  # noqa: ARG002
+        self.took.append(min(seconds, 0.9 * share * self.left))
+        self.left -= self.took[-1]
+        return candidate
 
 
 class Bottleneck(nn.Module):
@@ -194,6 +208,18 @@ def test_a_smaller_budget_goes_on_from_where_the_last_stopped() -> None:
 def test_time_that_is_up_ends_the_loop_after_one_network() -> None:
     problem = trained_problem("easier", 0.01, seconds_left=lambda: 0.0)
     assert len(in_parity(problem, "easier").candidates(problem.budget_seconds)) == 1
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_trainings_share_the_time_of_planning_evenly(name: str) -> None:
+    clock = Clocked(1000.0)
+    problem = trained_problem(name, 0.01, train=clock, seconds_left=lambda: clock.left - 500.0)
+    sites = {site.node for site in problem.analysis.sites}
+    found = in_parity(problem, name).candidates(problem.budget_seconds)
+    assert max((gone(one.plan) for one in found), key=len) == sites
+    # With one site gone after each, all get the same; where several go together, those that follow get more.
+    assert min(clock.took) >= 500.0 / len(sites) - 1e-6
+    assert sum(clock.took) <= 500.0 + 1e-6
 
 
 def test_easier_takes_the_least_entropy_of_a_batch_in_training_mode() -> None:
