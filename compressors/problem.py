@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -81,13 +82,16 @@ class Progress(Protocol):
 class Trainer(Protocol):
     """How a strategy trains on the way; `service/pipeline/pipeline.py` hands it the job's recipe and limits."""
 
-    def __call__(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:
+    def __call__(
+        self, candidate: Graph, share: float, regulariser: Regulariser | None = None, seconds: float = math.inf
+    ) -> Graph:
         """Returns the candidate after some training towards the original.
 
         Args:
             candidate: Where to start; not changed.
-            share: Of the time that the job has left for training, in (0, 1].
+            share: Of the passes over the samples, and of the time, that the job has left for training, in (0, 1].
             regulariser: What shapes the training; with one, the last moment is returned and not the best.
+            seconds: At most so long, whatever the share; none left returns the candidate as it is.
         """
         ...
 

@@ -1,12 +1,13 @@
 """Which calls get gates, and which gates have become linear.
 
 Amounts are those of `compressors.gates.amounts`, by node name in the order in which the calls run; so are the answers.
+A gate that is not finite, which training has destroyed, is not linear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, inf, isfinite
 
 from compressors.analysis.segments import Site
 from compressors.errors import OptionError
@@ -15,12 +16,12 @@ from compressors.graph import Graph
 
 def at_least(amounts: Mapping[str, float], threshold: float = 0.9) -> tuple[str, ...]:
     """Returns the gates at `threshold` or above (Layer Folding on residual networks)."""
-    return tuple(name for name, amount in amounts.items() if amount >= threshold)
+    return tuple(name for name, amount in amounts.items() if isfinite(amount) and amount >= threshold)
 
 
 def rounded(amounts: Mapping[str, float]) -> tuple[str, ...]:
     """Returns the gates that round to 1: above one half (Layer Folding on VGG)."""
-    return tuple(name for name, amount in amounts.items() if amount > 0.5)
+    return tuple(name for name, amount in amounts.items() if isfinite(amount) and amount > 0.5)
 
 
 def near_one(amounts: Mapping[str, float], tolerance: float = 0.05) -> tuple[str, ...]:
@@ -30,7 +31,8 @@ def near_one(amounts: Mapping[str, float], tolerance: float = 0.05) -> tuple[str
 
 def most_linear(amounts: Mapping[str, float], count: int) -> tuple[str, ...]:
     """Returns the `count` highest gates, in the order of `amounts`; of equals the earlier ones."""
-    best = set(sorted(amounts, key=lambda name: -amounts[name])[:count])
+    finite = {name: amount if isfinite(amount) else -inf for name, amount in amounts.items()}
+    best = set(sorted(finite, key=lambda name: -finite[name])[:count])
     return tuple(name for name in amounts if name in best)
 
 

@@ -28,10 +28,10 @@ Remove = Callable[[Graph, tuple[str, ...]], Graph]
 """Returns a new graph without some sites, given by node name."""
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""The mean loss of class scores, (batch, classes, ...), given labels, (batch,)."""
+"""The mean loss of one output, (batch, ...), given the targets of the batch."""
 
 
-def fixed_loss(batches: Iterable[Batch], criterion: Criterion) -> Loss:
+def fixed_loss(batches: Iterable[Batch], criterion: Criterion, judged: int = 0) -> Loss:
     """Returns a loss on these very batches, which are kept: every network sees the same values.
 
     Networks are run in eval mode without gradients and left in the mode that they were in; torch's random state is left
@@ -40,6 +40,7 @@ def fixed_loss(batches: Iterable[Batch], criterion: Criterion) -> Loss:
     Args:
         batches: Read once.
         criterion: Applied per batch; the mean over samples is taken.
+        judged: Which output the targets belong to.
 
     Raises:
         ValueError: There is no sample.
@@ -54,7 +55,7 @@ def fixed_loss(batches: Iterable[Batch], criterion: Criterion) -> Loss:
         graph.module.eval()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                values = [len(b) * float(criterion(tensors(graph.module(*b.inputs))[0], b.labels)) for b in kept]
+                values = [len(b) * float(criterion(tensors(graph.module(*b.inputs))[judged], b.labels)) for b in kept]
         finally:
             graph.module.train(was_training)
         return sum(values) / total

@@ -7,6 +7,7 @@ the merges behind a gate would save. What the task does not let go stays low: 1 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class Gates:
         gated = insert_gates(state.graph, [site.node for site in sites], _START, lines)
         recipe = replace(self.recipe, weights=saving_weights(savings(alternatives)))
         trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe))
-        scores = {name: min(1.0, max(0.0, 1 - amount)) for name, amount in amounts(trained.module).items()}
+        scores = {name: _kept_apart(amount) for name, amount in amounts(trained.module).items()}
         found, opened = gate_lines(trained), remove_gates(trained)
         after = State(opened, restored(self.problem.graph, opened), state.lines)
         return Look(scores, after, lambda chosen: _of(found, chosen))
@@ -77,3 +78,8 @@ def savings(alternatives: Sequence[Alternative]) -> dict[str, float]:
 
 def _of(lines: Mapping[str, Line], sites: Sequence[Site]) -> dict[str, Line]:
     return {site.node: lines[site.node] for site in sites if site.node in lines}
+
+
+def _kept_apart(amount: float) -> float:
+    """Returns how far a gate is from 1, in [0, 1]; 1 where it is not finite, and nothing is known."""
+    return min(1.0, max(0.0, 1 - amount)) if math.isfinite(amount) else 1.0

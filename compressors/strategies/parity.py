@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
     from compressors.problem import Problem, Trainer
+    from compressors.tune.regulariser import Regulariser
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +207,25 @@ def measured_seconds(problem: Problem, steps: Sequence[Step]) -> float:
     return seconds * problem.baseline_seconds / original
 
 
-def even_share(waiting: Sequence[Site]) -> float:
-    """Returns the share of one training per waiting activation; fine-tuning is left as much as each of them gets."""
-    return 1 / (len(waiting) + 1)
+def train_evenly(
+    problem: Problem, name: str, graph: Graph, waiting: Sequence[Site], regulariser: Regulariser | None = None
+) -> Graph:
+    """Returns a network after one of as many equal trainings as activations wait.
+
+    Of the passes, fine-tuning is left as many as each of them gets; the time that planning may still use is theirs.
+
+    Args:
+        problem: Whose training, and whose planning time.
+        name: The strategy's.
+        graph: What is trained; not changed.
+        waiting: Activations of which nothing was decided yet, those that have just gone included; at least one.
+        regulariser: What shapes the training.
+
+    Raises:
+        OptionError: The job does not train.
+    """
+    seconds = max(0.0, problem.seconds_left()) / len(waiting)
+    return trainer_of(problem, name)(graph, 1 / (len(waiting) + 1), regulariser, seconds)
 
 
 def rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

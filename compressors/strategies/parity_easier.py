@@ -15,7 +15,7 @@ from compressors.channel_line import identity_line
 from compressors.collapse import linearise
 from compressors.scores.entropy import PARITY, entropies, lowest
 from compressors.strategies.fitted import mask_input
-from compressors.strategies.parity import Stage, even_share, rectifiers, trainer_of
+from compressors.strategies.parity import Stage, rectifiers, train_evenly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,5 +50,4 @@ class LowestEntropy:
         found = entropies(stage.graph, batches, waiting, replace(PARITY, mask=mask_input(stage.graph)))
         chosen = lowest({name: entropy.layer for name, entropy in found.items()}, parity=True)
         graph = linearise(stage.graph, dict.fromkeys(chosen, identity_line()))
-        train = trainer_of(self.problem, "easier")
-        return Stage(train(graph, even_share(waiting)), (*stage.gone, *chosen))
+        return Stage(train_evenly(self.problem, "easier", graph, waiting), (*stage.gone, *chosen))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, final
 from compressors.gates import GateRegulariser, amounts, insert_gates, remove_gates
 from compressors.gates.decide import at_least, near_one
 from compressors.gates.regulariser import COLLAPSE, FOLDING
-from compressors.strategies.parity import Stage, even_share, rectifiers, trainer_of
+from compressors.strategies.parity import Stage, rectifiers, train_evenly, trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,9 +79,10 @@ class Collapse:
 
     def advance(self, stage: Stage, waiting: Sequence[Site]) -> Stage:
         """Returns the network without the last waiting activation if its gate arrived; else the one that came in."""
-        train, last = trainer_of(self.problem, "layer_collapse"), waiting[-1].node
+        last = waiting[-1].node
         gated = insert_gates(stage.graph, [last], _COLLAPSE_START, rectified=True)
-        trained = train(gated, even_share(waiting), GateRegulariser(replace(COLLAPSE, strength=self.penalty)))
+        regulariser = GateRegulariser(replace(COLLAPSE, strength=self.penalty))
+        trained = train_evenly(self.problem, "layer_collapse", gated, waiting, regulariser)
         if not near_one(amounts(trained.module)):
             return replace(stage, kept=(*stage.kept, last))
         return Stage(remove_gates(trained, [last]), (*stage.gone, last), stage.kept)

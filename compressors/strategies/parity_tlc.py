@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from compressors.analysis.segments import Refusal
 from compressors.batches import in_order
@@ -22,8 +21,7 @@ from compressors.score import Reference
 from compressors.scores.likelihood import Likelihood, likelihoods
 from compressors.scores.masking import Mask, mask_channels
 from compressors.scores.trial import Loss, Trials, fixed_loss, published
-from compressors.strategies.fitted import mask_input
-from compressors.strategies.parity import Stage, even_share, rectifiers, trainer_of
+from compressors.strategies.parity import Stage, rectifiers, train_evenly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,28 +54,38 @@ class PublishedTrials:
         def without(network: Graph, names: tuple[str, ...]) -> Graph:
             return mask_channels(network, [found[name] for name in names]).graph
 
-        trials = Trials(stage.graph, without, self._loss())
+        trials = Trials(stage.graph, without, trial_loss(self.problem))
         chosen = published(trials.gaps(found), trials.gap)
         masked = mask_channels(stage.graph, [found[name] for name in chosen])
         rows = joined(stage.rows, masked.rows)
-        graph = trainer_of(self.problem, "tlc")(masked.graph, even_share(waiting), Mask(rows))
+        graph = train_evenly(self.problem, "tlc", masked.graph, waiting, Mask(rows))
         return Stage(graph, (*stage.gone, *chosen), rows=rows)
 
     def _likelihoods(self, graph: Graph, sites: Sequence[Site]) -> dict[str, Likelihood]:
-        """Returns what the channels' means are, measured on one batch where no batch norm tells."""
+        """Returns what the channels' means are, measured on one batch, padding included, where no batch norm tells."""
         batches = (batch.inputs for batch in in_order(self.problem.selection, _BATCH, _BATCH))
-        statistics = site_statistics(graph, batches, sites, mask_input(graph))
+        statistics = site_statistics(graph, batches, sites)
         found = likelihoods(graph, sites, statistics, parity=True)
         return {name: one for name, one in found.items() if not isinstance(one, Refusal)}
 
-    def _loss(self) -> Loss:
-        """Returns the cross-entropy on one batch; without class labels, the divergence from the original there."""
-        problem = self.problem
-        batches = list(in_order(problem.selection, _BATCH, _BATCH))
-        if all(batch.labels.dtype == torch.int64 and bool((batch.labels >= 0).all()) for batch in batches):
-            return fixed_loss(batches, cross_entropy)
-        reference = Reference.of(problem.graph, problem.selection, _BATCH, _BATCH, problem.task)
+
+def trial_loss(problem: Problem) -> Loss:
+    """Returns the task's own loss on one batch; where that has no target, the divergence from the original there.
+
+    For classes that is the cross-entropy, as published.
+    """
+    batches = list(in_order(problem.selection, _BATCH, _BATCH))
+    reference = Reference.of(problem.graph, problem.selection, _BATCH, _BATCH, problem.task)
+    task, judged = reference.task, reference.judged
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = task.loss(outputs, targets)
+        assert loss is not None, "the original's outputs had a loss on the same targets"
+        return loss
+
+    if task.loss(reference.outputs[judged], reference.labels) is None:
         return lambda network: reference.score(network.module).divergence
+    return fixed_loss(batches, criterion, judged)
 
 
 def joined(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

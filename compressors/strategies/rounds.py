@@ -273,7 +273,8 @@ def with_norm_scores(look: Look, norms: Sequence[Site], lines: Mapping[str, Line
 
 def misfit(line: Line | None) -> float:
     """Returns a line's error, in [0, 1]; 1 where it is not known."""
-    return 1.0 if line is None or line.error is None else min(1.0, max(0.0, line.error))
+    error = None if line is None else line.error
+    return 1.0 if error is None or not math.isfinite(error) else min(1.0, max(0.0, error))
 
 
 def restored(original: Graph, trained: Graph) -> Graph:

@@ -62,7 +62,8 @@ def relative_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
 def output_error(wanted: Any, got: Any) -> float:
     """Returns the largest difference between two networks' outputs, each relative to its largest finite value.
 
-    Entries that are equally infinite or both NaN agree: random inputs may hold masks that hide everything.
+    NaN agrees with nothing, not even with NaN: the result is NaN, which is within no tolerance, and so is that of an
+    output without any finite entry, which proves nothing. Else equal infinities agree: networks hide classes with them.
 
     Args:
         wanted: What one network returned: a tensor, or several.
@@ -77,7 +78,9 @@ def output_error(wanted: Any, got: Any) -> float:
 
 def _finite_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
     wanted, got = wanted.double(), got.double()
-    same = (wanted == got) | (wanted.isnan() & got.isnan())
+    if not bool((wanted.isfinite() & got.isfinite()).any()):
+        return math.nan if wanted.numel() else 0.0
+    same = wanted == got
     scale = wanted.nan_to_num(0, 0, 0).abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     return float(torch.where(same, 0, wanted - got).abs().max() / scale)
 

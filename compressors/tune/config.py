@@ -49,8 +49,8 @@ class TuneConfig:
         noise: Of a denoiser's diffusion, for samples that are clean images.
         evaluations: Least number of times that the held-back samples are scored.
         patience: Stop after so many scorings in a row without a new best; 0 never stops early.
-        keep: What is returned: the best moment by the held-back samples, or the last, for a training whose aim is not
-            in its score (gates that close).
+        keep: What is returned: the best moment by the held-back samples, or the last that is finite, for a training
+            whose aim is not in its score (gates that close).
         norm_batches: Batches to estimate batch-norm statistics on before the training, where that helps; 0 does not.
         holdout_samples: At most this many held-back samples per scoring.
         holdout_share: Of the training samples that are held back where the caller has none.

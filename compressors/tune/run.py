@@ -23,6 +23,8 @@ from compressors.tune.rates import Rates
 from compressors.tune.training import Course, Moment, Stretch, Training, steps_per_epoch
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressors.graph import Graph
     from compressors.problem import Progress, Samples
     from compressors.tune.config import TuneConfig
@@ -45,6 +47,7 @@ class Checkpoint:
         loss: Mean training loss over the last steps.
         score: On the held-back samples, of the better of the weights and their average.
         seconds: Since the training began.
+        finite: Whether weights and outputs were finite; if not, the training has diverged, and they are not kept.
     """
 
     step: int
@@ -52,6 +55,7 @@ class Checkpoint:
     loss: float
     score: Score
     seconds: float
+    finite: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Tuned:
     """A fine-tuned network.
 
     Attributes:
-        graph: The best that was seen, the start included; the last where the config keeps that.
+        graph: The best that was seen, the start included; the last that was finite where the config keeps the last.
         before: Score of the start.
         after: Score of `graph`; never worse than `before` unless the last is kept.
         history: Every scoring, in order.
@@ -84,6 +88,11 @@ class Tuned:
     def improved(self) -> bool:
         """Whether training found anything better than the start; if not, `graph` is the start."""
         return better(self.after, self.before)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended in numbers that are not finite; `graph` is from before that then."""
+        return bool(self.history) and not self.history[-1].finite
 
 
 def tune(
@@ -223,10 +232,7 @@ class _Run:
         if moment.progress >= due / wanted or moment.progress >= 1:
             self._evaluate(moment)
         fraction = _SEARCH_PROGRESS + (1 - _SEARCH_PROGRESS) * moment.progress
-        epoch = moment.step / self._per_epoch
-        self._progress(
-            fraction, f"epoch {epoch:.2f} of {self._config.epochs:g}, step {moment.step}", self._metrics(moment)
-        )
+        self._progress(fraction, self._told(moment), self._metrics(moment))
         return not self._config.patience or self._since_best < self._config.patience
 
     def _metrics(self, moment: Moment) -> dict[str, float]:
@@ -260,9 +266,10 @@ class _Run:
             if better(other, score):
                 score, judged = other, average
         epoch = moment.step / self._per_epoch
-        self._history.append(Checkpoint(moment.step, epoch, moment.loss, score, moment.seconds))
+        finite = self._is_finite(judged, score)
+        self._history.append(Checkpoint(moment.step, epoch, moment.loss, score, moment.seconds, finite))
         self._since_best += 1
-        if better(score, self._best) or self._config.keep == "last":
+        if finite and (better(score, self._best) or self._config.keep == "last"):
             bring_back(judged)
             self._best, self._best_weights, self._since_best = score, judged.state_dict(), 0
         self._save(
@@ -274,6 +281,20 @@ class _Run:
                 "since_best": self._since_best,
             }
         )
+
+    def _is_finite(self, judged: nn.Module, score: Score) -> bool:
+        """Returns whether a network is one to keep: its weights are finite, and its outputs where the start's are."""
+        weights = all(bool(parameter.isfinite().all()) for parameter in judged.parameters())
+        return weights and (math.isfinite(score.divergence) or not math.isfinite(self._before.divergence))
+
+    def _told(self, moment: Moment) -> str:
+        """Returns what is going on, for people."""
+        done = f"epoch {moment.step / self._per_epoch:.2f} of {self._config.epochs:g}, step {moment.step}"
+        if not self._history or self._history[-1].finite:
+            return done
+        kept = max((entry.step for entry in self._history if entry.finite), default=0)
+        rate = f"learning rate {moment.rate:g}"
+        return f"{done}: the training diverged at {rate}; going back to step {kept}. Ask for a lower learning rate"
 
     def _save(self, news: dict[str, Any]) -> None:
         if self._config.checkpoint is not None and self._devices.main:

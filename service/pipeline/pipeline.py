@@ -5,7 +5,6 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,10 @@ from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.memory import Memory, key_of, remembered
 from compressors.plan import Plan
-from compressors.problem import Candidate, Problem, Progress
+from compressors.problem import Candidate, Problem
 from compressors.problem import Samples as EngineSamples
-from compressors.signature import fingerprint
 from compressors.strategies import find
-from compressors.tune import TuneConfig, Tuned, tune
-from compressors.tune.regulariser import Regulariser
+from compressors.tune import Tuned
 from deploy.artifact import Artifact, copy_model
 from deploy.bench import Bench
 from deploy.measure.whole import measure
@@ -42,11 +39,12 @@ from service.pipeline.phases import Report as ReportProgress
 from service.pipeline.precisions import Precisions, Settled, check_precision, explained
 from service.pipeline.search import Found, Tools, search
 from service.pipeline.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
+from service.pipeline.trainings import Trainings
 from service.report.assemble import Ending, Facts, assemble
 from service.report.render import render
 from service.report.schema import Report
 from service.resuming.attempt import opening, writer_of
-from service.resuming.journal import TRAININGS, Journal
+from service.resuming.journal import Journal
 from service.resuming.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.worker.messages import WorkOrder
 
@@ -55,15 +53,6 @@ WIND_UP_SECONDS = 60.0
 
 PLANNING_SHARE = 0.5
 """Of the time that is left when planning begins, the part that it may use in a job that trains."""
-
-TUNING_SHARE = 0.9
-"""Of the time that is left after planning, the part that one fine-tuning may use."""
-
-TUNING_SHARE_WITH_FLOOR = 0.6
-"""The same where an accuracy floor may ask for a second network."""
-
-_MOMENT = 1e-3
-"""Of a training that has used up its time."""
 
 _SCORE: TypeAdapter[FileScore] = TypeAdapter(FileScore)
 
@@ -102,7 +91,17 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
         original = _original_seconds(baseline, timer, memory)
         material = _material(samples, wanted, memory, phases, bench)
         precisions = Precisions(order.spec, baseline, material, order.folder)
-        job = Job(order, phases, model, samples, baseline, wanted, memory, bench, precisions, original)
+        trainings = Trainings(
+            model.graph,
+            samples.feeds.fit,
+            samples.feeds.selection,
+            order,
+            wanted,
+            memory,
+            phases,
+            reserve=lambda: WIND_UP_SECONDS + precisions.seconds,
+        )
+        job = Job(order, phases, model, samples, baseline, wanted, memory, bench, precisions, original, trainings)
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=original * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
@@ -149,6 +148,7 @@ class Job:
     bench: Bench
     precisions: Precisions
     original_seconds: float
+    trainings: Trainings
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
         """Returns the job as a strategy sees it: all latencies are of networks in the precision that is planned in."""
@@ -171,7 +171,7 @@ class Job:
             seed=self.order.spec.seed,
             seconds_left=self._clock("planning", reserve),
             clock=partial(self.phases.seconds_left, reserve),
-            train=self._train_part if self._trains else None,
+            train=self.trainings.on_the_way if self.trainings.wanted else None,
             task=self.goal.task.name,
             memory=self.memory,
         )
@@ -184,30 +184,16 @@ class Job:
 
     def _reserve(self, left: float) -> float:
         """Returns what is kept back from planning when so many seconds are left."""
-        return self._wind_up + ((1 - PLANNING_SHARE) * left if self._trains else 0.0)
+        return self._wind_up + ((1 - PLANNING_SHARE) * left if self.trainings.wanted else 0.0)
 
     @property
     def _wind_up(self) -> float:
         """Seconds kept back from the time limit."""
-        return WIND_UP_SECONDS + self.precisions.seconds
+        return self.trainings.reserve()
 
     def _clock(self, name: str, reserve: float) -> Readings:
         """Returns the time that is left as decisions see it, `reserve` seconds kept back."""
         return Readings(self.memory, name, partial(self.phases.seconds_left, reserve))
-
-    @property
-    def _trains(self) -> bool:
-        asked = self.order.spec.fine_tuning
-        return not asked.disabled and asked.epochs > 0 and len(self.samples.parts.fit) > 0
-
-    def _train_part(self, candidate: Graph, share: float, regulariser: Regulariser | None = None) -> Graph:
-        """Trains a network that is on its way to a candidate (`compressors.problem.Trainer`)."""
-
-        def told(fraction: float, message: str, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG001
-            self.phases(0.0, f"training on the way: {message}", metrics)
-
-        tuned = self._tune(candidate, share, told, regulariser)
-        return candidate if tuned is None else tuned.graph
 
     def find(self, problem: Problem) -> Found:
         """Looks for the network to ship; none is needed when the original is within the budget already."""
@@ -243,45 +229,10 @@ class Job:
 
     def tune(self, candidate: Candidate) -> Tuned | None:
         """Fine-tunes a candidate within the job's limits."""
-        if not self._trains:
+        if not self.trainings.wanted:
             return None
         with self.phases.phase("tune", "Fine-tuning"):
-            return self._tune(candidate.graph, 1.0, self.phases)
-
-    def _tune(
-        self, graph: Graph, share: float, progress: Progress, regulariser: Regulariser | None = None
-    ) -> Tuned | None:
-        """Trains a network; goes on where a worker that died had come to with the same network."""
-        asked, network = self.order.spec.fine_tuning, fingerprint(graph)
-        seconds = self._training_seconds(network, share)
-        if seconds <= 0:
-            return None
-        config = TuneConfig(
-            task=self.goal.task.name,
-            epochs=share * asked.epochs,
-            batch=asked.batch,
-            max_seconds=seconds,
-            seed=self.order.spec.seed,
-            checkpoint=self.order.folder / TRAININGS / network[:16],
-            regulariser=regulariser,
-            keep="best" if regulariser is None else "last",
-        )
-        if asked.learning_rate is not None:
-            config = replace(config, learning_rates=(asked.learning_rate,))
-        feeds = self.samples.feeds
-        return tune(self.model.graph, graph, feeds.fit, feeds.selection, config, progress)
-
-    def _training_seconds(self, network: str, share: float) -> float:
-        """Returns how long a training may take; one that was begun before, what is left of the time it got then."""
-
-        def grant() -> dict[str, float]:
-            most = TUNING_SHARE if self.goal.floor is None else TUNING_SHARE_WITH_FLOOR
-            seconds = share * most * self.phases.seconds_left(self._wind_up)
-            return {"seconds": seconds, "begun": self.phases.elapsed}
-
-        got = remembered(self.memory, key_of("training", network, share), ["seconds", "begun"], grant)
-        # It was begun, so it is called again even when its time is over: it has a result, and returns that.
-        return max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
+            return self.trainings.fine_tuned(candidate.graph, self.phases)
 
     def _shipped(self, graph: Graph, path: Path) -> Shipped:
         return ship(graph, path, self._selection, self.bench)

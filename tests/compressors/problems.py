@@ -1,5 +1,7 @@
 """Problems for strategies, on a device whose clock is arithmetic."""
 
+import math
+
 import torch
 
 from compressors.analysis import analyse
@@ -46,7 +48,10 @@ class ShortTrainer:
         self.original, self.steps = original, steps
         self.shares: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser: GateRegulariser | None = None) -> Graph:
+    def __call__(
+        self, candidate: Graph, share: float, regulariser: GateRegulariser | None = None, seconds: float = math.inf
+    ) -> Graph:
+        assert seconds >= 0
         self.shares.append(share)
         student = candidate.copied()
         optimizer = torch.optim.SGD(student.module.parameters(), 1e-3)

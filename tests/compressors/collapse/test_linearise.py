@@ -5,7 +5,7 @@ import torch
 
 from compressors.analysis.sites import find_sites
 from compressors.collapse import ChannelLine, Line, identity_line, line_name, linearise, lines, site_statistics
-from compressors.errors import OptionError
+from compressors.errors import OptionError, SurgeryError
 from compressors.lift import lift
 from compressors.modules import activation_kind
 from compressors.shapes import propagate
@@ -108,12 +108,30 @@ def test_the_result_can_be_exported_and_lifted_again():
     torch.testing.assert_close(again.module(x), got.module(x))
 
 
-def test_nan_in_the_same_places_is_no_disagreement():
-    nan, inf = math.nan, math.inf
-    wanted = torch.tensor([1.0, nan, inf, -4.0])
-    assert output_error(wanted, torch.tensor([1.0, nan, inf, -3.0])) == 0.25
-    assert not output_error(wanted, torch.tensor([nan, nan, inf, -4.0])) <= 1e-4
-    assert not output_error(wanted, torch.tensor([1.0, nan, -inf, -4.0])) <= 1e-4
+def test_equal_infinities_are_no_disagreement():
+    inf = math.inf
+    wanted = torch.tensor([1.0, inf, -4.0])
+    assert output_error(wanted, torch.tensor([1.0, inf, -3.0])) == 0.25
+    assert not output_error(wanted, torch.tensor([1.0, -inf, -4.0])) <= 1e-4
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_network_that_gives_nothing_finite_agrees_with_nothing(value):
+    wanted = torch.full((2, 3), value)
+    assert not output_error(wanted, wanted.clone()) <= 1e-4
+
+
+def test_nan_agrees_with_nothing_not_even_with_itself():
+    wanted = torch.tensor([1.0, math.nan, -4.0])
+    assert not output_error(wanted, wanted.clone()) <= 1e-4
+
+
+def test_a_network_whose_weights_are_not_finite_is_refused():
+    graph = graph_of("resnet-a").copied()
+    with torch.no_grad():
+        graph.module.get_submodule("head").weight.fill_(math.nan)
+    with pytest.raises(SurgeryError, match="off by nan"):
+        linearise(graph, {"relu": identity_line()})
 
 
 def test_exports_to_onnx_as_a_product_and_a_sum():

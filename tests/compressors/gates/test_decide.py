@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from compressors.analysis.sites import find_sites
@@ -19,6 +21,12 @@ def test_published_decisions():
     assert near_one(AMOUNTS) == ("d",)
     assert near_one({"x": 0.95, "y": 0.951}) == ("y",)
     assert near_one({"x": 0.98}, 0.01) == ()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gate_that_is_not_finite_is_not_linear(value):
+    broken = {"x": value, "y": 0.97}
+    assert at_least(broken) == rounded(broken) == near_one(broken) == most_linear(broken, 1) == ("y",)
 
 
 def test_most_linear_keeps_the_order():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from compressors.analysis import analyse
 from compressors.errors import OptionError
 from compressors.gates import amounts
 from compressors.gates.insert import gates_of
@@ -19,6 +24,7 @@ from compressors.strategies import find
 from compressors.strategies.parity import merge_cuts
 from compressors.surgery import apply, fold_norms
 from compressors.table import measure_table, structure
+from tests.compressors.networks import lifted
 from tests.compressors.problems import ShortTrainer, problem_of
 from tests.compressors.samples import random_samples
 
@@ -40,8 +46,9 @@ class Arriving:
         self.given: list[Graph] = []
         self.penalties: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser=None) -> Graph:
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
         assert 0 < share <= 1
+        assert seconds >= 0
         self.given.append(candidate)
         self.penalties.append(0.0 if regulariser is None else float(regulariser.penalty(candidate.module).detach()))
         trained = candidate.copied()
@@ -50,6 +57,39 @@ class Arriving:
                 if name in self.names:
                     gate.amount.fill_(0.97)
         return trained
+
+
+class Clocked:
+    """A trainer on a clock that only it moves; takes what `service/pipeline` would grant, and changes nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+        self.took: list[float] = []
+
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:  # noqa: ARG002
+        self.took.append(min(seconds, 0.9 * share * self.left))
+        self.left -= self.took[-1]
+        return candidate
+
+
+class Bottleneck(nn.Module):
+    """A bottleneck with a projection in its shortcut, between a stem and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 3, padding=1), nn.Linear(16, 5)
+        self.reduce, self.spread, self.expand = nn.Conv2d(12, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.down = nn.Conv2d(12, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.stem(x))
+        y = self.expand(F.relu(self.spread(F.relu(self.reduce(x)))))
+        return self.head(F.relu(y + self.down(x)).mean((2, 3)))
+
+
+def main_path(operators: Sequence[str]) -> int:
+    """The specification's count: convolutions of the main path; a projection is none."""
+    return sum("down" not in name for name in operators)
 
 
 def in_parity(problem: Problem, name: str) -> Search:
@@ -170,6 +210,18 @@ def test_time_that_is_up_ends_the_loop_after_one_network() -> None:
     assert len(in_parity(problem, "easier").candidates(problem.budget_seconds)) == 1
 
 
+@pytest.mark.parametrize("name", LOOPS)
+def test_trainings_share_the_time_of_planning_evenly(name: str) -> None:
+    clock = Clocked(1000.0)
+    problem = trained_problem(name, 0.01, train=clock, seconds_left=lambda: clock.left - 500.0)
+    sites = {site.node for site in problem.analysis.sites}
+    found = in_parity(problem, name).candidates(problem.budget_seconds)
+    assert max((gone(one.plan) for one in found), key=len) == sites
+    # With one site gone after each, all get the same; where several go together, those that follow get more.
+    assert min(clock.took) >= 500.0 / len(sites) - 1e-6
+    assert sum(clock.took) <= 500.0 + 1e-6
+
+
 def test_easier_takes_the_least_entropy_of_a_batch_in_training_mode() -> None:
     problem = problem_of("mobilenet", 0.999, train=Arriving())
     found = in_parity(problem, "easier").candidates(problem.budget_seconds)
@@ -246,7 +298,7 @@ def test_merging_maximises_the_sum_of_exponential_importances_with_times_cut_dow
     }
 
     def total(steps) -> float:
-        return sum(worth[step] - len(operators[step]) for step in steps)
+        return sum(worth[step] - main_path(operators[step]) for step in steps)
 
     saved = {one.step: one.saved for one in table.alternatives}
     roots = {chain.name for chain in problem.analysis.chains if chain.parent is None}
@@ -260,3 +312,24 @@ def test_merging_maximises_the_sum_of_exponential_importances_with_times_cut_dow
         and sum(saved[step] for step in steps) >= needed
     ]
     assert total(best.plan.steps) >= max(total(steps) for steps in feasible) - 1e-6
+
+
+def test_a_merged_block_counts_the_convolutions_of_its_main_path() -> None:
+    graph = lifted(Bottleneck(), (3, 8, 8))
+    inputs = random_samples(graph, 32, 2)
+    changes = {"graph": graph, "analysis": analyse(graph), "selection": inputs, "calibration": inputs}
+    problem = problem_of("resnet-b", 0.8, train=Arriving(), **changes)
+    seconds = problem.timer.networks([(structure(graph, ()).module, graph.inputs)])[0]
+    problem = replace(problem, baseline_seconds=seconds)
+    reference = Reference.of(graph, inputs, 32)
+    operators = {cut.step: region.operators for region, cut in merge_cuts(problem, 8, 3)}
+    search, merged = in_parity(problem, "layer_merge"), 0
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5):
+        plan = search.candidates(seconds * share)[0].plan
+        harms = [
+            main_path(operators[step]) - math.exp(-reference.score(apply(graph, [step]).module).divergence)
+            for step in plan.steps
+        ]
+        assert plan.predicted_error == pytest.approx(sum(harms), rel=1e-5)
+        merged += any("down" in name for step in plan.steps for name in operators[step])
+    assert merged

@@ -46,7 +46,7 @@ def problem_with(graph: Graph, share: float) -> Problem:
     return replace(problem_of("vgg", share), **fields, baseline_seconds=seconds, budget_seconds=share * seconds)
 
 
-@pytest.mark.parametrize(("error", "share"), [(0.0, 0.0), (0.25, 0.25), (3.0, 1.0), (None, 1.0)])
+@pytest.mark.parametrize(("error", "share"), [(0.0, 0.0), (0.25, 0.25), (3.0, 1.0), (float("nan"), 1.0), (None, 1.0)])
 def test_a_norm_is_needed_as_much_as_its_line_misses(error: float | None, share: float) -> None:
     graph = problem_of("vgg", 0.9).graph
     look = Look({"a": 0.5, "b": 2.0, "c": float("inf")}, State(graph, graph), lambda _sites: {})

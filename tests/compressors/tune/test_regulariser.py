@@ -1,5 +1,6 @@
 """What a strategy adds to a training: gates with a penalty, their rate, and what happens to them."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -44,6 +45,21 @@ class Closing:
 
     def metrics(self, module: fx.GraphModule) -> dict[str, float]:
         return {"gates_closed": float(sum(float(gate.share.detach()) > 0.9 for gate in self.gates(module)))}
+
+
+class Breaking:
+    """Closes gates as `Closing` does, and after some steps destroys them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.closing = steps, Closing()
+        self.penalty, self.metrics = self.closing.penalty, self.closing.metrics
+        self.parameter_groups = self.closing.parameter_groups
+
+    def after_step(self, module: fx.GraphModule) -> None:
+        self.closing.after_step(module)
+        for gate in self.closing.gates(module):
+            if int(gate.moved) >= self.steps:
+                gate.share.data.fill_(math.nan)
 
 
 def gated() -> Graph:
@@ -100,3 +116,30 @@ def test_the_last_moment_is_kept_where_that_is_asked_for() -> None:
     assert not last.improved
     best = tune(graph, graph, data, data, replace(recipe, keep="best"), Recorder())
     assert best.after.divergence == pytest.approx(0.0)
+
+
+def test_a_training_that_diverges_at_once_gives_the_start_back() -> None:
+    graph, data = graph_of("resnet-a"), random_samples(graph_of("resnet-a"), 64, 1, labelled=True)
+    recipe = replace(RECIPE, regulariser=None, learning_rates=(1e30,), epochs=1.0)
+    seen = Recorder()
+    tuned = tune(graph, graph, data, data, recipe, seen)
+    assert tuned.diverged
+    assert tuned.after == tuned.before
+    weights = tuned.graph.module.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in graph.module.state_dict().items())
+    assert "diverged at learning rate" in seen.calls[-1][1]
+    assert "going back to step 0" in seen.calls[-1][1]
+
+
+def test_a_training_that_diverges_later_gives_the_last_finite_moment_back() -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 128, 1, labelled=True)
+    tuned = tune(graph_of("resnet-a"), start, data, data, replace(RECIPE, regulariser=Breaking(20)), Recorder())
+    assert tuned.diverged
+    gates = Closing().gates(tuned.graph.module)
+    assert {int(gate.moved) for gate in gates} == {16}
+    assert all(bool(gate.share.isfinite()) for gate in gates)
+
+
+def test_a_training_that_goes_well_has_not_diverged() -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 64, 1)
+    assert not tune(graph_of("resnet-a"), start, data, data, RECIPE, Recorder()).diverged

@@ -1,0 +1,43 @@
+"""What trained gates say about their activations."""
+
+import math
+
+import pytest
+import torch
+
+from compressors.gates import GateRecipe
+from compressors.gates.insert import gates_of
+from compressors.graph import Graph
+from compressors.strategies import find
+from compressors.strategies.gated import Gates
+from compressors.strategies.rounds import State, round_cuts
+from compressors.table import measure_table
+from tests.compressors.problems import problem_of
+
+
+class Destroying:
+    """A trainer that leaves one gate at a value, and all others near 1."""
+
+    def __init__(self, name: str, value: float) -> None:
+        self.name, self.value = name, value
+
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
+        assert 0 < share <= 1 < seconds
+        assert regulariser is not None
+        trained = candidate.copied()
+        with torch.no_grad():
+            for name, gate in gates_of(trained.module).items():
+                gate.amount.fill_(self.value if name == self.name else 0.97)
+        return trained
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_activation_whose_gate_is_not_finite_is_the_last_to_go(value: float) -> None:
+    sites = problem_of("mobilenet", 0.9).analysis.sites
+    problem = problem_of("mobilenet", 0.9, train=Destroying(sites[0].node, value))
+    options = find("layer_folding").parse({"max_kernel": 3, "way": "identity"})
+    alternatives = measure_table(problem, round_cuts(options, problem)).alternatives
+    method = Gates(problem, options, GateRecipe("folding"))
+    scores = dict(method.look(State(problem.graph, problem.graph), sites, alternatives).scores)
+    assert scores.pop(sites[0].node) == 1.0
+    assert list(scores.values()) == pytest.approx([0.03] * len(scores))

@@ -1,0 +1,84 @@
+"""How many passes the trainings of a job get, all together, and after an interruption."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressors.graph import Graph
+from compressors.tasks import TASKS
+from service.judging.quality import Goal
+from service.pipeline.phases import Phases
+from service.pipeline.trainings import Trainings
+from service.spec import Budget, DataReference, DataSplit, FineTuning, JobSpec, ModelSource
+from service.worker.messages import WorkOrder
+from tests.compressors.networks import graph_of
+from tests.compressors.samples import random_samples
+from tests.compressors.test_memory import Shelf
+from tests.service.runs import MODEL, TRAIN, quiet
+
+EPOCHS, SITES = 2, 4
+
+
+def trainings(folder: Path, memory: Shelf, seconds: float = 600.0) -> Trainings:
+    """Of a job whose epochs have ten steps."""
+    graph = graph_of("resnet-a")
+    spec = JobSpec(
+        model=ModelSource(pt2_artifact=MODEL),
+        budget=Budget(fraction=0.9),
+        data=DataReference(train=DataSplit(artifact=TRAIN)),
+        fine_tuning=FineTuning(epochs=EPOCHS, batch=16, learning_rate=1e-3),
+    )
+    order = WorkOrder(
+        job="optimizationJobs/test", task="optimize", spec=spec, folder=folder, cache_folder=folder,
+        deadline_seconds=600,
+    )  # fmt: skip
+    samples = random_samples(graph, 160, 1, labelled=True)
+    goal, phases = Goal(TASKS["classification"], None), Phases(quiet, seconds)
+    return Trainings(graph, samples, samples, order, goal, memory, phases, reserve=lambda: 60.0)
+
+
+def removed_one_by_one(some: Trainings) -> Graph:
+    """What a loop does that trains after each of some activations."""
+    graph = some.original
+    for waiting in range(SITES, 0, -1):
+        graph = some.on_the_way(graph, 1 / (waiting + 1))
+    return graph
+
+
+def test_all_trainings_of_a_network_together_are_the_passes_that_were_asked_for(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    tuned = some.fine_tuned(removed_one_by_one(some), some.phases)
+    assert tuned is not None
+    assert [*some.used.values(), tuned.history[-1].epoch] == pytest.approx([EPOCHS / (SITES + 1)] * (SITES + 1))
+
+
+def test_a_job_that_goes_on_gives_every_training_the_same_passes(tmp_path: Path) -> None:
+    memory = Shelf()
+    first, again = trainings(tmp_path, memory), trainings(tmp_path, memory)
+    wanted, got = removed_one_by_one(first), removed_one_by_one(again)
+    assert again.used == first.used
+    values = got.module.state_dict()
+    assert all(torch.equal(value, values[key]) for key, value in wanted.module.state_dict().items())
+
+
+def test_fine_tunings_of_two_networks_take_no_passes_from_each_other(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    for name in ("resnet-a", "preact"):
+        tuned = some.fine_tuned(graph_of(name), some.phases)
+        assert tuned is not None
+        assert tuned.history[-1].epoch == pytest.approx(EPOCHS)
+
+
+def test_trainings_that_need_less_than_a_step_do_one_and_leave_something_for_the_next(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    graph = some.original
+    for share in (0.001, 0.002, 0.003):
+        graph = some.on_the_way(graph, share)
+    assert sum(some.used.values()) == pytest.approx(0.006 * EPOCHS, rel=0.01)
+
+
+def test_no_time_gives_the_network_back_as_it_is(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    assert some.on_the_way(some.original, 0.5, seconds=0.0) is some.original
+    assert some.used == {}
