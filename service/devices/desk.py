@@ -35,7 +35,11 @@ _LOOK_SECONDS: Final = 2.0
 """How often the queue is looked at where nobody says that it changed: another server may have changed it."""
 
 _TELL_SECONDS: Final = 5.0
-_MAX_QUESTION: Final = 4 << 20
+_MAX_QUESTION: Final = 3 << 20
+"""Bytes: an agent gets a question in one message, with what its files are, and a message has 4 MiB at most."""
+
+_FILE_BYTES: Final = 128
+"""What a file's size and hash add to a question."""
 
 
 @final
@@ -172,12 +176,16 @@ class JobDesk:
 
     def _question(self, key: str) -> AskedWork:
         path = self._inside(f"{FOLDER}/{key}/{QUESTION}")
-        if path.stat().st_size > _MAX_QUESTION:
-            raise WorkerProtocolError(f"a worker's question has more than {_MAX_QUESTION} bytes")
+        size = path.stat().st_size
+        if size > _MAX_QUESTION:
+            raise _too_large()
         try:
-            return AskedWork.model_validate_json(path.read_text())
+            asked = AskedWork.model_validate_json(path.read_text())
         except ValidationError as exc:
             raise WorkerProtocolError("a worker's question for a device is none") from exc
+        if size + _FILE_BYTES * len(asked.files) > _MAX_QUESTION:
+            raise _too_large()
+        return asked
 
     def _inside(self, path: str) -> Path:
         """Returns a file of the job's folder: a worker, which runs what others wrote, can send nothing else."""
@@ -236,3 +244,7 @@ class JobDesk:
         home = self._folder / FOLDER / key
         home.mkdir(parents=True, exist_ok=True)
         write_whole(home / ANSWER, done.model_dump_json())
+
+
+def _too_large() -> WorkerProtocolError:
+    return WorkerProtocolError(f"a worker's question for a device has more than {_MAX_QUESTION} bytes with its files")

@@ -10,7 +10,7 @@ import pytest
 
 from service.database.database import Database
 from service.devices import work as module
-from service.devices.work import DeviceWork, Held, StoredFile, WorkAnswer, WorkState, WorkStore
+from service.devices.work import MOST_LEASES, DeviceWork, Held, StoredFile, WorkAnswer, WorkState, WorkStore
 
 ANSWER = WorkAnswer((StoredFile("result.json", 2, "0" * 64),), None, 1.5)
 OTHER = WorkAnswer((), ("DataError", "wrong"), 0.5)
@@ -94,6 +94,33 @@ def test_an_answer_after_the_lease_ran_out_counts_while_nobody_else_has_it(
     store.expire()
     assert store.renew(held(first, "one"), "was away")
     assert store.complete(held(first, "one"), ANSWER)
+
+
+def test_work_that_is_lost_every_time_fails(store: WorkStore) -> None:
+    store.add(piece())
+    store.add(piece(2))
+    lost = [leased(store, f"session-{number}") for number in range(MOST_LEASES)]
+    assert {work.id for work in lost} == {"work-1"}
+
+    assert leased(store, "the next").id == "work-2"
+    found = store.find("work-1")
+    assert found is not None
+    assert found.answer is not None
+    assert found.answer.failure is not None
+    assert f"agent/edge was given this work (`run`) {MOST_LEASES} times" in found.answer.failure[1]
+    assert not store.complete(held(lost[-1], f"session-{MOST_LEASES - 1}"), ANSWER)
+
+
+def test_a_lease_that_is_kept_is_not_counted_as_lost(store: WorkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add(piece())
+    first = leased(store)
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=-1))
+    for _ in range(2 * MOST_LEASES):
+        assert store.renew(held(first, "one"), "slow")
+        store.expire()
+        assert store.renew(held(first, "one"), "was away")
+        assert leased(store) == store.find("work-1")
+    assert leased(store).lease == 1
 
 
 def test_an_answer_that_is_sent_twice_counts_once_and_is_told_so_twice(store: WorkStore) -> None:

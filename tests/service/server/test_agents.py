@@ -241,6 +241,41 @@ async def test_an_agent_goes_on_when_a_killed_server_comes_back(tmp_path: Path) 
     assert job.progress.metrics["first_7"] == 8.0
 
 
+async def test_an_answer_that_is_too_large_ends_the_work_and_not_the_agent(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    token = known(settings)
+    small = settings.model_copy(update={"max_device_answer_bytes": 10})
+    async with running(small) as (stub, address), agent(address, token, tmp_path / "agent") as edge:
+        await until(lambda: edge.said)
+        job = await finished(stub, (await start(stub)).name)
+        await until(lambda: edge.said[-1].startswith("run: failed: "))
+        assert edge.thread.is_alive()
+
+    assert job.state == State.STATE_FAILED
+    assert "an answer may have" in edge.said[-1]
+
+
+@pytest.mark.parametrize("folder", ["files", "finished", "work"])
+async def test_an_agent_that_cannot_write_fails_its_work_and_lives_on(
+    folder: str, settings: ServerSettings, tmp_path: Path
+) -> None:
+    token, home = known(settings), tmp_path / "agent"
+    async with running(settings) as (stub, address), agent(address, token, home) as edge:
+        await until(lambda: edge.said)
+        (home / folder).rename(home / "kept")
+        (home / folder).write_text("no folder")
+        failed = await finished(stub, (await start(stub)).name)
+        await until(lambda: "cannot read or write files" in edge.said[-1])
+        (home / folder).unlink()
+        (home / "kept").rename(home / folder)
+        job = await finished(stub, (await start(stub)).name)
+
+    assert failed.state == State.STATE_FAILED
+    assert str(tmp_path) not in "".join(edge.said)
+    assert job.state == State.STATE_SUCCEEDED, job.error
+
+
 async def test_a_cancelled_job_calls_its_work_off(settings: ServerSettings, tmp_path: Path) -> None:
     token = known(settings)
     async with running(settings) as (stub, address), agent(address, token, tmp_path / "agent") as edge:
