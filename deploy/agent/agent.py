@@ -127,7 +127,7 @@ class Agent:
                 continue
             try:
                 device.health.CopyFrom(health())
-                self._link.register(device)
+                self._link.register(device, goes_on=True)
             except RefusedError as exc:
                 self._refused = exc
                 return

@@ -76,9 +76,14 @@ class Link:
         self._stop.wait()
         self.close()
 
-    def register(self, device: device_pb2.Device) -> pb.RegisterDeviceResponse:
-        """Says what the device is and how it is."""
-        request = pb.RegisterDeviceRequest(session=self._session, device=device)
+    def register(self, device: device_pb2.Device, goes_on: bool = False) -> pb.RegisterDeviceResponse:
+        """Says what the device is and how it is.
+
+        Args:
+            device: The device.
+            goes_on: Whether this session did so before: then it does not take over from a later one.
+        """
+        request = pb.RegisterDeviceRequest(session=self._session, device=device, goes_on=goes_on)
         return self._again(lambda: self._stub.RegisterDevice(request, **self._with()))
 
     def lease(self) -> pb.Work | None:

@@ -71,7 +71,11 @@ class Desk:
                 del self._waiting[topic]
 
     async def lease(self, agent: str, session: str, patience: timedelta) -> DeviceWork | None:
-        """Returns the agent's next piece of work, waiting for one if need be."""
+        """Returns the agent's next piece of work, waiting for one if need be.
+
+        Raises:
+            AgentRefusedError: Another session speaks for the agent, perhaps since the wait began.
+        """
         end = time.monotonic() + patience.total_seconds()
         with self.subscribe(agent) as changed:
             while True:

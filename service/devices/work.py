@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from service.database.clock import clock, now
 from service.database.database import Database
 from service.database.tables import DeviceWorkRow
+from service.devices.agents import check_speaker
 from service.watching.kept import Kept, drop, find, keep
 from service.watching.place import Place
 
@@ -132,8 +133,12 @@ class WorkStore:
 
         Returns:
             None where there is nothing to do.
+
+        Raises:
+            AgentRefusedError: Another session speaks for the agent now.
         """
         with self._database.write() as session:
+            check_speaker(session, agent, session_id)
             own = select(DeviceWorkRow).where(DeviceWorkRow.agent == agent).order_by(DeviceWorkRow.row)
             leased = session.scalars(own.where(DeviceWorkRow.state == WorkState.LEASED)).all()
             for row in leased:
