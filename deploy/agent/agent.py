@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 from typing import Final, final
 
 from deploy.agent.child import do_in_child
-from deploy.agent.device import cool_down, describe, health
+from deploy.agent.device import cool_down, describe, health, measured_device, read_state
 from deploy.agent.errors import AgentError, RefusedError, StoppedError, UnwantedError
 from deploy.agent.lease import Lease
 from deploy.agent.link import Link
@@ -131,8 +131,11 @@ class Agent:
             except RefusedError as exc:
                 self._refused = exc
                 return
-            except AgentError:
+            except StoppedError:
                 return
+            except (DeployError, OSError) as exc:
+                # An agent that leases work and is silent otherwise would be taken to be gone.
+                _LOG.warning("cannot say how the device is (%s), trying again", exc)
 
     def _take(self, work: pb.Work) -> None:
         """Does a piece of work and hands it in. What goes wrong with it is its answer, and no end of the agent."""
@@ -186,7 +189,9 @@ class Agent:
                 files = self._fetch(work, folder / "in")
                 if work.kind in _MEASURES:
                     lease.say("waiting for the device to cool down")
-                    cool_down(self._settings.cool_below, self._settings.cool_seconds, lease.cancel.wait)
+                    settings = self._settings
+                    read = partial(read_state, measured_device(work.request))
+                    cool_down(settings.cool_below, settings.cool_seconds, lease.cancel.wait, read)
                 lease.say("at work")
                 began = time.monotonic()
                 made, failure = self._perform(work, files, folder / "out", lease.cancel)

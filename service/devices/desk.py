@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import Final, final
 
@@ -164,14 +165,19 @@ class JobDesk:
             self._waited += max(0.0, time.monotonic() - began - done.took)
 
     def _submit(self, key: str, asked: AskedWork) -> DeviceWork:
-        """Queues the question, unless it is known; one that failed is asked again."""
-        work_id = f"{self._job_id.replace('/', '-')}-{key}"
-        known = self._desk.work.find(work_id)
-        if known is not None and not (known.answer is not None and known.answer.failure is not None):
-            return known
+        """Queues the question, unless it is known; one that failed is asked again.
+
+        It has another id then: an agent may keep the failure still, and would hand it in again under the same.
+        """
+        first = f"{self._job_id.replace('/', '-')}-{key}"
+        for work_id in chain([first], (f"{first}-{number}" for number in count(2))):
+            known = self._desk.work.find(work_id)
+            if known is None:
+                break
+            if known.answer is None or known.answer.failure is None:
+                return known
+            self._desk.files.drop(work_id)
         paths = [self._inside(path) for path in asked.files]
-        if known is not None:
-            self._desk.work.forget(work_id)
         stored = tuple(self._desk.files.put(work_id, "in", place, path) for place, path in enumerate(paths))
         new = DeviceWork(
             work_id, self._job_id, self._agent, WorkState.WAITING, asked.kind, asked.request, stored, 0, "", None

@@ -191,12 +191,6 @@ class WorkStore:
                 row.state = WorkState.WAITING
             return [row.agent for row in rows]
 
-    def forget(self, work_id: str) -> None:
-        """Forgets one piece of work, so that it can be asked for again."""
-        with self._database.write() as session:
-            session.execute(delete(DeviceWorkRow).where(DeviceWorkRow.id == work_id))
-            drop(session, [work_id])
-
     def drop(self, job_id: str) -> list[str]:
         """Forgets the work of a job; returns the ids of what is gone."""
         with self._database.write() as session:
