@@ -89,7 +89,8 @@ class Desk:
                         self.publish(found.id)
                     return found
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, _LOOK_SECONDS))
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await changed.wait()
 
     async def drop(self, job_id: str) -> None:
         """Forgets the work of a job that ended."""
@@ -126,6 +127,7 @@ class JobDesk:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waited = 0.0
         self._since: dict[str, float] = {}
+        self._again: set[str] = set()
 
     @property
     def waited(self) -> float:
@@ -135,9 +137,12 @@ class JobDesk:
 
     def ask(self, key: str) -> None:
         """Takes a question from the folder."""
-        if key not in self._tasks:
-            self._since[key] = time.monotonic()
-            self._tasks[key] = asyncio.create_task(self._carry(key))
+        if key in self._tasks:
+            # Perhaps its answer is there, and was a failure, and is asked for again before the task ends.
+            self._again.add(key)
+            return
+        self._since[key] = time.monotonic()
+        self._tasks[key] = asyncio.create_task(self._carry(key))
 
     async def close(self) -> None:
         """Stops carrying. What is under way goes on; who asks again gets the answer."""
@@ -163,6 +168,10 @@ class JobDesk:
             self._since.pop(key, None)
             self._tasks.pop(key, None)
             self._waited += max(0.0, time.monotonic() - began - done.took)
+        if key in self._again:
+            self._again.discard(key)
+            if not (self._folder / FOLDER / key / ANSWER).exists():
+                self.ask(key)
 
     def _submit(self, key: str, asked: AskedWork) -> DeviceWork:
         """Queues the question, unless it is known; one that failed is asked again.
@@ -219,8 +228,10 @@ class JobDesk:
                     told = time.monotonic()
                     await until_there(self._desk.work.expire)
                     self._tell(await self._status(present))
+                # Python 3.11's `wait_for` forgets a cancellation that comes together with the change.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await changed.wait()
 
     async def _status(self, work: DeviceWork) -> str:
         try:
