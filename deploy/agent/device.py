@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from deploy.devices import parse_device
@@ -18,7 +16,6 @@ from deploy.machine import ClockState, describe_device, read_clock_state
 from deploy.runtimes import RUNTIMES
 from protos.shoal.v1 import device_pb2 as pb
 
-_MEMORY: Final = Path("/proc/meminfo")
 _COOL_STEP_SECONDS: Final = 2.0
 
 
@@ -59,9 +56,8 @@ def health(read: Callable[[], ClockState] = read_clock_state) -> pb.DeviceHealth
         found.temperature_celsius = state.temperature_celsius
     if state.load_average is not None:
         found.load_average = state.load_average[0]
-    available = _available()
-    if available is not None:
-        found.available_memory_bytes = available
+    if state.available_memory_bytes is not None:
+        found.available_memory_bytes = state.available_memory_bytes
     return found
 
 
@@ -118,14 +114,6 @@ def _power_mode(state: ClockState) -> str:
 def _hottest(state: ClockState) -> float | None:
     gpu = None if state.gpu is None else state.gpu.temperature_celsius
     return max((degrees for degrees in (state.temperature_celsius, gpu) if degrees is not None), default=None)
-
-
-def _available() -> int | None:
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMORY.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
 
 
 def _version() -> str:
