@@ -6,7 +6,8 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS user
 RUN useradd --create-home --uid 10001 --user-group shoal \
     && install -d -o shoal -g shoal -m 700 /var/lib/shoal
-ENV PATH=/opt/shoal/bin:$PATH PYTHONUNBUFFERED=1
+# Engines, timing caches and the key to their seals are kept in the volume: containers may have a root that is read-only.
+ENV PATH=/opt/shoal/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/lib/shoal
 VOLUME /var/lib/shoal
 ENTRYPOINT ["shoal"]
 

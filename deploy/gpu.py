@@ -66,6 +66,7 @@ class GpuState:
         power_limit_watts: Where it is throttled.
         throttled: Why the clock is lower than it could be, as NVML names it; empty where it is not.
         performance_state: `P0` is the fastest.
+        available_memory_bytes: Memory that nobody uses.
     """
 
     sm_mhz: float | None = None
@@ -75,6 +76,7 @@ class GpuState:
     power_limit_watts: float | None = None
     throttled: tuple[str, ...] = ()
     performance_state: str | None = None
+    available_memory_bytes: int | None = None
 
 
 @cache
@@ -180,6 +182,7 @@ def _ask_nvml(nvml: Any, gpu: Gpu) -> GpuState:
     milliwatts = _tell(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
     limit = _tell(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     state = _tell(nvml, lambda: nvml.nvmlDeviceGetPerformanceState(handle))
+    memory = _tell(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     reasons = _tell(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) or 0
     return GpuState(
         sm_mhz=_tell(nvml, lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
@@ -189,6 +192,7 @@ def _ask_nvml(nvml: Any, gpu: Gpu) -> GpuState:
         power_limit_watts=None if limit is None else limit / 1e3,
         throttled=name_throttling(reasons),
         performance_state=None if state is None else f"P{state}",
+        available_memory_bytes=None if memory is None else int(memory.free),
     )
 
 

@@ -72,6 +72,7 @@ class ClockState:
         others_seconds: Processor time of everything but this process, since boot, all processors together.
         waited_seconds: Time that this thread was ready to run but had no processor, since it began.
         monotonic_seconds: When.
+        available_memory_bytes: Memory that programs could have without others losing theirs.
         gpu: State of the GPU that runs the model, where one does.
         jetson: State of the machine where it is a Jetson.
     """
@@ -84,6 +85,7 @@ class ClockState:
     others_seconds: float | None
     waited_seconds: float | None
     monotonic_seconds: float
+    available_memory_bytes: int | None = None
     gpu: GpuState | None = None
     jetson: JetsonState | None = None
 
@@ -102,7 +104,7 @@ def describe_device(device: str = "cpu") -> Device:
         model=_processor_model(),
         architecture=platform.machine(),
         cores=usable_cores(),
-        memory_bytes=_memory(),
+        memory_bytes=_memory("MemTotal"),
         system=f"{platform.system()} {platform.release()}",
         hostname=platform.node(),
     )
@@ -142,6 +144,7 @@ def read_clock_state(device: str = "cpu") -> ClockState:
         others_seconds=_others(),
         waited_seconds=_waited(),
         monotonic_seconds=time.monotonic(),
+        available_memory_bytes=_memory("MemAvailable"),
     )
 
 
@@ -166,8 +169,8 @@ def _processor_model() -> str:
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
-def _memory() -> int | None:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(_PROC / "meminfo") or "", re.MULTILINE)
+def _memory(what: str) -> int | None:
+    found = re.search(rf"^{what}:\s+(\d+) kB", _read(_PROC / "meminfo") or "", re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
 
 

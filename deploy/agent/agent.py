@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 from typing import Final, final
 
 from deploy.agent.child import do_in_child
-from deploy.agent.device import cool_down, describe, health
+from deploy.agent.device import cool_down, describe, health, measured_device, read_state
 from deploy.agent.errors import AgentError, RefusedError, StoppedError, UnwantedError
 from deploy.agent.lease import Lease
 from deploy.agent.link import Link
@@ -33,7 +33,9 @@ from protos.shoal.v1 import device_agents_pb2 as pb
 from protos.shoal.v1 import device_pb2
 
 _LOG = logging.getLogger(__name__)
-_PAUSE_SECONDS: Final = 5.0
+_MAX_FAILURE: Final = 4000
+"""Characters of a failure's message: a library may say anything, and an answer has to fit into a message."""
+
 _MEASURES: Final = frozenset({"time", "profile"})
 """Kinds of work that the device has to be cool for."""
 
@@ -125,41 +127,58 @@ class Agent:
                 continue
             try:
                 device.health.CopyFrom(health())
-                self._link.register(device)
+                self._link.register(device, goes_on=True)
             except RefusedError as exc:
                 self._refused = exc
                 return
-            except AgentError:
+            except StoppedError:
                 return
+            except (DeployError, OSError) as exc:
+                # An agent that leases work and is silent otherwise would be taken to be gone.
+                _LOG.warning("cannot say how the device is (%s), trying again", exc)
 
     def _take(self, work: pb.Work) -> None:
-        """Does a piece of work and hands it in."""
-        self._finishes.forget_others(work.id)
-        finished = self._finishes.find(work.id)
-        if finished is None:
-            self._tell(f"{work.kind}: {len(work.files)} files ({work.id})")
-            try:
-                finished = self._do(work)
-            except (UnwantedError, MeasureCancelledError):
-                self._tell(f"{work.kind}: no longer wanted")
-                return
-            except (RefusedError, StoppedError):
-                raise
-            except AgentError as exc:
-                # Its lease runs out, and it is given out again; another piece may go better.
-                self._tell(f"{work.kind}: given up: {exc}")
-                self._stop.wait(_PAUSE_SECONDS)
-                return
+        """Does a piece of work and hands it in. What goes wrong with it is its answer, and no end of the agent."""
+        try:
+            self._hand_in(work, self._finish(work))
+        except (UnwantedError, MeasureCancelledError):
+            self._tell(f"{work.kind}: no longer wanted")
+
+    def _finish(self, work: pb.Work) -> Finished:
+        """Returns the answer: what is on disk already, or what comes of the work now, or why nothing can."""
+        try:
+            self._finishes.forget_others(work.id)
+            kept = self._finishes.find(work.id)
+            if kept is None:
+                self._tell(f"{work.kind}: {len(work.files)} files ({work.id})")
+            return kept or self._do(work)
+        except (RefusedError, StoppedError, UnwantedError):
+            raise
+        except (AgentError, OSError) as exc:
+            # Whoever is given it again meets the same server and the same disk.
+            return Finished(failure=_tell_failure(exc))
+
+    def _hand_in(self, work: pb.Work, finished: Finished) -> None:
+        """Hands an answer in, or why it cannot be."""
+        try:
+            taken = self._complete(work, finished)
+        except (RefusedError, StoppedError, UnwantedError):
+            raise
+        except (AgentError, OSError) as exc:
+            finished = Finished(failure=_tell_failure(exc), took=finished.took)
+            taken = self._complete(work, finished)
+        self._finishes.forget(work.id)
+        outcome = "failed: " + finished.failure[1] if finished.failure else f"done in {finished.took:.1f} s"
+        self._tell(f"{work.kind}: {outcome}" if taken else f"{work.kind}: {outcome}, but no longer wanted")
+
+    def _complete(self, work: pb.Work, finished: Finished) -> bool:
         answer = pb.WorkAnswer()
         answer.took.FromNanoseconds(round(finished.took * 1e9))
         if finished.failure is not None:
             answer.failure.kind, answer.failure.message = finished.failure
         for file in finished.files:
             answer.files.add(filename=file.name, size_bytes=file.stat().st_size, sha256=file_digest(file))
-        taken = self._link.complete(work, answer, finished.files)
-        self._finishes.forget(work.id)
-        outcome = "failed: " + finished.failure[1] if finished.failure else f"done in {finished.took:.1f} s"
-        self._tell(f"{work.kind}: {outcome}" if taken else f"{work.kind}: {outcome}, but no longer wanted")
+        return self._link.complete(work, answer, finished.files)
 
     def _do(self, work: pb.Work) -> Finished:
         """Returns the answer, kept on disk."""
@@ -170,7 +189,9 @@ class Agent:
                 files = self._fetch(work, folder / "in")
                 if work.kind in _MEASURES:
                     lease.say("waiting for the device to cool down")
-                    cool_down(self._settings.cool_below, self._settings.cool_seconds, lease.cancel.wait)
+                    settings = self._settings
+                    read = partial(read_state, measured_device(work.request))
+                    cool_down(settings.cool_below, settings.cool_seconds, lease.cancel.wait, read)
                 lease.say("at work")
                 began = time.monotonic()
                 made, failure = self._perform(work, files, folder / "out", lease.cancel)
@@ -193,7 +214,7 @@ class Agent:
             raise
         except DeployError as exc:
             kind = type(exc).__name__
-            message = str(exc).replace(f"{self._scratch}/", "")
+            message = str(exc).replace(f"{self._scratch}/", "")[:_MAX_FAILURE]
             return [], (kind if kind in FAILURES else "MeasureError", message)
 
     def _fetch(self, work: pb.Work, folder: Path) -> tuple[Path, ...]:
@@ -207,3 +228,11 @@ class Agent:
             path.symlink_to(cached.resolve())
             paths.append(path)
         return tuple(paths)
+
+
+def _tell_failure(error: AgentError | OSError) -> tuple[str, str]:
+    """Returns what to tell the server of work that the agent itself could not do or hand in."""
+    if isinstance(error, AgentError):
+        return "MeasureError", f"the agent could not do this work, or not hand it in: {error}"[:_MAX_FAILURE]
+    said = error.strerror or type(error).__name__
+    return "MeasureError", f"the device's agent cannot read or write files in its state folder: {said}; see its disk"

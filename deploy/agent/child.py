@@ -9,10 +9,10 @@ import json
 import os
 import signal
 import site
+import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +51,7 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandb
 
     Raises:
         MeasureCancelledError: If `cancel` was set.
-        DeployError: What went wrong.
+        DeployError: What went wrong; also a `MeasureError` where the work named a file that is not its own.
     """
     request = {
         "kind": question.kind,
@@ -66,7 +66,7 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandb
     finally:
         # The group: a timing process of the child's own too.
         _kill(process)
-    return _decode(process.returncode, said, errors)
+    return _decode(process.returncode, said, errors, folder)
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
@@ -132,17 +132,46 @@ def _kill(process: subprocess.Popen[str]) -> None:
         process.stdin.close()
 
 
-def _decode(status: int, said: str, errors: str) -> list[Path]:
+def _decode(status: int, said: str, errors: str, folder: Path) -> list[Path]:
     if status < 0 and not said:
         hint = ": the device ran out of memory, or somebody killed it" if -status == signal.SIGKILL else ""
         msg = f"the work died from signal {signal.Signals(-status).name}{hint}"
         raise MeasureError(msg)
     try:
-        answer: Mapping[str, Any] = json.loads(said)
-    except ValueError as exc:
+        answer = json.loads(said)
+    except (ValueError, RecursionError) as exc:
         last = (errors.strip().splitlines() or ["it said nothing"])[-1]
         msg = f"the work ended with status {status} and no answer: {last}"
         raise MeasureError(msg) from exc
-    if "error" in answer:
-        raise FAILURES.get(answer["error"]["kind"], MeasureError)(answer["error"]["message"])
-    return [Path(path) for path in answer["files"]]
+    return _read(answer, folder)
+
+
+def _read(answer: Any, folder: Path) -> list[Path]:
+    """Returns the files that an answer names. Nothing in it is believed: what wrote it opened what others wrote."""
+    match answer:
+        case {"error": {"kind": str(kind), "message": str(message)}}:
+            raise FAILURES.get(kind, MeasureError)(message)
+        case {"files": [_, *_] as names} if all(isinstance(name, str) for name in names):
+            return [_inside(folder, name) for name in names]
+    msg = "the work's answer names neither files nor an error, and one of them was wanted; it is not handed in"
+    raise MeasureError(msg)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Returns a plain file in the work's folder: this process, which nothing confines, moves and sends nothing else."""
+    path = Path(name)
+    if not path.is_relative_to(folder) or ".." in path.parts or not _is_plain(path, folder):
+        msg = "the work named a file that is no plain file in its own folder; nothing of its answer is handed in"
+        raise MeasureError(msg)
+    return path
+
+
+def _is_plain(path: Path, folder: Path) -> bool:
+    """Returns whether a path leads to a file with one name, over folders only, no links, from `folder` on."""
+    ways = [parent for parent in path.parents if parent != folder and parent.is_relative_to(folder)]
+    try:
+        found = path.lstat()
+        over_folders = all(stat.S_ISDIR(way.lstat().st_mode) for way in ways)
+    except (OSError, ValueError):
+        return False
+    return over_folders and stat.S_ISREG(found.st_mode) and found.st_nlink == 1

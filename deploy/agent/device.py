@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from deploy.devices import parse_device
-from deploy.errors import DeployError
+from deploy.errors import DeployError, DeviceMissingError
 from deploy.gpu import list_devices
 from deploy.machine import ClockState, describe_device, read_clock_state
 from deploy.runtimes import RUNTIMES
 from protos.shoal.v1 import device_pb2 as pb
 
-_MEMORY: Final = Path("/proc/meminfo")
 _COOL_STEP_SECONDS: Final = 2.0
 
 
@@ -46,17 +44,20 @@ def installed() -> Iterator[tuple[str, str, str]]:
                     yield name, runtime.version(), where
 
 
-def health() -> pb.DeviceHealth:
-    """Returns how the machine is. Not to be asked while something is measured."""
-    state = read_clock_state()
-    found = pb.DeviceHealth(power_mode=state.governor or "")
+def health(read: Callable[[], ClockState] = read_clock_state) -> pb.DeviceHealth:
+    """Returns how the machine is. Not to be asked while something is measured.
+
+    Args:
+        read: The state of the machine.
+    """
+    state = read()
+    found = pb.DeviceHealth(power_mode=_power_mode(state))
     if state.temperature_celsius is not None:
         found.temperature_celsius = state.temperature_celsius
     if state.load_average is not None:
         found.load_average = state.load_average[0]
-    available = _available()
-    if available is not None:
-        found.available_memory_bytes = available
+    if state.available_memory_bytes is not None:
+        found.available_memory_bytes = state.available_memory_bytes
     return found
 
 
@@ -68,7 +69,7 @@ def cool_down(
 ) -> float:
     """Waits until the device is cool enough, and returns for how long it waited, in seconds.
 
-    A device that tells no temperature is not waited for.
+    A device that tells no temperature is not waited for. A GPU that is to be measured counts as the machine does.
 
     Args:
         below: Degrees Celsius to get below; None waits for nothing.
@@ -78,19 +79,41 @@ def cool_down(
     """
     started = time.monotonic()
     while below is not None:
-        degrees = read().temperature_celsius
+        degrees = _hottest(read())
         waited = time.monotonic() - started
         if degrees is None or degrees < below or waited >= seconds or wait(_COOL_STEP_SECONDS):
             break
     return time.monotonic() - started
 
 
-def _available() -> int | None:
+def measured_device(request: str) -> str:
+    """Returns the device, `cpu` or `cuda:N`, that a request wants something measured on; `cpu` where it is none.
+
+    Args:
+        request: Of `time` or `profile`, as it came. What is wrong with it is told by who does the work.
+    """
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMORY.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
+        return str(json.loads(request)["settings"]["device"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "cpu"
+
+
+def read_state(device: str) -> ClockState:
+    """Returns the state of the machine and of one of its devices, if it has that."""
+    try:
+        return read_clock_state(device)
+    except DeviceMissingError:
+        return read_clock_state()
+
+
+def _power_mode(state: ClockState) -> str:
+    jetson = None if state.jetson is None else state.jetson.power_mode
+    return jetson or state.governor or ""
+
+
+def _hottest(state: ClockState) -> float | None:
+    gpu = None if state.gpu is None else state.gpu.temperature_celsius
+    return max((degrees for degrees in (state.temperature_celsius, gpu) if degrees is not None), default=None)
 
 
 def _version() -> str:

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Final, final
 
-from deploy.agent.errors import AgentError, RefusedError
+from deploy.agent.errors import AgentError, StoppedError, UnwantedError
 from deploy.agent.link import Link
 from protos.shoal.v1 import device_agents_pb2 as pb
 
@@ -20,13 +20,13 @@ class Lease:
 
     Attributes:
         cancel: Set when the work is no longer wanted, or the agent is stopped.
-        refused: Why the server no longer takes this agent, None where it does.
+        refused: Why the server does not let it be kept, None where it does or the work is no longer wanted.
     """
 
     def __init__(self, link: Link, work: pb.Work, stop: threading.Event) -> None:
         """Keeps nothing before it is entered."""
         self.cancel = threading.Event()
-        self.refused: RefusedError | None = None
+        self.refused: AgentError | None = None
         self._link, self._work, self._stop = link, work, stop
         self._message = "beginning"
         self._over = threading.Event()
@@ -55,10 +55,10 @@ class Lease:
                     self.cancel.set()
                     return
                 self._news.wait(_RENEW_SECONDS)
-        except RefusedError as exc:
-            self.refused = exc
+        except (StoppedError, UnwantedError):
             self.cancel.set()
-        except AgentError:
+        except AgentError as exc:
+            self.refused = exc
             self.cancel.set()
 
     def _watch(self) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeVar, final
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from deploy.agent.errors import AgentError, RefusedError, StoppedError, UnwantedError
 from deploy.agent.settings import AgentSettings
@@ -22,6 +24,9 @@ _LOG = logging.getLogger(__name__)
 _CHUNK: Final = 512 << 10
 _CALL_SECONDS: Final = 30.0
 _PATIENCE: Final = timedelta(seconds=20)
+_TOO_LARGE: Final = "message larger than max"
+"""What gRPC itself says of a message over the limit of one side; it has the status of a disk that is full."""
+
 _AGAIN: Final = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -71,9 +76,14 @@ class Link:
         self._stop.wait()
         self.close()
 
-    def register(self, device: device_pb2.Device) -> pb.RegisterDeviceResponse:
-        """Says what the device is and how it is."""
-        request = pb.RegisterDeviceRequest(session=self._session, device=device)
+    def register(self, device: device_pb2.Device, goes_on: bool = False) -> pb.RegisterDeviceResponse:
+        """Says what the device is and how it is.
+
+        Args:
+            device: The device.
+            goes_on: Whether this session did so before: then it does not take over from a later one.
+        """
+        request = pb.RegisterDeviceRequest(session=self._session, device=device, goes_on=goes_on)
         return self._again(lambda: self._stub.RegisterDevice(request, **self._with()))
 
     def lease(self) -> pb.Work | None:
@@ -143,13 +153,30 @@ class Link:
                     raise RefusedError(f"{self._server} does not take this agent: {details}") from exc
                 if code is grpc.StatusCode.NOT_FOUND:
                     raise UnwantedError(f"{self._server} does not know the work any more: {details}") from exc
-                if code not in _AGAIN:
+                if code not in _AGAIN or _is_over_limit(exc):
                     raise AgentError(f"{self._server} refuses: {details} ({code.name})") from exc
                 failures += 1
                 if failures in (1, 10) or failures % 100 == 0:
                     _LOG.warning("%s does not answer (%s: %s), trying again", self._server, code.name, details)
             self._stop.wait(min(5.0, 0.2 * 2 ** min(failures, 6)) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         raise StoppedError("the agent was stopped")
+
+
+def _is_over_limit(error: grpc.RpcError) -> bool:
+    """Returns whether a call asked for more than the server ever takes: repeating it would never end."""
+    assert isinstance(error, grpc.Call)
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return False
+    if _TOO_LARGE in (error.details() or ""):
+        return True
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # the status in the trailers contradicts the call's own
+        return False
+    details = () if status is None else status.details
+    info, later = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    over = any(detail.Unpack(info) and info.reason == "QUOTA_EXCEEDED" for detail in details)
+    return over and not any(detail.Unpack(later) for detail in details)
 
 
 def _open(settings: AgentSettings) -> grpc.Channel:

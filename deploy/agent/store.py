@@ -55,7 +55,11 @@ class FileCache:
         path = self._folder / sha256
         if not path.exists():
             partial = path.with_suffix(".partial")
-            fetch(partial)
+            try:
+                fetch(partial)
+            except BaseException:
+                partial.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+                raise
             with partial.open("rb") as stream:
                 got = hashlib.file_digest(stream, "sha256").hexdigest()
             if got != sha256:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, final
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from service.database.clock import now
 from service.database.database import Database
@@ -61,6 +62,20 @@ class Agent:
         return {
             (str(one.get("name", "")), str(one.get("device") or "cpu")): str(one.get("version", "")) for one in found
         }
+
+    def check_speaker(self, session: str) -> None:
+        """Checks that a session is the one that speaks for the agent.
+
+        Raises:
+            AgentRefusedError: Another one does, or none yet.
+        """
+        if self.session is None:
+            raise AgentRefusedError(f"no process has registered {self.target} yet; register first")
+        if self.session != session:
+            raise AgentRefusedError(
+                f"another process speaks for {self.target} now: it was started later, with the same token; "
+                "run one at a time, or give each a token of its own with `shoal agents add NAME`"
+            )
 
 
 @final
@@ -132,12 +147,25 @@ class AgentStore:
             )
         return _agent(row)
 
-    def register(self, name: str, session_id: str, device: Mapping[str, Any]) -> Agent:
-        """Notes what an agent says of itself; a new session takes over from the one before."""
+    def register(self, name: str, session_id: str, device: Mapping[str, Any], goes_on: bool = False) -> Agent:
+        """Notes what an agent says of itself; a new session takes over from the one before.
+
+        Args:
+            name: The agent.
+            session_id: Of the process that says it.
+            device: What it says.
+            goes_on: Whether the session is no new one.
+
+        Raises:
+            NotFoundError: There is no such agent.
+            AgentRefusedError: The session is no new one, and another took over from it.
+        """
         with self._database.write() as session:
             row = session.get(AgentRow, name)
             if row is None:
                 raise NotFoundError("device", PREFIX + name)
+            if goes_on:
+                _agent(row).check_speaker(session_id)
             row.session, row.device, row.last_seen = session_id, dict(device), now()
             return _agent(row)
 
@@ -147,6 +175,18 @@ class AgentStore:
             row = session.get(AgentRow, name)
             if row is not None:
                 row.last_seen = now()
+
+
+def check_speaker(session: Session, name: str, session_id: str) -> None:
+    """Checks, in a transaction, that a session is the one that speaks for an agent.
+
+    Raises:
+        AgentRefusedError: It is not, or there is no such agent any more.
+    """
+    row = session.get(AgentRow, name)
+    if row is None:
+        raise AgentRefusedError(f"{PREFIX}{name} was removed; `shoal agents add NAME` on the server's machine adds it")
+    _agent(row).check_speaker(session_id)
 
 
 def _agent(row: AgentRow) -> Agent:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import Final, final
 
@@ -35,7 +36,11 @@ _LOOK_SECONDS: Final = 2.0
 """How often the queue is looked at where nobody says that it changed: another server may have changed it."""
 
 _TELL_SECONDS: Final = 5.0
-_MAX_QUESTION: Final = 4 << 20
+_MAX_QUESTION: Final = 3 << 20
+"""Bytes: an agent gets a question in one message, with what its files are, and a message has 4 MiB at most."""
+
+_FILE_BYTES: Final = 128
+"""What a file's size and hash add to a question."""
 
 
 @final
@@ -67,7 +72,11 @@ class Desk:
                 del self._waiting[topic]
 
     async def lease(self, agent: str, session: str, patience: timedelta) -> DeviceWork | None:
-        """Returns the agent's next piece of work, waiting for one if need be."""
+        """Returns the agent's next piece of work, waiting for one if need be.
+
+        Raises:
+            AgentRefusedError: Another session speaks for the agent, perhaps since the wait began.
+        """
         end = time.monotonic() + patience.total_seconds()
         with self.subscribe(agent) as changed:
             while True:
@@ -80,7 +89,8 @@ class Desk:
                         self.publish(found.id)
                     return found
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, _LOOK_SECONDS))
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await changed.wait()
 
     async def drop(self, job_id: str) -> None:
         """Forgets the work of a job that ended."""
@@ -117,6 +127,7 @@ class JobDesk:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waited = 0.0
         self._since: dict[str, float] = {}
+        self._again: set[str] = set()
 
     @property
     def waited(self) -> float:
@@ -126,9 +137,12 @@ class JobDesk:
 
     def ask(self, key: str) -> None:
         """Takes a question from the folder."""
-        if key not in self._tasks:
-            self._since[key] = time.monotonic()
-            self._tasks[key] = asyncio.create_task(self._carry(key))
+        if key in self._tasks:
+            # Perhaps its answer is there, and was a failure, and is asked for again before the task ends.
+            self._again.add(key)
+            return
+        self._since[key] = time.monotonic()
+        self._tasks[key] = asyncio.create_task(self._carry(key))
 
     async def close(self) -> None:
         """Stops carrying. What is under way goes on; who asks again gets the answer."""
@@ -154,16 +168,25 @@ class JobDesk:
             self._since.pop(key, None)
             self._tasks.pop(key, None)
             self._waited += max(0.0, time.monotonic() - began - done.took)
+        if key in self._again:
+            self._again.discard(key)
+            if not (self._folder / FOLDER / key / ANSWER).exists():
+                self.ask(key)
 
     def _submit(self, key: str, asked: AskedWork) -> DeviceWork:
-        """Queues the question, unless it is known; one that failed is asked again."""
-        work_id = f"{self._job_id.replace('/', '-')}-{key}"
-        known = self._desk.work.find(work_id)
-        if known is not None and not (known.answer is not None and known.answer.failure is not None):
-            return known
+        """Queues the question, unless it is known; one that failed is asked again.
+
+        It has another id then: an agent may keep the failure still, and would hand it in again under the same.
+        """
+        first = f"{self._job_id.replace('/', '-')}-{key}"
+        for work_id in chain([first], (f"{first}-{number}" for number in count(2))):
+            known = self._desk.work.find(work_id)
+            if known is None:
+                break
+            if known.answer is None or known.answer.failure is None:
+                return known
+            self._desk.files.drop(work_id)
         paths = [self._inside(path) for path in asked.files]
-        if known is not None:
-            self._desk.work.forget(work_id)
         stored = tuple(self._desk.files.put(work_id, "in", place, path) for place, path in enumerate(paths))
         new = DeviceWork(
             work_id, self._job_id, self._agent, WorkState.WAITING, asked.kind, asked.request, stored, 0, "", None
@@ -172,12 +195,16 @@ class JobDesk:
 
     def _question(self, key: str) -> AskedWork:
         path = self._inside(f"{FOLDER}/{key}/{QUESTION}")
-        if path.stat().st_size > _MAX_QUESTION:
-            raise WorkerProtocolError(f"a worker's question has more than {_MAX_QUESTION} bytes")
+        size = path.stat().st_size
+        if size > _MAX_QUESTION:
+            raise _too_large()
         try:
-            return AskedWork.model_validate_json(path.read_text())
+            asked = AskedWork.model_validate_json(path.read_text())
         except ValidationError as exc:
             raise WorkerProtocolError("a worker's question for a device is none") from exc
+        if size + _FILE_BYTES * len(asked.files) > _MAX_QUESTION:
+            raise _too_large()
+        return asked
 
     def _inside(self, path: str) -> Path:
         """Returns a file of the job's folder: a worker, which runs what others wrote, can send nothing else."""
@@ -201,8 +228,10 @@ class JobDesk:
                     told = time.monotonic()
                     await until_there(self._desk.work.expire)
                     self._tell(await self._status(present))
+                # Python 3.11's `wait_for` forgets a cancellation that comes together with the change.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await changed.wait()
 
     async def _status(self, work: DeviceWork) -> str:
         try:
@@ -236,3 +265,7 @@ class JobDesk:
         home = self._folder / FOLDER / key
         home.mkdir(parents=True, exist_ok=True)
         write_whole(home / ANSWER, done.model_dump_json())
+
+
+def _too_large() -> WorkerProtocolError:
+    return WorkerProtocolError(f"a worker's question for a device has more than {_MAX_QUESTION} bytes with its files")

@@ -3,6 +3,8 @@
     WAITING  --lease-->  LEASED  --complete-->  DONE
        ^                   |
        +--- lease lost ----+        (a new session of the agent, or no sign of life for LEASE)
+       |
+       +--- the lease of MOST_LEASES lost --->  DONE, failed
 
 `lease` counts up each time a piece is given out, and an answer counts only under the last one given. So a piece may be
 begun twice, after a loss, but has one answer.
@@ -22,11 +24,15 @@ from sqlalchemy.orm import Session
 from service.database.clock import clock, now
 from service.database.database import Database
 from service.database.tables import DeviceWorkRow
+from service.devices.agents import check_speaker
 from service.watching.kept import Kept, drop, find, keep
 from service.watching.place import Place
 
 LEASE: Final = timedelta(seconds=60)
 """How long a lease holds without a sign of life."""
+
+MOST_LEASES: Final = 5
+"""How often a piece is given out. Work that has ended its agent so often, or its machine, would go on doing so."""
 
 _MAX_MESSAGE = 2000
 
@@ -123,10 +129,16 @@ class WorkStore:
     def lease(self, agent: str, session_id: str) -> DeviceWork | None:
         """Gives out the agent's next piece of work; what this session holds already, again.
 
+        What was given out `MOST_LEASES` times and lost each time has failed, and is passed over.
+
         Returns:
             None where there is nothing to do.
+
+        Raises:
+            AgentRefusedError: Another session speaks for the agent now.
         """
         with self._database.write() as session:
+            check_speaker(session, agent, session_id)
             own = select(DeviceWorkRow).where(DeviceWorkRow.agent == agent).order_by(DeviceWorkRow.row)
             leased = session.scalars(own.where(DeviceWorkRow.state == WorkState.LEASED)).all()
             for row in leased:
@@ -135,13 +147,12 @@ class WorkStore:
                     return _work(row)
                 # Another session of the same agent had it: that one is gone, or will be told so.
                 row.state = WorkState.WAITING
-            row_ = session.scalar(own.where(DeviceWorkRow.state == WorkState.WAITING).limit(1))
-            if row_ is None:
-                return None
-            row_.state, row_.session, row_.message = WorkState.LEASED, session_id, ""
-            row_.lease += 1
-            row_.lease_until = clock(session) + LEASE
-            return _work(row_)
+            for row in session.scalars(own.where(DeviceWorkRow.state == WorkState.WAITING)).all():
+                if row.lease < MOST_LEASES:
+                    _give_out(session, row, session_id)
+                    return _work(row)
+                _give_up(row)
+            return None
 
     def renew(self, held: Held, message: str) -> bool:
         """Keeps a lease; returns whether the work is still wanted from who holds it."""
@@ -166,12 +177,7 @@ class WorkStore:
             row = _held(session, held)
             if row is None:
                 return False
-            row.state, row.message = WorkState.DONE, ""
-            row.answer = {
-                "files": [_facts(file) for file in answer.files],
-                "failure": None if answer.failure is None else list(answer.failure),
-                "took": answer.took,
-            }
+            _end(row, answer)
             return True
 
     def expire(self) -> list[str]:
@@ -184,12 +190,6 @@ class WorkStore:
             for row in rows:
                 row.state = WorkState.WAITING
             return [row.agent for row in rows]
-
-    def forget(self, work_id: str) -> None:
-        """Forgets one piece of work, so that it can be asked for again."""
-        with self._database.write() as session:
-            session.execute(delete(DeviceWorkRow).where(DeviceWorkRow.id == work_id))
-            drop(session, [work_id])
 
     def drop(self, job_id: str) -> list[str]:
         """Forgets the work of a job; returns the ids of what is gone."""
@@ -239,6 +239,31 @@ def _held(session: Session, held: Held) -> DeviceWorkRow | None:
     if row is None or (row.agent, row.session, row.lease) != (held.agent, held.session, held.lease):
         return None
     return None if row.state == WorkState.DONE else row
+
+
+def _give_out(session: Session, row: DeviceWorkRow, session_id: str) -> None:
+    row.state, row.session, row.message = WorkState.LEASED, session_id, ""
+    row.lease += 1
+    row.lease_until = clock(session) + LEASE
+
+
+def _give_up(row: DeviceWorkRow) -> None:
+    """Ends work that is lost each time: nobody's late answer counts any more."""
+    message = (
+        f"agent/{row.agent} was given this work (`{row.kind}`) {row.lease} times and was lost each time before it "
+        "answered; see its log, and whether the device runs out of memory or restarts"
+    )
+    row.session = None
+    _end(row, WorkAnswer(failure=("MeasureError", message)))
+
+
+def _end(row: DeviceWorkRow, answer: WorkAnswer) -> None:
+    row.state, row.message = WorkState.DONE, ""
+    row.answer = {
+        "files": [_facts(file) for file in answer.files],
+        "failure": None if answer.failure is None else list(answer.failure),
+        "took": answer.took,
+    }
 
 
 def _facts(file: StoredFile) -> dict[str, Any]:

@@ -72,10 +72,11 @@ class AgentsServicer(DeviceAgentsServicer):
             raise InvalidRequestError([Violation("session", f"must have 8 to {_MAX_SESSION} characters")])
         if request.device.ByteSize() > _MAX_DEVICE_BYTES:
             raise InvalidRequestError([Violation("device", f"must have at most {_MAX_DEVICE_BYTES} bytes")])
+        device = convert.read_fields(request.device, "device")
+        await to_thread(self._desk.agents.register, agent.name, session, device, request.goes_on)
         if agent.session not in (None, session):
             _LOG.info("another session speaks for %s now", agent.target)
-        device = convert.read_fields(request.device, "device")
-        await to_thread(self._desk.agents.register, agent.name, session, device)
+            self._desk.publish(agent.name)  # the one before may wait for work: it is told now
         answer = pb.RegisterDeviceResponse(name=agent.target)
         answer.heartbeat.FromTimedelta(HEARTBEAT)
         return answer
@@ -168,10 +169,7 @@ class AgentsServicer(DeviceAgentsServicer):
     async def _speaker(self, context: Context, session: str) -> Agent:
         """Returns the agent that calls, if this session speaks for it."""
         agent = await self._caller(context)
-        if agent.session != session:
-            raise AgentRefusedError(
-                f"another process speaks for {agent.target} now, or none has registered it; register first"
-            )
+        agent.check_speaker(session)
         return agent
 
 

@@ -100,3 +100,12 @@ def test_the_driver_describes_its_gpus() -> None:
     assert gpu.name
     assert gpu.memory_bytes > 2**28
     assert float(gpu.compute_capability) >= 5
+
+
+@needs_gpu
+def test_nvml_tells_what_memory_is_left() -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed here")
+    gpu = list_gpus()[0]
+    left = read_gpu_state(gpu).available_memory_bytes
+    assert left is not None
+    assert 0 < left <= gpu.memory_bytes * 1.1

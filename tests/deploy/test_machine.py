@@ -39,6 +39,13 @@ def test_the_clock_state_advances() -> None:
         assert (early is None and late is None) or late >= early >= 0
 
 
+def test_the_memory_that_is_left_is_noted() -> None:
+    available, total = read_clock_state().available_memory_bytes, describe_device().memory_bytes
+    assert available is not None
+    assert total is not None
+    assert 2**20 < available < total
+
+
 def test_times_on_a_gpu_are_kept_apart_from_those_of_its_processor() -> None:
     processor = describe_device()
     both = replace(processor, gpu=SERVER)

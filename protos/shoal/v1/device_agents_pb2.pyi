@@ -28,9 +28,14 @@ class RegisterDeviceRequest(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    GOES_ON_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Required. Chosen by the agent at its start, 8 to 64 of [a-z0-9-]. A new session takes over from the one before: what
     that held is given out again.
+    """
+    goes_on: _builtins.bool
+    """Whether the session goes on: it takes over from none, and is refused where another one has taken over. An agent sets
+    it in every call but the first, so that of two processes the one that was started later stays.
     """
     @_builtins.property
     def device(self) -> _device_pb2.Device:
@@ -41,10 +46,11 @@ class RegisterDeviceRequest(_message.Message):
         *,
         session: _builtins.str = ...,
         device: _device_pb2.Device | None = ...,
+        goes_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "goes_on", b"goes_on", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from deploy.agent import child as module
 from deploy.agent.child import do_in_child
 from deploy.artifact import Artifact
 from deploy.bench.work import Question, pack_models
@@ -104,6 +107,77 @@ def test_the_work_knows_neither_the_agents_token_nor_the_rest_of_its_environment
 
     assert len(seen) == 2
     assert not [value for environment in seen for value in environment.values() if value in {"a token", "a secret"}]
+
+
+def outside(folder: Path) -> Path:
+    secret = folder.parent / "secret"
+    secret.write_text("a secret")
+    return secret
+
+
+def symbolic_link(folder: Path) -> Path:
+    (folder / "result.json").symlink_to(outside(folder))
+    return folder / "result.json"
+
+
+def hard_link(folder: Path) -> Path:
+    (folder / "result.json").hardlink_to(outside(folder))
+    return folder / "result.json"
+
+
+def linked_folder(folder: Path) -> Path:
+    outside(folder)
+    (folder / "made").symlink_to(folder.parent)
+    return folder / "made" / "secret"
+
+
+def upwards(folder: Path) -> Path:
+    return folder / ".." / outside(folder).name
+
+
+def device_file(folder: Path) -> Path:
+    os.mkfifo(folder / "result.json")
+    return folder / "result.json"
+
+
+def nothing(folder: Path) -> Path:
+    return folder / "result.json"
+
+
+def say(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a process that somebody else took over do the work: it says what they want."""
+    code = f"import sys; sys.stdin.readline(); print({json.dumps(answer)!r})"
+    monkeypatch.setattr(module, "_COMMAND", (sys.executable, "-c", code))
+
+
+@pytest.mark.parametrize(
+    "name", [outside, symbolic_link, hard_link, linked_folder, upwards, device_file, nothing, lambda folder: folder]
+)
+def test_files_that_are_not_the_works_own_are_not_taken(
+    name: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "work"
+    home.mkdir()
+    say({"files": [str(name(home))]}, monkeypatch)
+    with pytest.raises(MeasureError, match="no plain file in its own folder"):
+        do_in_child(Question("describe", {}), home, threading.Event())
+
+
+def test_files_in_the_works_own_folders_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "made" / "edge.onnx"
+    made.parent.mkdir()
+    made.write_text("an edge")
+    say({"files": [str(made)]}, monkeypatch)
+    assert do_in_child(Question("describe", {}), tmp_path, threading.Event()) == [made]
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"files": []}, {"files": [1]}, {"files": "x"}, {"error": "x"}, None, 7])
+def test_an_answer_that_is_none_is_the_works_failure(
+    answer: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(answer, monkeypatch)
+    with pytest.raises(MeasureError, match="neither files nor an error"):
+        do_in_child(Question("describe", {}), tmp_path, threading.Event())
 
 
 @pytest.mark.skipif(not all(one.present for one in probe()), reason="this system cannot confine processes")

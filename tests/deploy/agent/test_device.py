@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
-from deploy.agent.device import cool_down, describe
+import pytest
+
+from deploy.agent.device import cool_down, describe, health, measured_device, read_state
 from deploy.bench import LocalBench
+from deploy.gpu import GpuState
+from deploy.jetson import JetsonState
 from deploy.machine import describe_device, read_clock_state
 
 
@@ -35,6 +40,48 @@ def test_a_hot_device_is_waited_for() -> None:
 
 def never(_seconds: float) -> bool:
     raise AssertionError("it waited")
+
+
+def test_a_hot_gpu_is_waited_for() -> None:
+    waits: list[float] = []
+    cool = replace(read_clock_state(), temperature_celsius=40.0)
+    states = iter([replace(cool, gpu=GpuState(temperature_celsius=degrees)) for degrees in (85.0, 60.0)])
+    cool_down(70.0, 300.0, lambda seconds: bool(waits.append(seconds)), lambda: next(states))
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "device"),
+    [
+        (json.dumps({"settings": {"device": "cuda:1"}}), "cuda:1"),
+        (json.dumps({"settings": {}}), "cpu"),
+        ("[]", "cpu"),
+        ("no JSON", "cpu"),
+    ],
+)
+def test_the_device_to_be_measured_is_told_by_the_request(request_: str, device: str) -> None:
+    assert measured_device(request_) == device
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "no device"])
+def test_the_state_of_a_device_that_is_not_here_is_that_of_the_machine(device: str) -> None:
+    assert read_state(device).gpu is None
+
+
+@pytest.mark.parametrize(
+    ("jetson", "governor", "mode"),
+    [
+        (JetsonState("15W", None, None), "schedutil", "15W"),
+        (JetsonState(None, None, None), "schedutil", "schedutil"),
+        (None, "schedutil", "schedutil"),
+        (None, None, ""),
+    ],
+)
+def test_the_power_mode_of_a_jetson_comes_before_its_governor(
+    jetson: JetsonState | None, governor: str | None, mode: str
+) -> None:
+    state = replace(read_clock_state(), jetson=jetson, governor=governor)
+    assert health(lambda: state).power_mode == mode
 
 
 def test_the_wait_has_an_end() -> None:

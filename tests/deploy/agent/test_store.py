@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_a_file_is_fetched_once(tmp_path: Path) -> None:
 def test_a_file_that_is_something_else_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="SHA-256 differs"):
         FileCache(tmp_path, 100).get(sha256(b"bytes"), lambda to: to.write_bytes(b"others") and None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_fetched_whole(tmp_path: Path) -> None:
+    def fetch(to: Path) -> None:
+        to.write_bytes(b"by")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        FileCache(tmp_path, 100).get(sha256(b"bytes"), fetch)
     assert list(tmp_path.iterdir()) == []
 
 

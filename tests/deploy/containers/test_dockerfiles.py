@@ -12,6 +12,7 @@ import yaml
 
 from service.cli.app import shoal
 from service.cli.serve import DEFAULT_ADDRESS, WEB_ADDRESS, serve
+from tests.deploy.helm.render import Chart
 
 ROOT = Path(__file__).parents[3]
 SERVER = ROOT / "Dockerfile"
@@ -24,6 +25,23 @@ def instructions(path: Path, name: str) -> list[str]:
     """Returns every use of an instruction, lines joined."""
     text = re.sub(r"\\\n\s*", "", path.read_text())
     return re.findall(rf"^{name} (.+)$", text, re.MULTILINE)
+
+
+def environment(path: Path, target: str = "") -> dict[str, str]:
+    """Returns what a target, the last one where it has no name, sets and takes over from the stages below it."""
+    text = re.sub(r"\\\n\s*", "", path.read_text())
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL)
+    below = {name: (base, body) for base, name, body in stages}
+    found: dict[str, str] = {}
+    while target in below:
+        target, body = below[target]
+        lines = re.findall(r"^ENV (.+)$", body, re.MULTILINE)
+        found = dict(pair.split("=", 1) for line in lines for pair in line.split()) | found
+    return found
+
+
+def is_below(path: str, folders: list[str]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 def extras(path: Path) -> set[str]:
@@ -120,6 +138,27 @@ def test_compose_builds_targets_that_there_are_and_mounts_the_state() -> None:
         assert service["volumes"][0].endswith(":/var/lib/shoal")
     addresses = (DEFAULT_ADDRESS, WEB_ADDRESS)
     assert services["server"]["ports"] == [f"{each}:{each.rpartition(':')[2]}" for each in addresses]
+
+
+def test_services_with_a_read_only_root_keep_caches_where_they_may_write() -> None:
+    path = ROOT / "deploy" / "containers" / "compose.yaml"
+    services = yaml.safe_load(path.read_text())["services"]
+    for service in services.values():
+        known = environment(SERVER, service["build"]["target"]) | service.get("environment", {})
+        mounts = [mount.split(":")[1] for mount in service["volumes"]]
+        assert is_below(known["XDG_CACHE_HOME"], mounts)
+
+
+def test_the_pod_keeps_caches_where_it_may_write() -> None:
+    (stateful,) = [each for each in Chart().manifests() if each["kind"] == "StatefulSet"]
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for target in ("cpu", "gpu"):
+        assert is_below(environment(SERVER, target)["XDG_CACHE_HOME"], mounts)
+
+
+def test_the_agent_on_a_jetson_keeps_caches_in_its_volume() -> None:
+    assert is_below(environment(JETSON)["XDG_CACHE_HOME"], instructions(JETSON, "VOLUME"))
 
 
 def test_the_context_has_everything_that_is_copied() -> None:

@@ -43,6 +43,7 @@ def test_files_are_measured_interleaved(artifact: Artifact, heavy: Path) -> None
     assert light.runtime.providers == ("CPUExecutionProvider",)
     assert light.device.model
     assert light.conditions.after.monotonic_seconds > light.conditions.before.monotonic_seconds
+    assert all(state.available_memory_bytes for state in (light.conditions.before, light.conditions.after))
     ratio = compare(slow, light)
     assert ratio.is_faster
     assert ratio.speedup > 10
@@ -191,7 +192,7 @@ def test_what_is_known_of_a_gpu_comes_through_the_process_boundary() -> None:
     device = replace(describe_device(), gpu=SERVER)
     state = replace(
         read_clock_state(),
-        gpu=GpuState(1980.0, throttled=("software power cap",)),
+        gpu=GpuState(1980.0, throttled=("software power cap",), available_memory_bytes=1 << 33),
         jetson=JetsonState("MAXN", None, None),
     )
     assert read_device(json.loads(json.dumps(asdict(device)))) == device

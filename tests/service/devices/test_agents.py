@@ -61,6 +61,21 @@ def test_a_name_keeps_to_the_rule(name: str, store: AgentStore) -> None:
         store.add(name)
 
 
+def test_the_later_session_speaks_and_the_earlier_one_cannot_take_it_back(store: AgentStore) -> None:
+    store.add("edge")
+    for session in ("session-one", "session-two"):
+        store.register("edge", session, {})
+    with pytest.raises(AgentRefusedError, match="another process speaks for agent/edge now: it was started later"):
+        store.register("edge", "session-one", {}, goes_on=True)
+    assert store.register("edge", "session-two", {}, goes_on=True).session == "session-two"
+
+
+def test_a_session_that_never_began_cannot_go_on(store: AgentStore) -> None:
+    store.add("edge")
+    with pytest.raises(AgentRefusedError, match="no process has registered agent/edge yet"):
+        store.register("edge", "session-one", {}, goes_on=True)
+
+
 def test_an_agent_that_was_heard_of_is_online(store: AgentStore) -> None:
     store.add("edge")
     assert not store.get("edge").online

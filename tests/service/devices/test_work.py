@@ -10,7 +10,9 @@ import pytest
 
 from service.database.database import Database
 from service.devices import work as module
-from service.devices.work import DeviceWork, Held, StoredFile, WorkAnswer, WorkState, WorkStore
+from service.devices.agents import AgentStore
+from service.devices.work import MOST_LEASES, DeviceWork, Held, StoredFile, WorkAnswer, WorkState, WorkStore
+from service.errors import AgentRefusedError
 
 ANSWER = WorkAnswer((StoredFile("result.json", 2, "0" * 64),), None, 1.5)
 OTHER = WorkAnswer((), ("DataError", "wrong"), 0.5)
@@ -19,6 +21,7 @@ OTHER = WorkAnswer((), ("DataError", "wrong"), 0.5)
 @pytest.fixture
 def store(database_url: str) -> Iterator[WorkStore]:
     database = Database(database_url)
+    AgentStore(database).add("edge")
     yield WorkStore(database)
     database.close()
 
@@ -33,6 +36,8 @@ def held(work: DeviceWork, session: str) -> Held:
 
 
 def leased(store: WorkStore, session: str = "one") -> DeviceWork:
+    """The next piece of work of a session that took over, or had before."""
+    AgentStore(store._database).register("edge", session, {})
     found = store.lease("edge", session)
     assert found is not None
     return found
@@ -56,6 +61,7 @@ def test_what_is_there_is_not_added_again(store: WorkStore) -> None:
 
 def test_another_agents_work_is_not_given_out(store: WorkStore) -> None:
     store.add(piece(agent="other"))
+    AgentStore(store._database).register("edge", "one", {})
     assert store.lease("edge", "one") is None
 
 
@@ -77,6 +83,22 @@ def test_a_new_session_takes_over_and_the_old_one_counts_no_more(store: WorkStor
     assert found.answer == ANSWER
 
 
+def test_an_old_session_that_waits_gets_nothing_of_the_new_one(store: WorkStore) -> None:
+    store.add(piece())
+    new = leased(store, "two")
+    with pytest.raises(AgentRefusedError, match="another process speaks for agent/edge now"):
+        store.lease("edge", "one")
+    assert leased(store, "two") == new
+
+
+def test_a_session_of_a_removed_agent_gets_nothing(store: WorkStore) -> None:
+    store.add(piece())
+    leased(store)
+    AgentStore(store._database).remove("edge")
+    with pytest.raises(AgentRefusedError, match="agent/edge was removed"):
+        store.lease("edge", "one")
+
+
 def test_a_lease_that_ran_out_is_given_out_again(store: WorkStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add(piece())
     monkeypatch.setattr(module, "LEASE", timedelta(seconds=-1))
@@ -94,6 +116,33 @@ def test_an_answer_after_the_lease_ran_out_counts_while_nobody_else_has_it(
     store.expire()
     assert store.renew(held(first, "one"), "was away")
     assert store.complete(held(first, "one"), ANSWER)
+
+
+def test_work_that_is_lost_every_time_fails(store: WorkStore) -> None:
+    store.add(piece())
+    store.add(piece(2))
+    lost = [leased(store, f"session-{number}") for number in range(MOST_LEASES)]
+    assert {work.id for work in lost} == {"work-1"}
+
+    assert leased(store, "the next").id == "work-2"
+    found = store.find("work-1")
+    assert found is not None
+    assert found.answer is not None
+    assert found.answer.failure is not None
+    assert f"agent/edge was given this work (`run`) {MOST_LEASES} times" in found.answer.failure[1]
+    assert not store.complete(held(lost[-1], f"session-{MOST_LEASES - 1}"), ANSWER)
+
+
+def test_a_lease_that_is_kept_is_not_counted_as_lost(store: WorkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add(piece())
+    first = leased(store)
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=-1))
+    for _ in range(2 * MOST_LEASES):
+        assert store.renew(held(first, "one"), "slow")
+        store.expire()
+        assert store.renew(held(first, "one"), "was away")
+        assert leased(store) == store.find("work-1")
+    assert leased(store).lease == 1
 
 
 def test_an_answer_that_is_sent_twice_counts_once_and_is_told_so_twice(store: WorkStore) -> None:

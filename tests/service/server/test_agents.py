@@ -216,6 +216,38 @@ async def test_work_of_an_agent_that_died_is_done_by_the_next(settings: ServerSe
     assert "another process speaks for agent/edge" in str(refused.value.details())
 
 
+async def test_of_two_agents_with_one_token_the_later_one_stays(settings: ServerSettings, tmp_path: Path) -> None:
+    token = known(settings)
+    async with running(settings) as (stub, address), agent(address, token, tmp_path / "first") as first:
+        await until(lambda: first.said)
+        async with agent(address, token, tmp_path / "second") as second:
+            await until(lambda: first.error is not None, 5.0)
+            job = await finished(stub, (await start(stub)).name)
+            assert second.error is None
+
+    assert isinstance(first.error, RefusedError)
+    assert "another process speaks for agent/edge now: it was started later" in str(first.error)
+    assert job.state == State.STATE_SUCCEEDED, job.error
+    assert (first.done("run"), second.done("run")) == (0, 1)
+
+
+async def test_a_sign_of_life_takes_nothing_from_a_later_process(settings: ServerSettings, tmp_path: Path) -> None:
+    token = known(settings)
+    async with running(settings) as (_, address):
+        first, second = (
+            Link(AgentSettings(address, token, tmp_path), session, threading.Event())
+            for session in ("session-one", "session-two")
+        )
+        device = device_pb2.Device(runtimes=[{"name": "onnxruntime", "version": "1"}])
+        for link in (first, second):
+            await asyncio.to_thread(link.register, device)
+        with pytest.raises(RefusedError, match="another process speaks for agent/edge now"):
+            await asyncio.to_thread(first.register, device, goes_on=True)
+        await asyncio.to_thread(second.register, device, goes_on=True)
+        for link in (first, second):
+            link.close()
+
+
 async def test_an_agent_goes_on_when_a_killed_server_comes_back(tmp_path: Path) -> None:
     """What was asked, and what was answered, is on disk on both sides."""
     address = f"127.0.0.1:{free_port()}"
@@ -239,6 +271,41 @@ async def test_an_agent_goes_on_when_a_killed_server_comes_back(tmp_path: Path) 
     # Nothing that was answered is asked again: one piece may have been begun when the server went.
     assert 8 <= edge.done("run") <= 9
     assert job.progress.metrics["first_7"] == 8.0
+
+
+async def test_an_answer_that_is_too_large_ends_the_work_and_not_the_agent(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    token = known(settings)
+    small = settings.model_copy(update={"max_device_answer_bytes": 10})
+    async with running(small) as (stub, address), agent(address, token, tmp_path / "agent") as edge:
+        await until(lambda: edge.said)
+        job = await finished(stub, (await start(stub)).name)
+        await until(lambda: edge.said[-1].startswith("run: failed: "))
+        assert "an answer may have" in edge.said[-1]
+        assert edge.thread.is_alive()
+
+    assert job.state == State.STATE_FAILED
+
+
+@pytest.mark.parametrize("folder", ["files", "finished", "work"])
+async def test_an_agent_that_cannot_write_fails_its_work_and_lives_on(
+    folder: str, settings: ServerSettings, tmp_path: Path
+) -> None:
+    token, home = known(settings), tmp_path / "agent"
+    async with running(settings) as (stub, address), agent(address, token, home) as edge:
+        await until(lambda: edge.said)
+        (home / folder).rename(home / "kept")
+        (home / folder).write_text("no folder")
+        failed = await finished(stub, (await start(stub)).name)
+        await until(lambda: "cannot read or write files" in edge.said[-1])
+        (home / folder).unlink()
+        (home / "kept").rename(home / folder)
+        job = await finished(stub, (await start(stub)).name)
+
+    assert failed.state == State.STATE_FAILED
+    assert str(tmp_path) not in "".join(edge.said)
+    assert job.state == State.STATE_SUCCEEDED, job.error
 
 
 async def test_a_cancelled_job_calls_its_work_off(settings: ServerSettings, tmp_path: Path) -> None:
