@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,12 @@ def _state(values: dict[str, Any]) -> ClockState:
     typed = {
         "mhz": tuple(values["mhz"]),
         "load_average": tuple(load) if load else None,
-        "gpu": GpuState(**{**gpu, "throttled": tuple(gpu["throttled"])}) if gpu else None,
-        "jetson": JetsonState(**jetson) if jetson else None,
+        "gpu": GpuState(**_known(GpuState, {**gpu, "throttled": tuple(gpu["throttled"])})) if gpu else None,
+        "jetson": JetsonState(**_known(JetsonState, jetson)) if jetson else None,
     }
-    return ClockState(**{**values, **typed})
+    return ClockState(**_known(ClockState, {**values, **typed}))
+
+
+def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a dataclass's fields: the agent that measured may be newer than this, and tell more."""
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}

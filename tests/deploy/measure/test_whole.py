@@ -217,3 +217,11 @@ def test_the_timing_process_imports_no_torch() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "False"
+
+
+def test_what_a_newer_agent_tells_besides_is_passed_over() -> None:
+    state = replace(read_clock_state(), gpu=GpuState(1980.0), jetson=JetsonState("MAXN", None, None))
+    told = json.loads(json.dumps(asdict(state)))
+    for values in (told, told["gpu"], told["jetson"]):
+        values["invented_later"] = 1
+    assert _state(told) == state
