@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -93,12 +94,14 @@ async def test_a_job_whose_server_is_killed_is_ended_once_by_another(postgres_ur
     settings, name = one_of(tmp_path, "a", postgres_url, "slow", "600"), "optimizationJobs/some"
     await queue(settings, "some")
     async with served(settings) as (stub, server):
-        await reached(stub, name, is_working)
+        working = await reached(stub, name, is_working)
         async with running(one_of(tmp_path, "b", postgres_url)) as other:
             await asyncio.sleep(1.5)  # longer than a lease that is not renewed
             assert (await other.GetOptimizationJob(service_pb.GetOptimizationJobRequest(name=name))).attempts == 1
             server.kill()
             events = await asyncio.wait_for(follow(other, name), 20)
+    # Real workers die with their server, and this one does not.
+    os.kill(int(working.progress.metrics["worker"]), signal.SIGKILL)
 
     assert events[-1].snapshot.attempts == 2
     assert story(events) == [
