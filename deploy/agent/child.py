@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from deploy.bench.work import FAILURES, Question
 from deploy.errors import MeasureCancelledError, MeasureError
@@ -25,6 +25,10 @@ from deploy.sandbox import Mode
 _COMMAND: Final = (sys.executable, "-P", "-m", "deploy.agent.piece")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _POLL_SECONDS: Final = 0.1
+_BLOCK: Final = 1 << 16
+_MOST_SAID: Final = 1 << 20
+"""Characters of a stream that are kept, its last: what the work says may be anything, and the device is small."""
+
 # What the work may know of the agent's environment: not its token, nor anything else that is not listed.
 _PASSED: Final = (
     "CUDA_DEVICE_ORDER",
@@ -103,7 +107,7 @@ def _talk(process: subprocess.Popen[str], request: str, cancel: threading.Event)
     def read(name: str) -> None:
         stream = getattr(process, name)
         with stream:
-            found[name] = stream.read()
+            found[name] = _last_of(stream)
 
     readers = [threading.Thread(target=read, args=(name,), daemon=True) for name in ("stdout", "stderr")]
     for reader in readers:
@@ -121,6 +125,14 @@ def _talk(process: subprocess.Popen[str], request: str, cancel: threading.Event)
     for reader in readers:
         reader.join(timeout=5.0)
     return found.get("stdout", ""), found.get("stderr", "")
+
+
+def _last_of(stream: IO[str]) -> str:
+    """Returns the end of a stream, read to the end."""
+    kept = ""
+    while block := stream.read(_BLOCK):
+        kept = (kept + block)[-_MOST_SAID:]
+    return kept
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +182,19 @@ def test_an_answer_that_is_none_is_the_works_failure(
 
 
 @pytest.mark.skipif(not all(one.present for one in probe()), reason="this system cannot confine processes")
+def test_what_the_work_says_does_not_fill_the_agents_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; sys.stdin.readline(); [print('x' * (1 << 20), file=sys.stderr) for _ in range(40)]"
+    monkeypatch.setattr(module, "_COMMAND", (sys.executable, "-c", code))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MeasureError, match="no answer"):
+            do_in_child(Question("describe", {}), tmp_path, threading.Event())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
 def test_confined_work_measures_through_links(artifact: Artifact, tmp_path: Path) -> None:
     home = tmp_path / "work"
     home.mkdir()
