@@ -20,6 +20,18 @@ PASSING: Final = (DiskFullError, DatabaseBusyError, StorageUnavailableError)
 _T = TypeVar("_T")
 
 
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits until an event is set, for so many seconds at most; returns whether it is.
+
+    Who is cancelled while he waits ends: `asyncio.wait_for` forgets that, up to Python 3.11, where the event is set in
+    the same moment.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
 async def until_there(
     call: Callable[[], _T], stop: asyncio.Event | None = None, tell: Callable[[str], None] = lambda _message: None
 ) -> _T:
@@ -45,8 +57,7 @@ async def until_there(
             _LOG.warning("next try in %g s: %s", pause, exc)
             if pause == _FIRST_PAUSE:
                 tell(_told(exc))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
+            await set_within(stop, pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
 

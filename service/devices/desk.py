@@ -13,7 +13,7 @@ import time
 from asyncio import to_thread
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain, count
 from pathlib import Path
@@ -27,7 +27,7 @@ from service.devices.files import WorkFiles
 from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWork, write_whole
 from service.devices.work import DeviceWork, WorkState, WorkStore
 from service.errors import NotFoundError, StorageUnavailableError, WorkerProtocolError
-from service.waiting import until_there
+from service.waiting import set_within, until_there
 from service.watching.place import parse
 from service.watching.spans import current, spanning
 
@@ -88,9 +88,7 @@ class Desk:
                     if found is not None:
                         self.publish(found.id)
                     return found
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
-                        await changed.wait()
+                await set_within(changed, min(left, _LOOK_SECONDS))
 
     async def drop(self, job_id: str) -> None:
         """Forgets the work of a job that ended."""
@@ -228,10 +226,7 @@ class JobDesk:
                     told = time.monotonic()
                     await until_there(self._desk.work.expire)
                     self._tell(await self._status(present))
-                # Python 3.11's `wait_for` forgets a cancellation that comes together with the change.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_SECONDS):
-                        await changed.wait()
+                await set_within(changed, _LOOK_SECONDS)
 
     async def _status(self, work: DeviceWork) -> str:
         try:

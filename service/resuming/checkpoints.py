@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from service.errors import StorageUnavailableError
 from service.resuming import journal
 from service.storage.storage import Storage
-from service.waiting import PASSING
+from service.waiting import PASSING, set_within
 
 _LOG = logging.getLogger(__name__)
 
@@ -281,8 +281,7 @@ class Mirroring:
 
     async def _work(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._interval)
+            await set_within(self._nudged, self._interval)
             self._nudged.clear()
             await asyncio.to_thread(self._mirror.push)
 

@@ -11,7 +11,6 @@ import logging
 import time
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final, final
 
 from service.errors import DatabaseBusyError, DiskFullError
@@ -20,6 +19,7 @@ from service.jobs.store import JobStore
 from service.server.hub import Hub
 from service.settings import ServerSettings
 from service.supervision.supervisor import Supervisor
+from service.waiting import set_within
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 1.0
@@ -124,6 +124,4 @@ class Lookout:
 
     async def _pause(self, seconds: float) -> bool:
         """Waits; returns whether it is over."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        return self._stopping.is_set()
+        return await set_within(self._stopping, seconds)

@@ -41,6 +41,7 @@ from service.settings import ServerSettings
 from service.storage.artifacts import ARTIFACT_PREFIX, ArtifactStore
 from service.supervision.supervisor import Supervisor
 from service.uploads.uploads import Uploads
+from service.waiting import set_within
 
 _JOB_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 _MAX_DISPLAY_NAME = 256
@@ -152,11 +153,7 @@ class Servicer(ModelOptimizerServicer):
     async def _changed(self, changed: asyncio.Event) -> bool:
         """Waits for news; False if there is none for as long as a stream may be silent."""
         self._check_open()
-        try:
-            await asyncio.wait_for(changed.wait(), self._parts.settings.heartbeat_seconds)
-        except TimeoutError:
-            return False
-        return True
+        return await set_within(changed, self._parts.settings.heartbeat_seconds)
 
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[service_pb.UploadArtifactRequest], context: Context

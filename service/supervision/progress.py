@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import final
 
 from service.jobs.job import Progress
-from service.waiting import PASSING
+from service.waiting import PASSING, set_within
 from service.worker.messages import ProgressEvent
 
 _LOG = logging.getLogger(__name__)
@@ -74,13 +74,7 @@ class ProgressWriter:
             for _ in range(len(self._pending)):
                 await self._store(self._pending.popleft())
             if not self._closing.is_set():
-                await self._pause(max(self._interval, (time.monotonic() - self._started) / 1000))
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._closing.wait(), seconds)
-        except TimeoutError:
-            return
+                await set_within(self._closing, max(self._interval, (time.monotonic() - self._started) / 1000))
 
     async def _store(self, progress: Progress) -> None:
         try:

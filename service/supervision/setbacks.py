@@ -14,13 +14,13 @@ import asyncio
 import logging
 import shutil
 from asyncio import to_thread
-from contextlib import suppress
 from pathlib import Path
 
 from service.faults import DISK_FULL, WORKER_DIED
 from service.jobs.job import Failure
 from service.resuming.journal import FITS, TRAININGS
 from service.settings import ServerSettings
+from service.waiting import set_within
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -77,8 +77,7 @@ async def wait_for_room(settings: ServerSettings, draining: asyncio.Event) -> No
         if not told:
             _LOG.error("queued jobs wait: less than %d bytes are free for their files", settings.min_free_bytes)
         told = True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(draining.wait(), _LOOK_SECONDS)
+        await set_within(draining, _LOOK_SECONDS)
     if told:
         _LOG.info("queued jobs wait no longer for room on the disk")
 

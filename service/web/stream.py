@@ -23,6 +23,7 @@ from starlette.responses import Response, StreamingResponse
 from service.errors import ForbiddenError, InvalidRequestError, QuotaError, UnauthenticatedError, Violation
 from service.jobs.job import Job
 from service.server.servicer import Parts
+from service.waiting import set_within
 from service.web.drawing import draw
 from service.web.figures import numbers
 from service.web.stories import Stories, Story
@@ -89,9 +90,7 @@ class Streams:
 
     async def _news(self, changed: asyncio.Event) -> bool:
         """Waits for news; False if there is none for as long as a stream may be silent."""
-        try:
-            await asyncio.wait_for(changed.wait(), self._parts.settings.heartbeat_seconds)
-        except TimeoutError:
+        if not await set_within(changed, self._parts.settings.heartbeat_seconds):
             return False
         if not self._parts.hub.closed:
             await asyncio.sleep(_SHORTEST_PAUSE)
