@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from deploy.artifact import hash_model
 from deploy.engines.metadata import EngineMetadata, metadata_path, read_engine, write_metadata
 from deploy.engines.place import private_folder
-from deploy.engines.settings import Batches
 from deploy.errors import EngineMisfitError
 from deploy.runtimes import SessionSettings, find_runtime
 from service.delivery.enginechecks import check_fit
@@ -21,26 +19,13 @@ from service.delivery.engines import copy_engine, deliver_engine
 from service.delivery.manifest import FILENAME, read_manifest
 from service.delivery.verify import verify
 from service.spec import Budget, JobSpec, ModelSource, Target
+from tests.deploy.engines.test_metadata import CONTENT, METADATA
 from tests.deploy.gpus import JETSON, SERVER, needs_gpu, needs_tensorrt
 from tests.service.delivery.made import NOWHERE, claim, write_manifest
 
-CONTENT = b"an engine"
-
 
 def metadata(model: Path) -> EngineMetadata:
-    return EngineMetadata(
-        tensorrt="10.3.0",
-        cuda="12.6",
-        driver="560.35",
-        gpu=SERVER.name,
-        compute_capability=SERVER.compute_capability,
-        shares_memory=False,
-        batches=Batches(1, 1, 8),
-        workspace_bytes=1 << 30,
-        optimization_level=3,
-        onnx_sha256=hash_model(model)[0],
-        engine_sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
+    return replace(METADATA, onnx_sha256=hash_model(model)[0])
 
 
 @pytest.fixture
