@@ -39,7 +39,13 @@ class Entropy:
     problem: Problem
     options: RoundOptions
 
-    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
+    def look(
+        self,
+        state: State,
+        sites: Sequence[Site],
+        alternatives: Sequence[Alternative],  # noqa: ARG002
+        needed: float,  # noqa: ARG002
+    ) -> Look:
         """Returns the entropy of every site in bits, and lines found in the way that the options say."""
 
         def lines(chosen: Sequence[Site]) -> Mapping[str, Line]:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _START = 0.02
 """Of every gate. At 0, Layer Folding's penalty has no slope."""
+_TRAVEL = 3.0
+"""How far a gate gets that nothing holds: Layer Folding's penalty takes it to 1 in two thirds of the training."""
+_RESERVE = 1.25
+"""Gates are pulled until they save so many times what has to go: some stay half open, and a merge takes several."""
 _SHARE = 0.5
 """Of the time for training, what goes into the gates; the rest is for what was chosen."""
 
@@ -53,13 +57,22 @@ class Gates:
     options: RoundOptions
     recipe: GateRecipe
 
-    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:
+    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative], needed: float) -> Look:
         """Trains with gates and returns how far each is from 1; without training, how badly the best line fits."""
         lines = site_lines(state.graph, sites, self.options.way, self.problem.calibration)
         if self.problem.train is None or not sites:
             return Look({s.node: misfit(lines.get(s.node)) for s in sites}, state, lambda chosen: _of(lines, chosen))
         gated = insert_gates(state.graph, [site.node for site in sites], _START, lines)
-        recipe = replace(self.recipe, weights=saving_weights(savings(alternatives)))
+        saved = savings(alternatives)
+        open_sites = {site.node: saved.get(site.node, 0.0) for site in sites}
+        gone = sum(saved.get(name, 0.0) for name in state.lines)
+        recipe = replace(
+            self.recipe,
+            weights=saving_weights(open_sites),
+            travel=_TRAVEL,
+            savings=open_sites,
+            needed=_RESERVE * (needed - gone),
+        )
         trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe))
         scores = {name: _kept_apart(amount) for name, amount in amounts(trained.module).items()}
         found, opened = gate_lines(trained), remove_gates(trained)

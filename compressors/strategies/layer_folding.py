@@ -3,7 +3,7 @@
 Source: Ben Dror et al., "Layer Folding: Neural Network Depth Reduction using Activation Linearization", BMVC 2022. What
 is different by default: a gate leads to the line that fits best instead of the identity, starts above zero, stays in
 [0, 1] and is pulled as hard as the device would gain from its fold; whole residual blocks fold, their additions
-included; padding moves to the front before training, so that the network that is trained is the one that ships.
+included; padding moves to the front before the network is fine-tuned, so that what is trained is what ships.
 """
 
 from __future__ import annotations

@@ -90,13 +90,14 @@ class Look:
 class SiteMethod(Protocol):
     """A method's idea of how much an activation matters, and of what takes its place."""
 
-    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:
+    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative], needed: float) -> Look:
         """Returns what the method makes of some activations.
 
         Args:
             state: The network as it is now.
             sites: Activations that are still in it, and that some merge would take out.
             alternatives: Every merge that is faster than what it replaces.
+            needed: Seconds that have to go from the original's latency by the end of the round.
         """
         ...
 
@@ -181,15 +182,15 @@ class RoundSearch:
         """Returns what the method makes of the network before the last round's plan."""
         problem = self._problem
         rounds = self._settings.rounds if problem.train is not None else 1
-        look = self._look(State(problem.graph, problem.graph), (1, rounds))
+        gap = problem.baseline_seconds - budget_seconds
+        look = self._look(State(problem.graph, problem.graph), (1, rounds), gap / rounds)
         for number in range(1, rounds):
             if problem.seconds_left() <= 0:
                 break
-            gap = budget_seconds - problem.baseline_seconds
-            self._planner.aim(problem.baseline_seconds + gap * number / rounds)
+            self._planner.aim(problem.baseline_seconds - gap * number / rounds)
             harms = self._planned(look)
             state = self._trained(look, self._planner.within(harms)[0], 1 / (rounds - number + 1))
-            look = self._look(state, (number + 1, rounds))
+            look = self._look(state, (number + 1, rounds), gap * (number + 1) / rounds)
         return look
 
     def _planned(self, look: Look) -> dict[Step, float]:
@@ -205,11 +206,11 @@ class RoundSearch:
                 break
         return harms
 
-    def _look(self, state: State, number: tuple[int, int]) -> Look:
+    def _look(self, state: State, number: tuple[int, int], needed: float) -> Look:
         self._report(0.1 + 0.8 * (number[0] - 1) / number[1], f"round {number[0]} of {number[1]}: scoring activations")
         wanted = {site for one in self._planner.alternatives for site in one.step.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
-        look = self._method.look(state, sites, self._planner.alternatives)
+        look = self._method.look(state, sites, self._planner.alternatives, needed)
         lines = site_lines(look.state.graph, self._norms, "fitted", self._problem.calibration)
         return with_norm_scores(look, self._norms, lines)
 

@@ -47,7 +47,13 @@ class Trial:
     problem: Problem
     options: TlcOptions
 
-    def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative]) -> Look:  # noqa: ARG002
+    def look(
+        self,
+        state: State,
+        sites: Sequence[Site],
+        alternatives: Sequence[Alternative],  # noqa: ARG002
+        needed: float,  # noqa: ARG002
+    ) -> Look:
         """Returns how much further from the original's decisions the network gets without each site, in nats."""
         problem, lines, names = self.problem, self._lines(state.graph, sites), [site.node for site in sites]
         data = count(problem.calibration), count(problem.selection), problem.task

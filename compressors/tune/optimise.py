@@ -29,6 +29,9 @@ TICKS = 1_000_000
 _FIRST = 0.01
 """Share of the peak that a warm-up begins at."""
 
+_SUM = "sum_of_rates"
+"""In a parameter group: of all steps together, for parameters whose travel was asked for."""
+
 _ADAPTIVE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -71,7 +74,12 @@ def make_optimizer(
         {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
         *(
-            {"params": list(group.parameters), "weight_decay": group.weight_decay, "lr": group.rate or peak}
+            {
+                "params": list(group.parameters),
+                "weight_decay": group.weight_decay,
+                "lr": group.rate or peak,
+                _SUM: None if group.travel is None else group.travel / _gain(kind, group.gradient, config),
+            }
             for group in own
         ),
     ]
@@ -100,9 +108,23 @@ def make_schedule(optimizer: torch.optim.Optimizer, peak: float, config: TuneCon
     return schedule
 
 
-def set_rate(schedule: Any, progress: float) -> None:
-    """Sets every group's rate for a share done, in [0, 1]."""
+def set_rate(schedule: Any, progress: float, step: float) -> None:
+    """Sets every group's rate for a share done.
+
+    Args:
+        schedule: From `make_schedule`.
+        progress: Share done, in [0, 1].
+        step: Share that one step does, in (0, 1].
+    """
     schedule.step_update(math.floor(progress * TICKS))
+    for group in schedule.optimizer.param_groups:
+        if group.get(_SUM) is not None:
+            group["lr"] = group[_SUM] * step
+
+
+def _gain(kind: Kind, gradient: float, config: TuneConfig) -> float:
+    """Returns how far a parameter gets for a sum of rates of 1."""
+    return 1.0 if kind == "adamw" else gradient / (1 - config.momentum)
 
 
 def _is_vector(parameter: torch.Tensor) -> bool:

@@ -38,6 +38,7 @@ class Rates:
         self._reference = _first(reference, course.config.trial_samples)
         self._rates = learning_rates(choose_optimizer(start.module, course.config), course.config)
         self._steps = min(course.config.trial_steps, steps)
+        self._share = self._steps / steps
         self._long = steps >= _LONG * course.config.trial_steps
         self._harmless = _HARMLESS * self._reference.score(course.devices.placed(start).module).divergence
 
@@ -58,7 +59,7 @@ class Rates:
         """Returns the held-back divergence after a few steps at this rate."""
         seconds = self._course.config.max_seconds * _SEARCH_SHARE / len(self._rates)
         student = self._start.copied()
-        Training(student.module, self._course, Stretch(self._steps, seconds, peak)).run(after_step)
+        Training(student.module, self._course, Stretch(self._steps, seconds, peak, self._share)).run(after_step)
         return self._reference.score(student.module).divergence
 
     def chosen(self, trials: Mapping[float, float]) -> float:

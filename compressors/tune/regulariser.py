@@ -20,11 +20,16 @@ class ParameterGroup:
         parameters: Of the module; the training takes them out of its own groups.
         rate: Peak learning rate, which rises and falls with the schedule; None is the training's.
         weight_decay: >= 0.
+        travel: Instead of a rate: how far a parameter gets in the whole training, however many steps that has, if its
+            gradient is `gradient` all the time (with AdamW, whatever its gradient is). The same at every moment.
+        gradient: > 0.
     """
 
     parameters: tuple[nn.Parameter, ...]
     rate: float | None = None
     weight_decay: float = 0.0
+    travel: float | None = None
+    gradient: float = 1.0
 
 
 class Regulariser(Protocol):

@@ -56,11 +56,13 @@ class Stretch:
         steps: At most so many.
         seconds: At most so long; the schedule shortens itself so that the rate has come down when time is up.
         peak: Highest learning rate.
+        share: Of the way that parameters with a `travel` of their own go; a trial is a part of the whole training.
     """
 
     steps: int
     seconds: float
     peak: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,9 @@ class Training:
             self._devices.scaler.load_state_dict(state["scaler"])
 
     def _set_rate(self) -> float:
-        set_rate(self._schedule, self._progress)
+        # What a step does is told by those so far: time may end the training before its last step.
+        each = self._progress / self._step if self._step else 1 / self._stretch.steps
+        set_rate(self._schedule, self._progress, self._stretch.share * each)
         return float(self._inner.param_groups[0]["lr"])
 
     def _descend(self, indices: Sequence[int]) -> float:

@@ -55,6 +55,18 @@ def test_penalty_is_the_weighted_sum():
     assert penalty(graph, GateRecipe(weights=weights)) == pytest.approx(2 * 0.25 * 0.5625)
 
 
+def test_nothing_is_pulled_while_the_gates_save_what_is_needed():
+    graph = gated(0.5)
+    names = list(amounts(graph.module))
+    savings = dict.fromkeys(names, 0.0) | {names[0]: 4.0, names[1]: 2.0}
+    for needed, pulled in ((2.9, False), (3.1, True)):
+        recipe = GateRecipe("folding", 0.25, savings=savings, needed=needed)
+        assert (penalty(graph, recipe) > 0) == pulled
+        decoupled = graph.copied()
+        GateRegulariser(replace(recipe, penalty="none", pull=0.1)).after_step(decoupled.module)
+        assert (amounts(decoupled.module) != amounts(graph.module)) == pulled
+
+
 def test_gates_have_a_rate_of_their_own_and_no_decay():
     graph = gated()
     (group,) = GateRegulariser(GateRecipe(learning_rate=0.5)).parameter_groups(graph.module)

@@ -38,6 +38,6 @@ def test_an_activation_whose_gate_is_not_finite_is_the_last_to_go(value: float) 
     options = find("layer_folding").parse({"max_kernel": 3, "way": "identity"})
     alternatives = measure_table(problem, round_cuts(options, problem)).alternatives
     method = Gates(problem, options, GateRecipe("folding"))
-    scores = dict(method.look(State(problem.graph, problem.graph), sites, alternatives).scores)
+    scores = dict(method.look(State(problem.graph, problem.graph), sites, alternatives, 1.0).scores)
     assert scores.pop(sites[0].node) == 1.0
     assert list(scores.values()) == pytest.approx([0.03] * len(scores))

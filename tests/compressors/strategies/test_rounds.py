@@ -91,5 +91,5 @@ def test_trials_without_lines_remove_activations() -> None:
     problem = problem_of("mobilenet", 0.85)
     options = find("tlc").parse({key: QUICK[key] for key in ("calibration_samples", "selection_samples")})
     trial = Trial(problem, options.model_copy(update={"channels": "fitted", "way": "identity"}))
-    scores = trial.look(State(problem.graph, problem.graph), problem.analysis.sites, ()).scores
+    scores = trial.look(State(problem.graph, problem.graph), problem.analysis.sites, (), 0.0).scores
     assert sum(score > 0 for score in scores.values()) > len(scores) / 2

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compressors.tune import ParameterGroup, TuneConfig
-from compressors.tune.optimise import choose_optimizer, learning_rates, make_optimizer, make_schedule, set_rate
+from compressors.tune.optimise import Kind, choose_optimizer, learning_rates, make_optimizer, make_schedule, set_rate
 from tests.compressors.networks import graph_of
 
 
@@ -14,7 +14,7 @@ def rates_over(recipe: TuneConfig, peak: float) -> list[float]:
     schedule = make_schedule(optimizer, peak, recipe)
     found = []
     for at in range(101):
-        set_rate(schedule, at / 100)
+        set_rate(schedule, at / 100, 0.01)
         found.append(optimizer.param_groups[0]["lr"])
     return found
 
@@ -75,9 +75,26 @@ def test_own_groups_keep_their_rate_and_decay_and_leave_the_others() -> None:
     recipe = TuneConfig(warmup=0.5)
     optimizer = make_optimizer(module, "sgd", 0.1, recipe, own)
     schedule = make_schedule(optimizer, 0.1, recipe)
-    set_rate(schedule, 0.5)
+    set_rate(schedule, 0.5, 0.01)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.1, 7.0, 0.1])
-    set_rate(schedule, 0.75)
+    set_rate(schedule, 0.75, 0.01)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.05, 3.5, 0.05])
     assert optimizer.param_groups[2]["weight_decay"] == 0.25
     assert all(p is not gate for group in optimizer.param_groups[:2] for p in group["params"])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("steps", [40, 400])
+def test_a_parameter_travels_as_far_as_was_asked_for_however_many_steps_there_are(kind: Kind, steps: int) -> None:
+    module = graph_of("resnet-a").copied().module
+    gate = nn.Parameter(torch.zeros(()))
+    module.register_parameter("gate", gate)
+    own = (ParameterGroup((gate,), travel=3.0, gradient=0.25),)
+    optimizer = make_optimizer(module, kind, 0.1, TuneConfig(), own)
+    schedule = make_schedule(optimizer, 0.1, TuneConfig())
+    for step in range(steps):
+        set_rate(schedule, step / steps, 1 / steps)
+        gate.grad = torch.full_like(gate, -0.25)
+        optimizer.step()
+    # What momentum still holds at the end is not travelled.
+    assert float(gate.detach()) == pytest.approx(3.0, rel=0.3 if steps == 40 else 0.03)

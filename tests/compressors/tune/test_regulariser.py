@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -93,6 +94,19 @@ def test_gates_train_at_their_own_rate_and_come_back_whole() -> None:
     assert [int(gate.moved) for gate in gates] == [32] * len(gates)
     assert all(float(gate.share.detach()) == 0 for gate in Closing().gates(start.module))
     assert (seen.calls[-1][2] or {})["gates_closed"] == len(gates)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_gates_that_nothing_holds_arrive_in_a_training_of_any_length(optimizer: Literal["sgd", "adamw"]) -> None:
+    start, data = gated(), random_samples(graph_of("resnet-a"), 128, 1, labelled=True)
+    regulariser = Closing()
+    regulariser.parameter_groups = lambda module: [  # type: ignore[method-assign]
+        ParameterGroup(tuple(gate.share for gate in regulariser.gates(module)), travel=3.0, gradient=10.0)
+    ]
+    for epochs in (2.0, 8.0):
+        recipe = replace(RECIPE, epochs=epochs, optimizer=optimizer, regulariser=regulariser)
+        tuned = tune(graph_of("resnet-a"), start, data, data, recipe, Recorder())
+        assert all(float(gate.share.detach()) > 0.9 for gate in regulariser.gates(tuned.graph.module))
 
 
 def test_penalty_and_steps_follow_the_copies_that_trials_train() -> None:
