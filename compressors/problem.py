@@ -196,6 +196,7 @@ class Problem:
         clock: The same, not remembered: for work whose result is remembered as a whole.
         train: Trains on the job's training samples; None where the job does not train.
         task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
+        holds: Says whether a score is one that the job accepts (its accuracy floor).
         memory: What an earlier search on the same problem found out, and where this one keeps what it does.
     """
 
@@ -212,4 +213,5 @@ class Problem:
     clock: Callable[[], float] = field(default=lambda: float("inf"))
     train: Trainer | None = None
     task: str | None = None
+    holds: Callable[[Score], bool] = field(default=lambda _score: True)
     memory: Memory = field(default_factory=NoMemory)

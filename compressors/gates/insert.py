@@ -97,17 +97,15 @@ def gate_lines(graph: Graph) -> dict[str, Line]:
     return {name: gate.as_line() for name, gate in gates_of(graph.module).items()}
 
 
-def remove_gates(graph: Graph, linear: Collection[str] = (), *, keep_partial: bool = False) -> Graph:
+def remove_gates(graph: Graph, linear: Collection[str] = ()) -> Graph:
     """Returns a new graph without gates: the line where a call has become linear, its activation everywhere else.
 
     Args:
         graph: With gates; not changed.
         linear: Node names of the calls that become lines, wherever their gates stand.
-        keep_partial: Whether the other gates stay where they are, as published for Layer Folding: a mix of a ReLU and
-            the identity is a PReLU, whose slope is not trained any more.
 
     Raises:
-        OptionError: A name has no gate, or a gate that should stay as it is mixes anything but ReLU and identity.
+        OptionError: A name has no gate.
         SurgeryError: The result does not compute what the decided gates do (our fault).
     """
     gates = gates_of(graph.module)
@@ -119,12 +117,9 @@ def remove_gates(graph: Graph, linear: Collection[str] = (), *, keep_partial: bo
     calls = Counter(str(node.target) for node in nodes.values()) + Counter(gate.target for gate in gates.values())
     decided = {name: float(name in linear) for name in gates}
     for name, gate in gates_of(copy.module).items():
-        partial = keep_partial and name not in linear
-        decided[name] = float(gate.amount.detach()) if partial else decided[name]
-        activation = _prelu(graph, name, gate) if partial else gate.activation
-        alone = calls[gate.target] == 1 or not any(True for _ in activation.parameters())
-        path = gate.target if alone and not partial else f"{gate.target}_{name}"
-        _retarget(copy.module, nodes[name], path, activation)
+        alone = calls[gate.target] == 1 or not any(True for _ in gate.activation.parameters())
+        path = gate.target if alone else f"{gate.target}_{name}"
+        _retarget(copy.module, nodes[name], path, gate.activation)
     _close(graph, copy)
     result = linearise(copy, {name: gates[name].as_line() for name in linear})
     _verify(_set(graph.copied(), decided), result, f"removing {len(gates)} gates")
@@ -150,17 +145,6 @@ def _retarget(module: fx.GraphModule, node: fx.Node, path: str, called: nn.Modul
     """Makes a node call another module under a path; what is there already is the same activation."""
     module.add_submodule(path, called.eval())
     node.target = path
-
-
-def _prelu(graph: Graph, name: str, gate: Gate) -> nn.Module:
-    """Returns what a gate on a ReLU computes where it stands, for good."""
-    if type(gate.activation) is not nn.ReLU or gate.line is not None:
-        raise OptionError(
-            "gates", f"the gate at {name!r} of {graph.name!r} cannot stay as it is: it is no plain ReLU's"
-        )
-    prelu = nn.PReLU(1, float(gate.amount.detach()), device=gate.amount.device, dtype=gate.amount.dtype)
-    prelu.weight.requires_grad_(False)
-    return prelu
 
 
 def _close(before: Graph, after: Graph) -> None:

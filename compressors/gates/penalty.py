@@ -10,7 +10,7 @@ A gate is worth as much as the fold that it allows: weights from the latency tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -45,17 +45,3 @@ def saving_weights(saved: Mapping[str, float]) -> dict[str, float]:
     count = sum(value > 0 for value in gains.values())
     total = sum(gains.values())
     return {name: value * count / total if total > 0 else 0.0 for name, value in gains.items()}
-
-
-def weights_from_end(
-    sites: Sequence[str], last: Sequence[float] = (0.2, 0.2, 0.1, 0.1), rest: float = 0.01
-) -> dict[str, float]:
-    """Returns weights counted from the output, as in LayerCollapse's experiments.
-
-    Args:
-        sites: In the order in which they run.
-        last: Weight of the last site, of the one before it, and so on.
-        rest: Weight of all others.
-    """
-    backwards = [*last, *[rest] * max(0, len(sites) - len(last))]
-    return dict(zip(reversed(sites), backwards, strict=False))

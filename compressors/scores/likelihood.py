@@ -11,10 +11,7 @@ the activation, or measured there. What happens to each channel:
 1. An activation with a second kink (ReLU6) errs there too: the identity with P + Phi((m - 6) / s).
 2. Likelihoods do not see how large an error is. The costs do: E[(s(z) - z)^2] for the identity, E[s(z)^2] for deletion,
    Var[s(z)] for deletion to the mean, whose constant folds into what comes next. They hold for any activation.
-3. parity: what the published code puts there. Channels with m <= 0 lose the weights of the operator in front but not
-   its bias; batch norms lose gamma and beta where beta < 0. So a removed channel is its operator's bias, and what a
-   batch norm with beta = 0 makes of a masked operator. As lines these are constants; `compressors.scores.masking`
-   does the same to the weights, which matters when they are trained on.
+3. parity: channels with m <= 0 lose the weights of the operator in front; that is `compressors.scores.masking`.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ import torch
 from torch import fx, nn
 from torch.special import ndtr
 
-from compressors import algebra
 from compressors.analysis.kinds import Kind, kind_of, module_of
 from compressors.analysis.segments import Refusal, Site
 from compressors.channel_line import Line
@@ -35,7 +31,7 @@ from compressors.collapse.axes import channel_axes, line_axis
 from compressors.collapse.expectation import expect
 from compressors.collapse.statistics import SiteStatistics
 from compressors.graph import Graph
-from compressors.modules import BATCH_NORMS, CONVOLUTIONS
+from compressors.modules import BATCH_NORMS
 from compressors.shapes import propagate
 
 Rule = Literal["sign", "cost"]
@@ -177,49 +173,12 @@ def channel_lines(found: Likelihood, rule: Rule = "cost", removed: Removed = "me
     return Line(kept.double(), intercept, found.axis, float(cost) / power if power > 0 else 0.0, f"tlc: {found.source}")
 
 
-def parity_line(graph: Graph, found: Likelihood) -> Line:
-    """Returns the line that computes what the published code leaves at a site right after removal (case 3).
-
-    Where the site reads neither norm nor operator but a sum, that is passed on as it is: the code removes channels of
-    one summand only, see `compressors.scores.masking`.
-    """
-    node = next(node for node in graph.module.graph.nodes if node.name == found.node)
-    source = node.all_input_nodes[0]
-    gone, constant = found.mean <= 0, _operator_bias(source)
-    norm = _norm(source)
-    if norm is not None:
-        masked = _operator_bias(source.all_input_nodes[0])
-        gone = gone if masked is not None else found.mean < 0
-        at_zero = torch.zeros_like(found.mean) if masked is None else _normalised(norm, masked)
-        constant = torch.where(found.mean < 0, torch.zeros_like(at_zero), at_zero)
-    if constant is None:
-        gone, constant = torch.zeros_like(gone), torch.zeros_like(found.mean)
-    intercept = torch.where(gone, constant, torch.zeros_like(constant))
-    return Line((~gone).double(), intercept, found.axis, None, "tlc: parity")
-
-
-def _operator_bias(node: fx.Node) -> torch.Tensor | None:
-    """Returns what an operator's channels are without its weights, shape (channels,); None for anything else."""
-    module = module_of(node) if node.op == "call_module" else None
-    if not isinstance(module, (*CONVOLUTIONS, nn.Linear)):
-        return None
-    weight = module.weight.detach()
-    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
-    return bias.double().cpu()
-
-
 def _norm(node: fx.Node) -> nn.modules.batchnorm._BatchNorm | None:
     """Returns the batch norm that a node calls, if it has parameters and statistics."""
     module = module_of(node) if node.op == "call_module" else None
     if not isinstance(module, BATCH_NORMS) or module.weight is None or module.running_var is None:
         return None
     return module
-
-
-def _normalised(norm: nn.modules.batchnorm._BatchNorm, value: torch.Tensor) -> torch.Tensor:
-    """Returns what a norm makes of one value per channel, in eval mode."""
-    scale, shift = algebra.norm_scale(norm)
-    return value * scale.cpu() + shift.cpu()
 
 
 def _below(edge: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,10 @@
 """Trial removals: what the loss says when a site goes, and which sites go together (TLC, 2025).
 
 The gap of a set of sites is the loss without them minus the loss with them, on the same batches, in eval mode, without
-gradients. A gap below zero says that the network is better off. Sites are sorted by their gaps; then
-
-1. within a tolerance (default): the most sites, in that order, whose joint gap stays within it.
-2. published (parity): where the smallest gap is below zero, the first two, three, ... are removed together until the
-   joint gap is above zero, and those go, the one that tipped it included. Where none tips it, or the smallest gap is
-   not below zero, one goes. So the less it matters, the less goes.
+gradients. A gap below zero says that the network is better off. By default gaps are scores, and the device has a say
+in which sites go. As published, sites are sorted by their gaps; where the smallest is below zero, the first two, three,
+... are removed together until the joint gap is above zero, and those go, the one that tipped it included. Where none
+tips it, or the smallest gap is not below zero, one goes. So the less it matters, the less goes.
 """
 
 from __future__ import annotations
@@ -94,34 +92,8 @@ class Trials:
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def within(
-    gaps: Mapping[str, float],
-    joint: Callable[[tuple[str, ...]], float],
-    tolerance: float = 0.0,
-    most: int | None = None,
-    least: int = 0,
-) -> tuple[str, ...]:
-    """Returns the most sites, smallest gap first, whose joint gap is at most `tolerance` (case 1).
-
-    Every number of sites is tried, since joint gaps are not monotone.
-
-    Args:
-        gaps: Gap of each site alone.
-        joint: Gap of several together.
-        tolerance: Largest joint gap, in units of the loss.
-        most: At most so many; all by default.
-        least: At least so many, whatever their gap.
-    """
-    order = sorted(gaps, key=lambda name: gaps[name])
-    limit = len(order) if most is None else min(most, len(order))
-    for n in range(limit, least, -1):
-        if joint(tuple(order[:n])) <= tolerance:
-            return tuple(order[:n])
-    return tuple(order[: min(least, limit)])
-
-
 def published(gaps: Mapping[str, float], joint: Callable[[tuple[str, ...]], float]) -> tuple[str, ...]:
-    """Returns the sites that the published code removes together (case 2).
+    """Returns the sites that the published code removes together.
 
     Args:
         gaps: Gap of each site alone.

@@ -5,7 +5,9 @@ Unlike in `rounds`, the device has no say in which activations go:
 1. The method takes out some activations of the network as it is now, identities in their place, and trains it.
 2. What became linear is merged where the engine can and the device gains (the published codes merge nothing, or by
    hand). An activation that no merge takes out is passed by all the same. Merging follows the choice, never leads it.
-3. The network is measured and scored, and is a candidate; until the budget is met, time is up or nothing is left.
+3. The network is measured and scored, and is a candidate; until the budget is met, time is up or nothing is left, or
+   the accuracy floor was broken by three networks in a row: curves go up again by a point now and then. All networks
+   before stay candidates, so that the last that held the floor can be gone back to.
 
 Merges whose padding moves to the front change the network at its borders after it was trained, as published for Layer
 Folding; the job's fine-tuning repairs that.
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from compressors.graph import Graph
     from compressors.problem import Problem, Trainer
     from compressors.tune.regulariser import Regulariser
+
+
+_PATIENCE = 2
+"""How many networks in a row that break the accuracy floor are looked past."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ class ParitySearch:
         self._order = {node.name: node for node in problem.graph.module.graph.nodes}
         self._sites = tuple(method.sites())
         self._stage = Stage(problem.graph)
-        self._over = False
+        self._over, self._broken = False, 0
         self._found: list[Candidate] = []
 
     def floor(self) -> Plan:
@@ -140,7 +146,10 @@ class ParitySearch:
             return
         self._stage = after
         if after.gone != before.gone:
-            self._found.append(self._candidate(after, reference))
+            candidate = self._candidate(after, reference)
+            self._found.append(candidate)
+            self._broken = 0 if self._problem.holds(candidate.score) else self._broken + 1
+            self._over = self._broken > _PATIENCE
 
     def _candidate(self, stage: Stage, reference: Reference) -> Candidate:
         """Returns the stage's network in train form, measured and scored."""

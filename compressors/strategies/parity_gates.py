@@ -1,12 +1,14 @@
 """Layer Folding and LayerCollapse as published: gates on the way to the identity, and a threshold.
 
 1. Layer Folding (Ben Dror et al., BMVC 2022): gates at every activation, start 0, penalty |1 - a^2|, a >= 0, one
-   training of the whole network; from 0.9 on an activation goes. The others become activations again; the published
-   code leaves the PReLU that a gate below the threshold is, with a slope that was within 0.008 of 0 in its checkpoint.
+   training of the whole network. On residual networks an activation goes from 0.9 on, on plain ones from one half. The
+   others become activations again; the published code leaves the PReLU that a gate below the threshold is, with a
+   slope that was within 0.008 of 0 in its checkpoint.
 2. LayerCollapse (Shabgahi et al., 2023): the MLP nearest to the output gets a PReLU for its activation, start 0.01,
-   penalty (a - 1)^2, no limits; once |a - 1| < 0.05 its two linears are one, and the next MLP is up. An MLP whose gate
-   does not arrive in its share of the time stays as it was, and so do the weights. The published runs train until it
-   arrives. MLPs where h (i + o + 1) <= i o would grow and are left out.
+   penalty (a - 1)^2, no limits; once |a - 1| < 0.05 its two linears are one, and the next MLP is up. On language
+   models the pull is a step of its own beside the gradient's instead of a penalty. An MLP whose gate does not arrive in
+   its share of the time stays as it was, and so do the weights. The published runs train until it arrives. MLPs where
+   h (i + o + 1) <= i o would grow and are left out.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
-from compressors.gates import GateRegulariser, amounts, insert_gates, remove_gates
-from compressors.gates.decide import at_least, near_one
-from compressors.gates.regulariser import COLLAPSE, FOLDING
+from compressors.analysis.kinds import Kind, kind_of
+from compressors.gates import GateRecipe, GateRegulariser, amounts, insert_gates, remove_gates
+from compressors.gates.decide import at_least, near_one, rounded
+from compressors.gates.regulariser import COLLAPSE, COLLAPSE_DECOUPLED, FOLDING
 from compressors.strategies.parity import Stage, rectifiers, train_evenly, trainer_of
 
 if TYPE_CHECKING:
@@ -53,9 +56,14 @@ class Folding:
         train = trainer_of(self.problem, "layer_folding")
         gated = insert_gates(stage.graph, [site.node for site in waiting], _FOLDING_START)
         trained = train(gated, _FOLDING_SHARE, GateRegulariser(replace(FOLDING, strength=self.penalty)))
-        linear = at_least(amounts(trained.module))
+        found = amounts(trained.module)
+        linear = at_least(found) if self._residual else rounded(found)
         rest = tuple(site.node for site in waiting if site.node not in linear)
         return Stage(remove_gates(trained, linear), (*stage.gone, *linear), (*stage.kept, *rest))
+
+    @property
+    def _residual(self) -> bool:
+        return any(kind_of(node) is Kind.ADD for node in self.problem.graph.module.graph.nodes)
 
 
 @final
@@ -65,7 +73,8 @@ class Collapse:
 
     Attributes:
         problem: What is to be made faster.
-        penalty: Weight of the penalty in the loss, > 0.
+        penalty: Weight of the penalty in the loss, > 0; of a language model's pull relative to the published one, in
+            fifths.
         pairs: Node names of the activations between two linears that one linear may replace.
     """
 
@@ -81,8 +90,13 @@ class Collapse:
         """Returns the network without the last waiting activation if its gate arrived; else the one that came in."""
         last = waiting[-1].node
         gated = insert_gates(stage.graph, [last], _COLLAPSE_START, rectified=True)
-        regulariser = GateRegulariser(replace(COLLAPSE, strength=self.penalty))
-        trained = train_evenly(self.problem, "layer_collapse", gated, waiting, regulariser)
+        trained = train_evenly(self.problem, "layer_collapse", gated, waiting, GateRegulariser(self._recipe()))
         if not near_one(amounts(trained.module)):
             return replace(stage, kept=(*stage.kept, last))
         return Stage(remove_gates(trained, [last]), (*stage.gone, last), stage.kept)
+
+    def _recipe(self) -> GateRecipe:
+        """Returns the published one for what the network reads: tokens, or anything else."""
+        if self.problem.graph.inputs[0].dtype.is_floating_point:
+            return replace(COLLAPSE, strength=self.penalty)
+        return replace(COLLAPSE_DECOUPLED, pull=COLLAPSE_DECOUPLED.pull * self.penalty / COLLAPSE.strength)

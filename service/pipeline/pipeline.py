@@ -173,6 +173,7 @@ class Job:
             clock=partial(self.phases.seconds_left, reserve),
             train=self.trainings.on_the_way if self.trainings.wanted else None,
             task=self.goal.task.name,
+            holds=lambda score: self.goal.holds(self.goal.of(score)),
             memory=self.memory,
         )
 

@@ -74,7 +74,7 @@ class Found:
     Attributes:
         trials: In the order that they were made.
         best: Of these.
-        aim: What the best one was made for, in seconds.
+        aim: What the best one was made for, in seconds; what it takes where it was gone back to.
         floor_seconds: The lowest latency in reach.
         planning_seconds: The longest that planning for one aim took.
     """
@@ -133,7 +133,8 @@ def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Foun
     """Returns every network tried and the one to ship.
 
     Without a floor that is the best one within the budget, or the fastest there is. With one, it is the
-    fastest that holds the floor on the selection samples.
+    fastest that holds the floor on the selection samples: what was made for the budget, for a relaxed one, or what held
+    it before anything was fine-tuned.
 
     Args:
         problem: The job as the strategy sees it.
@@ -153,18 +154,35 @@ def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Foun
             break
         if tools.seconds_left() <= 0:
             break
+    if goal.floor is not None and found.aim != aims[0]:
+        _go_back(tools, goal, found)
     if isinstance(strategy, Staged) and tools.renewed is not None and tools.seconds_left() > found.planning_seconds:
         _challenge(aims, strategy.others(tools.renewed()), tools, goal, found)
     return found
 
 
+def _go_back(tools: Tools, goal: Goal, found: Found) -> None:
+    """Puts the fastest network that holds the floor as it is in the place of a slower best one, or of none."""
+    known = [trial.candidate for trial in found.trials if trial.tuned is None and goal.holds(goal.of(trial.score))]
+    for candidate in sorted(known, key=lambda one: math.inf if one.seconds is None else one.seconds):
+        best = math.inf if found.best is None else found.best.seconds or math.inf
+        if candidate.plan.steps in found.refused or (candidate.seconds or math.inf) >= best:
+            continue
+        trial = _timed(candidate, tools, found)
+        if trial is not None and (trial.seconds or math.inf) < best:
+            found.best, found.aim = trial, trial.seconds
+            return
+
+
 def _challenge(aims: Sequence[float], others: Search, tools: Tools, goal: Goal, found: Found) -> None:
     """Puts another search's network in the place of the best one where it is measured to be better."""
     for aim in aims:
+        if found.aim is not None and aim > found.aim:
+            return
         trial = _aim(aim, others, tools, found)
         if trial is not None and goal.holds(goal.of(trial.score)) and _replaces(trial, aim, found):
             found.best, found.aim = trial, aim
-        if aim == found.aim or tools.seconds_left() <= 0:
+        if tools.seconds_left() <= 0:
             return
 
 

@@ -136,27 +136,6 @@ def test_a_shared_module_with_weights_is_trained_apart(gates):
     assert_same(back, gated)
 
 
-def test_published_gates_may_stay_where_they_are():
-    graph = graph_of("resnet-b")
-    names = names_of(graph)
-    gated = insert_gates(graph, names, 0.3)
-    got = remove_gates(gated, names[:2], keep_partial=True)
-    assert {site.kind for site in sites_of(got)} == {"prelu"}
-    assert names_of(got) == names[2:]
-    partly = gated.copied()
-    for name in names[:2]:
-        partly.module.get_submodule(gate_name(name)).amount.data.fill_(1.0)
-    assert_same(got, partly, 1e-6)
-    slopes = [module.weight for module in got.module.modules() if isinstance(module, nn.PReLU)]
-    assert not any(slope.requires_grad for slope in slopes)
-
-
-def test_refuses_to_keep_what_is_no_prelu():
-    graph = graph_of("mobilenet")
-    with pytest.raises(OptionError, match="cannot stay as it is"):
-        remove_gates(insert_gates(graph, names_of(graph)), keep_partial=True)
-
-
 @pytest.mark.parametrize("start", [0.0, 0.02, 1.0])
 def test_starts_where_it_is_told_to(start):
     graph = graph_of("vgg")

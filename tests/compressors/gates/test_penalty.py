@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compressors.gates import collapse_penalty, folding_penalty, saving_weights, weights_from_end
+from compressors.gates import collapse_penalty, folding_penalty, saving_weights
 from compressors.gates.penalty import pulled
 
 
@@ -50,9 +50,3 @@ def test_weights_follow_what_is_saved():
     found = saving_weights({"a": 3e-3, "b": 1e-3, "c": 0.0, "d": -1.0})
     assert found == pytest.approx({"a": 1.5, "b": 0.5, "c": 0.0, "d": 0.0})
     assert saving_weights({"a": 0.0}) == {"a": 0.0}
-
-
-def test_weights_from_the_end():
-    sites = list("abcdef")
-    assert weights_from_end(sites) == {"f": 0.2, "e": 0.2, "d": 0.1, "c": 0.1, "b": 0.01, "a": 0.01}
-    assert weights_from_end(["a"]) == {"a": 0.2}

@@ -1,7 +1,7 @@
 """TLC's likelihoods, costs and lines against the specification's oracles.
 
-T1, T1b, T6 and T15 are about `likelihood`; T16 about its costs of a GELU; T9 and T10 about what its lines compute, T10
-with the merge of `compressors.surgery`. T8, about training, is in test_masking.
+T1, T1b, T6 and T15 are about `likelihood`; T16 about its costs of a GELU; T10 about what its lines compute, with the
+merge of `compressors.surgery`. T8, about training, T9 and what T10 says of masked weights are in test_masking.
 """
 
 import pytest
@@ -20,7 +20,6 @@ from compressors.scores.likelihood import (
     kept_channels,
     likelihoods,
     off_probability,
-    parity_line,
     sign_entropy,
 )
 from compressors.shapes import propagate
@@ -154,35 +153,18 @@ class Pair(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def measured_site(graph, batch):
-    return site_of(graph, site_statistics(graph, [(batch,)]), parity=True)
-
-
-def test_t9_a_removed_channel_is_its_operator_s_bias():
-    graph = lifted(Pair([[1.0, 2], [-3, -4]], [0.5, -0.7], [[1.0, 0], [0, 1]], [0.0, 0]), (2,))
-    x = torch.tensor([[1.0, 1], [5, 5]])
-    line = parity_line(graph, measured_site(graph, x))
-    got = linearise(graph, {sites_of(graph)[0].node: line}).module(x)
-    torch.testing.assert_close(got, torch.tensor([[3.5, -0.7], [15.5, -0.7]]))
-
-
 @pytest.mark.parametrize(
     ("slope", "intercept", "weight", "bias"),
     [
         ([1, 1, 1], [0, 0, 0], [[2, 4], [1.5, 1]], [1.7, -0.5]),
         ([1, 0, 1], [0, 0, 0], [[2, 4], [0.5, 1]], [1.7, -0.7]),
-        ([1, 0, 1], "parity", [[2, 4], [0.5, 1]], [1.7, -0.5]),
     ],
 )
 def test_t10_lines_fold_into_the_merged_operator(slope, intercept, weight, bias):
     b1 = [0.1, -0.2, 0.3]
     graph = lifted(Pair([[1.0, 2], [-1, 0], [0.5, 1]], b1, [[1.0, 0, 2], [0, -1, 1]], [1.0, -1]), (2,))
     (site,) = sites_of(graph)
-    line = Line(column(slope), column([0, 0, 0] if intercept == "parity" else intercept), -1)
-    if intercept == "parity":
-        # Means of the pre-activations are positive but for the second channel.
-        line = parity_line(graph, measured_site(graph, torch.tensor([[1.0, 1], [2, 3]])))
-        assert line.slope.tolist() == slope
+    line = Line(column(slope), column(intercept), -1)
     step = Step("merge", graph.inputs[0].name, "fc2", sites=(site.node,))
     got = merge(apply(graph, [step], {site.node: line})).graph
     (linear,) = [module for module in got.module.modules() if isinstance(module, nn.Linear)]
@@ -190,30 +172,11 @@ def test_t10_lines_fold_into_the_merged_operator(slope, intercept, weight, bias)
     torch.testing.assert_close(linear.bias.detach(), torch.tensor(bias, dtype=torch.float32))
 
 
-def test_parity_behind_a_batch_norm_equals_masked_weights():
-    graph = normed(GAMMA, BETA, bias=[0.3] * 8)
-    norm = graph.module.get_submodule("1")
-    norm.running_mean.normal_(0, 0.5)
-    norm.running_var.uniform_(0.5, 2)
-    found = site_of(graph, parity=True)
-    got = linearise(graph, {found.node: parity_line(graph, found)})
-    masked = graph.copied().module
-    with torch.no_grad():
-        masked.get_submodule("0").weight[found.mean <= 0] = 0
-        for value in masked.get_submodule("1").parameters():
-            value[found.mean < 0] = 0
-    masked.set_submodule("2", nn.Identity())
-    (x,) = graph.samples(3)
-    torch.testing.assert_close(got.module(x), masked(x), atol=1e-5, rtol=1e-5)
-
-
-def test_parity_reads_the_branch_s_norm_through_a_sum_and_passes_the_sum_on():
+def test_parity_reads_the_branch_s_norm_through_a_sum():
     graph = graph_of("resnet-b")
     found = likelihoods(graph, sites_of(graph), parity=True)
     closing = list(found.values())[2]
     assert torch.equal(closing.mean, graph.module.layers.get_submodule("0.bn2").bias.double())
-    line = parity_line(graph, closing)
-    assert line.is_identity
     plain = likelihoods(graph, sites_of(graph))[closing.node]
     assert isinstance(plain, Refusal)
     assert plain.code == "no-moments"

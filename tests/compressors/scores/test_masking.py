@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressors.analysis.sites import find_sites
-from compressors.collapse import linearise, site_statistics
-from compressors.scores.likelihood import likelihoods, parity_line
+from compressors.collapse import site_statistics
+from compressors.scores.likelihood import likelihoods
 from compressors.scores.masking import Mask, mask_channels
 from compressors.shapes import propagate
 from tests.compressors.networks import Shared, graph_of, lifted, randomise
@@ -62,14 +62,44 @@ def test_masked_weights_stay_zero_and_the_others_train():
     assert mask.parameter_groups(module) == ()
 
 
-def test_right_after_removal_it_is_the_parity_line():
+class Pair(nn.Module):
+    """Two linears with a ReLU between them."""
+
+    def __init__(self, weight, bias) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(2, len(weight)), nn.Linear(len(weight), 2)
+        with torch.no_grad():
+            self.fc1.weight.copy_(torch.tensor(weight))
+            self.fc1.bias.copy_(torch.tensor(bias))
+
+    def forward(self, x):
+        return self.fc2(F.relu(self.fc1(x)))
+
+
+def test_t9_a_removed_channel_is_its_operator_s_bias():
+    graph = lifted(Pair([[1.0, 2], [-3, -4]], [0.5, -0.7]), (2,))
+    x = torch.tensor([[1.0, 1], [5, 5]])
+    statistics = site_statistics(graph, [(x,)])
+    got = mask_channels(graph, likelihoods(graph, sites_of(graph), statistics, parity=True).values()).graph
+    hidden = torch.tensor([[3.5, -0.7], [15.5, -0.7]])
+    torch.testing.assert_close(got.module(x), graph.module.get_submodule("fc2")(hidden))
+
+
+def test_behind_a_batch_norm_weights_go_where_beta_is_not_positive_and_the_norm_s_where_it_is_negative():
     graph = graph_of("vgg")
     site = sites_of(graph)[1]
     found = likelihoods(graph, [site], parity=True)[site.node]
     got = mask_channels(graph, [found]).graph
-    wanted = linearise(graph, {site.node: parity_line(graph, found)})
+    nodes = {node.name: node for node in graph.module.graph.nodes}
+    norm = nodes[site.node].all_input_nodes[0]
+    wanted = graph.copied().module
+    with torch.no_grad():
+        wanted.get_submodule(norm.all_input_nodes[0].target).weight[found.mean <= 0] = 0
+        for value in wanted.get_submodule(norm.target).parameters():
+            value[found.mean < 0] = 0
+    wanted.set_submodule(site.target, nn.Identity())
     (x,) = graph.samples(3)
-    torch.testing.assert_close(got.module(x), wanted.module(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got.module(x), wanted(x), atol=1e-5, rtol=1e-5)
 
 
 def test_behind_a_sum_only_the_branch_is_removed():

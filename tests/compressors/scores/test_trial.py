@@ -10,7 +10,7 @@ from compressors.analysis.sites import find_sites
 from compressors.batches import Batch
 from compressors.channel_line import identity_line
 from compressors.collapse import linearise
-from compressors.scores.trial import Trials, fixed_loss, published, within
+from compressors.scores.trial import Trials, fixed_loss, published
 from compressors.shapes import propagate
 from tests.compressors.networks import graph_of
 
@@ -42,20 +42,6 @@ def test_t14_the_published_rule_removes_one_where_nothing_tips_it_or_nothing_hel
     assert published(GAPS, lambda _names: -1.0) == ("a",)
     assert published({"a": 0.2, "c": 0.1}, added({"a": 0.2, "c": 0.1})) == ("c",)
     assert published({}, added({})) == ()
-
-
-def test_within_a_tolerance_the_most_sites_go():
-    assert within(GAPS, added(GAPS)) == ("a", "b", "c")
-    assert within(GAPS, added(GAPS), tolerance=0.06) == ("a", "b", "c", "e")
-    assert within(GAPS, added(GAPS), most=2) == ("a", "b")
-    assert within(GAPS, added(GAPS), tolerance=-1) == ()
-    assert within(GAPS, added(GAPS), tolerance=-1, least=1) == ("a",)
-    assert within({}, added({}), least=1) == ()
-
-
-def test_joint_gaps_need_not_grow_with_the_sites():
-    joint = {1: 0.0, 2: 0.4, 3: -0.1, 4: 0.3, 5: 0.9}
-    assert len(within(GAPS, lambda names: joint[len(names)])) == 3
 
 
 def test_gap_is_the_loss_without_minus_the_loss_with():

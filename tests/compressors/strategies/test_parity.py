@@ -196,6 +196,15 @@ def test_activations_go_one_after_another_until_the_floor(name: str) -> None:
     assert problem.train.shares == pytest.approx([1 / (len(sets) + 1 - k) for k in range(len(sets))])
 
 
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_loop_ends_when_three_networks_in_a_row_break_the_accuracy_floor(name: str) -> None:
+    problem = trained_problem(name, 0.01)
+    everything = in_parity(problem, name).candidates(problem.budget_seconds)
+    broken = replace(problem, holds=lambda score: score.divergence < 1e-9)
+    kept = in_parity(broken, name).candidates(problem.budget_seconds)
+    assert len(everything) > len(kept) == 3
+
+
 def test_a_smaller_budget_goes_on_from_where_the_last_stopped() -> None:
     problem = trained_problem("easier", 0.99)
     search = in_parity(problem, "easier")

@@ -119,6 +119,41 @@ def test_a_floor_that_nothing_holds_ships_nothing_and_keeps_what_was_tried() -> 
     assert len(device.times) >= 3
 
 
+class Known:
+    """A search that found some networks, of the given accuracies, and finds no others."""
+
+    def __init__(self, problem: Problem, *accuracies: float) -> None:
+        search, budgets = started(problem), (problem.baseline_seconds * share for share in (0.5, 0.7, 0.9))
+        every = [one for budget in budgets for one in search.candidates(budget)]
+        found = [one for _, one in sorted({round((one.seconds or 0.0) * 1e6): one for one in every}.items())]
+        self.found = [
+            replace(one, score=replace(one.score, divergence=1 - accuracy, accuracy=accuracy, metric=accuracy))
+            for one, accuracy in zip(found, accuracies, strict=False)
+        ]
+
+    def floor(self):
+        return self.found[0].plan
+
+    def candidates(self, budget_seconds: float) -> list[Candidate]:
+        within = [one for one in self.found if one.seconds <= budget_seconds]
+        return sorted(within, key=lambda one: one.score.divergence) or self.found
+
+
+def test_the_fastest_network_that_holds_the_floor_as_it_is_is_gone_back_to() -> None:
+    problem = problem_of("resnet-b", 0.9)
+    known = Known(problem, 0.5, 0.8, 0.9)
+    first, second, third = (one.seconds or 0.0 for one in known.found)
+    assert first < second < third
+    # Nothing is fast enough: the fastest is tried for every aim, and does not hold the floor.
+    impossible = replace(problem, budget_seconds=0.5 * first, baseline_seconds=first)
+    found = search(
+        impossible, known, Tools(Device(problem), lambda _: None, lambda: math.inf), Goal(TASKS["classification"], 0.75)
+    )
+    assert found.best is not None
+    assert found.best.candidate is known.found[1]
+    assert found.best.seconds == found.aim
+
+
 def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
     found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
     assert len(device.times) == 1
