@@ -12,6 +12,8 @@ the statistics that are being replaced.
 
 from __future__ import annotations
 
+import math
+import time
 from functools import partial
 from typing import TYPE_CHECKING, final
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def reestimate(graph: Graph, samples: Samples, batches: int, size: int = 128) -> Graph:
+def reestimate(graph: Graph, samples: Samples, batches: int, size: int = 128, seconds: float = math.inf) -> Graph:
     """Returns a copy whose batch norms have the exact moments of their inputs; everything else is as it was.
 
     Args:
@@ -35,6 +37,7 @@ def reestimate(graph: Graph, samples: Samples, batches: int, size: int = 128) ->
         samples: What to take the moments on, without augmentation; targets are not used.
         batches: At most so many, > 0.
         size: Samples per batch. A last one of a single sample is left out: it has no variance.
+        seconds: No batch is begun after so long; the first one always is.
     """
     copy = graph.copied()
     norms = [part for part in copy.module.modules() if isinstance(part, _BATCH_NORMS) and part.track_running_stats]
@@ -44,10 +47,13 @@ def reestimate(graph: Graph, samples: Samples, batches: int, size: int = 128) ->
     hooks = [norm.register_forward_pre_hook(partial(_add, here)) for norm, here in zip(norms, moments, strict=True)]
     for norm in norms:
         norm.train()
+    device, end = next(norms[0].buffers()).device, time.monotonic() + seconds
     with torch.no_grad():
         for batch in in_order(samples, size, batches * size):
             if len(batch) > 1:
-                copy.module(*batch.inputs)
+                copy.module(*(value.to(device) for value in batch.inputs))
+            if time.monotonic() >= end:
+                break
     for norm, hook, here, old in zip(norms, hooks, moments, _norms(graph), strict=True):
         hook.remove()
         norm.eval()
@@ -71,7 +77,8 @@ class _Moments:
     def add(self, x: torch.Tensor) -> None:
         values = x.detach().double().transpose(0, 1).flatten(1)  # (channels, batch * positions)
         count, mean = values.shape[1], values.mean(1)
-        squares = (values - mean[:, None]).square().sum(1)
+        squares = (values - mean[:, None]).square().sum(1).cpu()
+        mean = mean.cpu()
         total, shift = self.count + count, mean - self.mean
         self.squares += squares + shift.square() * (self.count * count / total)
         self.mean += shift * (count / total)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SCORING_SHARE = 0.2
 """Of a time limit, what scoring the held-back samples may take; fewer are taken where that is not enough."""
+_NORMS_SHARE = 0.05
+"""Of a time limit, what estimating the moments of batch norms anew may take."""
 _TIMED_ON = 128
 """Held-back samples that tell how long a scoring takes; never fewer are taken, if there are as many."""
 _SEARCH_PROGRESS = 0.1
@@ -206,8 +208,11 @@ class _Run:
     def _first(self) -> tuple[Graph, Score]:
         """Returns the candidate, with its batch norms estimated anew where that is asked for and better."""
         if self._config.norm_batches > 0:
-            anew = reestimate(self._candidate, self._course.samples, self._config.norm_batches)
-            score = self._reference.score(self._devices.placed(anew).module)
+            placed = self._devices.placed(self._candidate)
+            seconds = _NORMS_SHARE * self._config.max_seconds
+            anew = reestimate(placed, self._course.samples, self._config.norm_batches, seconds=seconds)
+            score = self._reference.score(anew.module)
+            bring_back(anew.module)
             if better(score, self._before):
                 return anew, score
         return self._candidate, self._before

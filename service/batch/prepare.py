@@ -198,6 +198,7 @@ def _job(told: ModelSettings, budget: parse.BudgetLimit) -> JobFlags:
         strategy=told.strategy,
         option=told.options or (),
         epochs=told.epochs,
+        patience=told.patience,
         no_finetune=bool(told.no_finetune),
         time_limit=told.time_limit,
         accuracy_floor=told.accuracy_floor,

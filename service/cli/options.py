@@ -120,6 +120,7 @@ def job_options(command: F) -> F:
         click.option("--accuracy-floor", type=FRACTION, help="Lowest accuracy to accept, like 0.91 or 91%."),
         click.option("--time-limit", type=DURATION, help="Longest run time of a job, like 30m. Default 1h."),
         click.option("--no-finetune", is_flag=True, help="Do not train at all."),
+        click.option("--patience", type=whole(0, 1000), help="Stop training after so many looks without a better one."),
         click.option("--epochs", type=whole(0, 1000), help="At most so many passes over the training data. Default 2."),
         click.option("--option", type=OPTION, multiple=True, help="Option of the strategy, JSON value; repeatable."),
         click.option("--strategy", metavar="NAME", help="See `shoal strategies`. Default layerfit."),

@@ -67,6 +67,7 @@ class JobFlags:
     strategy: str | None = None
     option: tuple[tuple[str, Any], ...] = ()
     epochs: int | None = None
+    patience: int | None = None
     no_finetune: bool = False
     time_limit: timedelta | None = None
     accuracy_floor: float | None = None
@@ -223,7 +224,7 @@ def job_spec(
         budget=budget(flags.budget, target_flags),
         target=target(target_flags),
         preprocessing=preprocessing(samples),
-        fine_tuning=job_pb.FineTuning(disabled=flags.no_finetune, epochs=flags.epochs),
+        fine_tuning=job_pb.FineTuning(disabled=flags.no_finetune, epochs=flags.epochs, patience=flags.patience or 0),
         accuracy_floor=flags.accuracy_floor,
         seed=flags.seed or 0,
         task=engine_task(model),

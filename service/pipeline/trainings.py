@@ -24,6 +24,9 @@ TUNING_SHARE = 0.9
 TUNING_SHARE_WITH_FLOOR = 0.6
 """The same where an accuracy floor may ask for a second network."""
 
+_NORM_BATCHES = 8
+"""On so many batches the moments of batch norms are estimated anew before a training; kept where that is better."""
+
 _MOMENT = 1e-3
 """Of a training that has used up its time."""
 
@@ -103,9 +106,15 @@ class Trainings:
         self.used[grant.training] = min(done, grant.epochs)
         return tuned.graph
 
-    def fine_tuned(self, candidate: Graph, progress: Progress) -> Tuned | None:
-        """Fine-tunes a network with the passes that are left; None where there is no time."""
-        return self._trained(candidate, self._granted(candidate, 1.0), progress)
+    def fine_tuned(self, candidate: Graph, progress: Progress, *, refitted: bool = False) -> Tuned | None:
+        """Fine-tunes a network with the passes that are left; None where there is no time.
+
+        Args:
+            candidate: Where to start.
+            progress: Where to report.
+            refitted: Whether its operators were refitted after the cuts, the moments of its norms with them.
+        """
+        return self._trained(candidate, self._granted(candidate, 1.0), progress, refitted=refitted)
 
     def _granted(self, network: Graph, share: float, seconds: float = math.inf) -> _Grant:
         """Returns what a training may use; one that was begun before, the passes and what is left of the time then."""
@@ -123,7 +132,13 @@ class Trainings:
         return _Grant(key, name[:16], got["epochs"], max(0.0, left))
 
     def _trained(
-        self, network: Graph, grant: _Grant, progress: Progress, regulariser: Regulariser | None = None
+        self,
+        network: Graph,
+        grant: _Grant,
+        progress: Progress,
+        regulariser: Regulariser | None = None,
+        *,
+        refitted: bool = False,
     ) -> Tuned | None:
         """Trains a network; goes on where a worker that died had come to with the same network."""
         if grant.seconds <= 0 or grant.epochs <= 0:
@@ -138,6 +153,8 @@ class Trainings:
             checkpoint=self.order.folder / TRAININGS / grant.folder,
             regulariser=regulariser,
             keep="best" if regulariser is None else "last",
+            patience=asked.patience if regulariser is None else 0,
+            norm_batches=0 if refitted else _NORM_BATCHES,
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))

@@ -104,6 +104,7 @@ class ModelSettings(BaseModel):
     strategy: str | None = None
     options: Options | None = Field(default=None, description="Of the strategy, by name")
     epochs: Annotated[int, Field(ge=0, le=1000)] | None = None
+    patience: Annotated[int, Field(ge=0, le=1000)] | None = None
     no_finetune: bool | None = None
     time_limit: Duration | None = Field(default=None, description="Like `30m`")
     accuracy_floor: Share | None = None

@@ -708,6 +708,7 @@ class FineTuning(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
     disabled: _builtins.bool
     """Do none. Default false."""
     epochs: _builtins.int
@@ -716,6 +717,10 @@ class FineTuning(_message.Message):
     """Samples per step. Default 128."""
     learning_rate: _builtins.float
     """Peak learning rate. Default: found by a short search."""
+    patience: _builtins.int
+    """Stop after so many looks at the held-back samples in a row without a better network, in [0, 1000]. There are four
+    in a training, or one in each pass where that is more. Default 0: never.
+    """
     def __init__(
         self,
         *,
@@ -723,10 +728,11 @@ class FineTuning(_message.Message):
         epochs: _builtins.int | None = ...,
         batch: _builtins.int | None = ...,
         learning_rate: _builtins.float | None = ...,
+        patience: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "batch", b"batch", "epochs", b"epochs", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "batch", b"batch", "disabled", b"disabled", "epochs", b"epochs", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "batch", b"batch", "disabled", b"disabled", "epochs", b"epochs", "learning_rate", b"learning_rate", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch: _TypeAlias = _typing.Literal["batch"]  # noqa: Y015
     _WhichOneofArgType__batch: _TypeAlias = _typing.Literal["_batch", b"_batch"]  # noqa: Y015

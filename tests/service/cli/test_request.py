@@ -39,6 +39,7 @@ def test_every_flag_reaches_the_spec() -> None:
         strategy="layerfit",
         option=(("refit", True), ("kernels", [1, 3])),
         epochs=3,
+        patience=2,
         no_finetune=True,
         time_limit=timedelta(minutes=30),
         accuracy_floor=0.9,
@@ -58,7 +59,7 @@ def test_every_flag_reaches_the_spec() -> None:
     )
     assert spec.strategy.name == "layerfit"
     assert dict(spec.strategy.options) == {"refit": True, "kernels": [1, 3]}
-    assert spec.fine_tuning == job_pb.FineTuning(disabled=True, epochs=3)
+    assert spec.fine_tuning == job_pb.FineTuning(disabled=True, epochs=3, patience=2)
     assert spec.time_limit.ToTimedelta() == timedelta(minutes=30)
     assert (spec.accuracy_floor, spec.seed) == (0.9, 7)
     assert spec.preprocessing == job_pb.Preprocessing(mean=[0.5], std=[0.25])

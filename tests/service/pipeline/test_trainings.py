@@ -1,9 +1,11 @@
 """How many passes the trainings of a job get, all together, and after an interruption."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from compressors.graph import Graph
 from compressors.tasks import TASKS
@@ -60,6 +62,32 @@ def test_a_job_that_goes_on_gives_every_training_the_same_passes(tmp_path: Path)
     assert again.used == first.used
     values = got.module.state_dict()
     assert all(torch.equal(value, values[key]) for key, value in wanted.module.state_dict().items())
+
+
+def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    spec = some.order.spec
+    # A rate that moves nothing: every look finds what was there before.
+    idle = FineTuning(epochs=20, batch=16, learning_rate=1e-12, patience=3)
+    order = some.order.model_copy(update={"spec": spec.model_copy(update={"fine_tuning": idle})})
+    tuned = replace(some, order=order).fine_tuned(some.original, some.phases, refitted=True)
+    assert tuned is not None
+    assert len(tuned.history) == 3
+
+
+def test_moments_that_cuts_have_spoilt_are_estimated_anew_where_nothing_was_refitted(tmp_path: Path) -> None:
+    some = trainings(tmp_path, Shelf())
+    spoilt = some.original.copied()
+    for module in spoilt.module.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean += 3
+    (tmp_path / "other").mkdir()
+    anew = some.fine_tuned(spoilt, some.phases)
+    other = trainings(tmp_path / "other", Shelf())
+    as_it_was = other.fine_tuned(spoilt, other.phases, refitted=True)
+    assert anew is not None
+    assert as_it_was is not None
+    assert anew.history[0].score.divergence < as_it_was.history[0].score.divergence
 
 
 def test_fine_tunings_of_two_networks_take_no_passes_from_each_other(tmp_path: Path) -> None:
