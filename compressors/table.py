@@ -47,6 +47,8 @@ class Cut:
         output_shape: Per sample.
         groups: Of the operator that is emitted; 1 where there is none.
         bias_map: Whether a bias by position is added to it.
+        sites: Activations, and norms that look at the sample, that go.
+        lost: Share of the taps of the merged operator that the emitted one has no room for, in [0, 1].
     """
 
     chain: str
@@ -57,6 +59,8 @@ class Cut:
     output_shape: tuple[int, ...]
     groups: int = 1
     bias_map: bool = False
+    sites: tuple[str, ...] = ()
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def segment_cuts(segment: Segment) -> tuple[Cut, ...]:
         for kernel in segment.kernels
     )
     where = (segment.chain, segment.start, segment.end)
-    return tuple(Cut(*where, step, segment.input_shape, segment.output_shape) for step in (*removal, *regressions))
+    shapes = (segment.input_shape, segment.output_shape)
+    return tuple(Cut(*where, step, *shapes, sites=segment.sites) for step in (*removal, *regressions))
 
 
 def region_cuts(region: MergeRegion, way: Way = "identity") -> tuple[Cut, ...]:
@@ -108,9 +113,10 @@ def region_cuts(region: MergeRegion, way: Way = "identity") -> tuple[Cut, ...]:
     if region.changes_nothing:
         return ()
     where, shapes = (region.chain, region.start, region.end), (region.input_shape, region.output_shape)
+    steps = (merge_step(region, option, way) for option in region.options)
     return tuple(
-        Cut(*where, merge_step(region, option, way), *shapes, option.groups, option.padding is Padding.BIAS_MAP)
-        for option in region.options
+        Cut(*where, step, *shapes, option.groups, option.padding is Padding.BIAS_MAP, step.sites)
+        for step, option in zip(steps, region.options, strict=True)
     )
 
 

@@ -84,8 +84,8 @@ def savings(alternatives: Sequence[Alternative]) -> dict[str, float]:
     """Returns the most seconds that one merge saves for each activation that it takes out, by node name."""
     found: dict[str, float] = defaultdict(float)
     for one in alternatives:
-        for site in one.step.sites:
-            found[site] = max(found[site], one.saved / len(one.step.sites))
+        for site in one.cut.sites:
+            found[site] = max(found[site], one.saved / len(one.cut.sites))
     return dict(found)
 
 

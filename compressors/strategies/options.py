@@ -69,6 +69,8 @@ class RoundOptions(SearchOptions):
     """Largest kernel of a merged convolution."""
     span: int = Field(default=8, ge=1, le=64)
     """Most positions of a chain that one merge covers."""
+    regress: bool = True
+    """Whether a stretch may become one fitted operator where the merged one would have a larger kernel."""
     plans: int = Field(default=2, ge=1, le=32)
     """How many plans of the last round are compared."""
 
@@ -142,7 +144,9 @@ class LayerFoldingOptions(RoundOptions):
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        return refuse_with_parity(self, {"rounds", "way", "refit", "plans", "calibration_samples"}, parity=self.parity)
+        return refuse_with_parity(
+            self, {"rounds", "way", "refit", "regress", "plans", "calibration_samples"}, parity=self.parity
+        )
 
 
 class LayerCollapseOptions(RoundOptions):
@@ -165,7 +169,9 @@ class LayerCollapseOptions(RoundOptions):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
-            self, {"rounds", "way", "refit", "plans", "calibration_samples", "convolutions"}, parity=self.parity
+            self,
+            {"rounds", "way", "refit", "regress", "plans", "calibration_samples", "convolutions"},
+            parity=self.parity,
         )
 
 
@@ -182,7 +188,7 @@ class EasierOptions(RoundOptions):
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        return refuse_with_parity(self, {"rounds", "way", "refit", "plans"}, parity=self.parity)
+        return refuse_with_parity(self, {"rounds", "way", "refit", "regress", "plans"}, parity=self.parity)
 
 
 class TlcOptions(RoundOptions):
@@ -201,7 +207,7 @@ class TlcOptions(RoundOptions):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
-            self, {"rounds", "way", "refit", "plans", "channels", "calibration_samples"}, parity=self.parity
+            self, {"rounds", "way", "refit", "regress", "plans", "channels", "calibration_samples"}, parity=self.parity
         )
 
 

@@ -3,7 +3,8 @@
 The published methods take activations out one by one and hope for operators to merge. Here every round plans for a
 latency of its own on the way down to the budget: the harm of a merge is the sum of the scores of the activations that
 it takes out, and the plan is the one of least harm that the device's table allows. So an activation is taken out where
-that lets operators merge and the merge is faster, and nowhere else.
+that lets operators merge and the merge is faster, and nowhere else. Kernels grow as operators merge, 3x3 behind 3x3 is
+5x5, which on many devices is slower than the two; there, one operator with a smaller kernel is fitted to the stretch.
 
 1. Score every activation that is still there, on the network as it is now. A norm that looks at the sample goes with a
    merge as activations do, and its line is fitted: what that line misses of the norm's output, as a share, is its
@@ -17,7 +18,9 @@ that lets operators merge and the merge is faster, and nowhere else.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Protocol, final
 
 from compressors.analysis.merges import Options as MergeLimits
@@ -35,7 +38,7 @@ from compressors.signature import fingerprint
 from compressors.strategies.fitted import site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
-from compressors.table import Cut, region_cuts
+from compressors.table import Cut, region_cuts, segment_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +54,8 @@ _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
 _NEAR = (0.8, 1.1)
 """A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
+_MOST_UNKNOWNS = 5000
+"""Operators with more weights per output are not fitted."""
 _LEAST_HARM = 1e-6
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken; above what the solver calls a tie."""
 
@@ -139,11 +144,40 @@ def round_settings(options: RoundOptions, name: str) -> RoundSettings:
 
 
 def round_cuts(options: RoundOptions, problem: Problem) -> list[Cut]:
-    """Returns every merge within reach that takes out activations, and no operator."""
+    """Returns every way in reach to make one operator of a stretch by taking out its activations.
+
+    That is the merge, which is exact once the activations are lines, and where that has a large kernel, one operator
+    with a smaller one, fitted to the stretch. No operator is pruned.
+    """
     reach = Reach(span=options.span, options=MergeLimits(kernel=options.max_kernel))
     regions = merge_space(problem.graph, reach).regions
     cuts = [cut for region in regions for cut in region_cuts(region, options.way)]
-    return [cut for cut in cuts if not cut.step.pruned]
+    merges = [cut for cut in cuts if not cut.step.pruned]
+    return merges + (_narrow_cuts(options, problem, merges) if options.regress else [])
+
+
+def _narrow_cuts(options: RoundOptions, problem: Problem, merges: Sequence[Cut]) -> list[Cut]:
+    """Returns the regressions whose kernels are smaller than any merge of the same stretch has."""
+    merged = defaultdict[tuple[str, int, int], list[tuple[int, ...]]](list)
+    for cut in merges:
+        merged[cut.chain, cut.start, cut.end].append(cut.step.kernel)
+    found = []
+    for segment in problem.analysis.segments:
+        if not segment.sites or segment.approximates:
+            continue
+        dissolved = tuple(norm.node for norm in norm_sites(problem.graph, segment.nodes))
+        for cut in segment_cuts(segment):
+            kernel, others = cut.step.kernel, merged[cut.chain, cut.start, cut.end]
+            fits = kernel and max(kernel) <= options.max_kernel and cut.input_shape[0] * prod(kernel) <= _MOST_UNKNOWNS
+            if cut.step.kind != "regress" or not fits or any(_within(one, kernel) for one in others):
+                continue
+            lost = 1 - prod(kernel) / min(map(prod, others)) if others else 1.0
+            found.append(replace(cut, sites=(*cut.sites, *dissolved), lost=max(0.0, lost)))
+    return found
+
+
+def _within(kernel: Sequence[int], other: Sequence[int]) -> bool:
+    return len(kernel) == len(other) and all(size <= most for size, most in zip(kernel, other, strict=True))
 
 
 @final
@@ -156,7 +190,7 @@ class RoundSearch:
         self._sites = {site.node: site for site in problem.analysis.sites}
         self._report(0.0, "timing the network's stretches and what they could merge to")
         self._planner = Planner(problem, cuts, settings.margin)
-        wanted = {site for one in self._planner.alternatives for site in one.step.sites}
+        wanted = {site for one in self._planner.alternatives for site in one.cut.sites}
         self._norms = norm_sites(problem.graph, wanted - set(self._sites))
         self._last: tuple[float, Look] | None = None
 
@@ -208,16 +242,21 @@ class RoundSearch:
 
     def _look(self, state: State, number: tuple[int, int], needed: float) -> Look:
         self._report(0.1 + 0.8 * (number[0] - 1) / number[1], f"round {number[0]} of {number[1]}: scoring activations")
-        wanted = {site for one in self._planner.alternatives for site in one.step.sites} - set(state.lines)
+        wanted = {site for one in self._planner.alternatives for site in one.cut.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
         look = self._method.look(state, sites, self._planner.alternatives, needed)
         lines = site_lines(look.state.graph, self._norms, "fitted", self._problem.calibration)
         return with_norm_scores(look, self._norms, lines)
 
     def _harms(self, look: Look) -> dict[Step, float]:
-        """Returns the harm of every merge: the scores of what it takes out besides the activations gone."""
-        steps = [alternative.step for alternative in self._planner.alternatives]
-        return {step: sum(look.scores.get(site, 0.0) for site in step.sites) + _LEAST_HARM for step in steps}
+        """Returns the harm of every cut: the scores of what it takes out besides the activations gone.
+
+        It counts up to twice where the operator has no room for what a merge would have.
+        """
+        return {
+            one.step: (1 + one.cut.lost) * sum(look.scores.get(site, 0.0) for site in one.cut.sites) + _LEAST_HARM
+            for one in self._planner.alternatives
+        }
 
     def _trained(self, look: Look, one: Measured, share: float) -> State:
         """Returns where things stand when the activations of a plan are gone and the network is trained."""
@@ -229,7 +268,8 @@ class RoundSearch:
 
     def _lines(self, look: Look, one: Measured) -> dict[str, Line]:
         """Returns what takes the place of the activations that a plan takes out."""
-        gone = {site for step in one.choice.steps for site in step.sites if site in self._sites}
+        cuts = {alternative.step: alternative.cut for alternative in self._planner.alternatives}
+        gone = {site for step in one.choice.steps for site in cuts[step].sites if site in self._sites}
         known = {name: line for name, line in look.state.lines.items() if name in gone}
         new = [site for name, site in self._sites.items() if name in gone and name not in known]
         nothing = {site.node: identity_line() for site in new}
@@ -243,7 +283,7 @@ class RoundSearch:
         config = FitConfig(settings.refit, settings.calibration_samples, regression=regression)
         self._report(0.9, "refitting what follows the merges")
         graph = cut
-        if settings.refit != "none":
+        if settings.refit != "none" or any(step.kind == "regress" for step in steps):
             data = count(problem.calibration), problem.seed
             key = key_of("fit", *map(fingerprint, (problem.graph, cut)), steps, settings, data)
             graph = remembered_fit(

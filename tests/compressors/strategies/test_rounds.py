@@ -13,8 +13,10 @@ from compressors.channel_line import Line
 from compressors.gates import GateRegulariser
 from compressors.graph import Graph
 from compressors.problem import Problem
+from compressors.score import Reference
 from compressors.strategies import find
-from compressors.strategies.rounds import Look, State, with_norm_scores
+from compressors.strategies.options import EasierOptions
+from compressors.strategies.rounds import Look, State, round_cuts, with_norm_scores
 from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
 from tests.compressors.networks import lifted
@@ -93,3 +95,32 @@ def test_trials_without_lines_remove_activations() -> None:
     trial = Trial(problem, options.model_copy(update={"channels": "fitted", "way": "identity"}))
     scores = trial.look(State(problem.graph, problem.graph), problem.analysis.sites, (), 0.0).scores
     assert sum(score > 0 for score in scores.values()) > len(scores) / 2
+
+
+def test_where_merged_kernels_grow_smaller_ones_are_offered_and_count_as_more_harm() -> None:
+    problem = problem_of("resnet-b", 0.6)
+    options = EasierOptions(max_kernel=5)
+    cuts = round_cuts(options, problem)
+    narrow = [cut for cut in cuts if cut.step.kind == "regress"]
+    merged = {(cut.chain, cut.start, cut.end): cut.step.kernel for cut in cuts if cut.step.kind == "merge"}
+    both = [(cut, merged[place]) for cut in narrow if (place := (cut.chain, cut.start, cut.end)) in merged]
+    assert any(cut.step.kernel == (3, 3) and kernel == (5, 5) and cut.lost == 1 - 9 / 25 for cut, kernel in both)
+    assert not any(
+        all(size <= most for size, most in zip(kernel, cut.step.kernel, strict=True)) for cut, kernel in both
+    )
+    assert all(cut.sites for cut in narrow)
+    assert not any(
+        cut.step.kind == "regress" for cut in round_cuts(options.model_copy(update={"regress": False}), problem)
+    )
+
+
+@pytest.mark.parametrize("name", ["easier", "tlc", "layer_folding"])
+def test_a_residual_network_gets_faster_than_merging_alone_can_make_it(name: str) -> None:
+    problem = problem_of("resnet-b", 0.7)
+    merging = started(problem, name, regress=False).floor()
+    assert (merging.predicted_seconds or 0.0) > problem.budget_seconds
+    best, *_ = started(problem, name, refit="none").candidates(problem.budget_seconds)
+    assert (best.seconds or 0.0) <= problem.budget_seconds
+    assert any(step.kind == "regress" for step in best.plan.steps)
+    unfitted = Reference.of(problem.graph, problem.selection, 32, 64, problem.task)
+    assert best.score.divergence < unfitted.score(apply(problem.graph, best.plan.steps).module).divergence
