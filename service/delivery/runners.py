@@ -14,6 +14,7 @@ PUBLISHED: Final[dict[str, frozenset[str]]] = {
             "0557d30531382c0def1a09db19c0414dff2550773edbf54241d3738a6c4835a9",
         }
     ),
+    "1.1": frozenset({"0557d30531382c0def1a09db19c0414dff2550773edbf54241d3738a6c4835a9"}),
 }
 """SHA-256 of every program that was ever delivered, by the version of the manifests that it came with."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,10 +39,10 @@ class Exchange:
         self._folder, self._announce, self._waited = folder, announce, waited
 
     def __call__(self, question: Question) -> Answer:
-        """Returns the answer, however long it takes.
+        """Returns the answer, however long it takes, or as long as the question has patience.
 
         Raises:
-            DeployError: What the device answered instead.
+            DeployError: What the device answered instead, or that there was no answer in time.
         """
         key = _key(question)
         home = self._folder / FOLDER / key
@@ -54,11 +55,21 @@ class Exchange:
             asked = AskedWork(kind=question.kind, request=dict(question.request), files=files, traceparent=traceparent)
             write_whole(home / QUESTION, asked.model_dump_json())
             self._announce(key)
-            while not (home / ANSWER).exists():
-                time.sleep(_POLL_SECONDS)
-            done = self._read(home)
-            self._waited(max(0.0, time.monotonic() - began - done.took))
+            took = 0.0
+            try:
+                self._await(home / ANSWER, question.patience)
+                took = self._read(home).took
+            finally:
+                self._waited(max(0.0, time.monotonic() - began - took))
         return self._answer(home, self._read(home))
+
+    def _await(self, answer: Path, patience: float | None) -> None:
+        end = math.inf if patience is None else time.monotonic() + patience
+        while not answer.exists():
+            if time.monotonic() >= end:
+                msg = f"the device did not answer within {patience:.0f} s"
+                raise MeasureError(msg)
+            time.sleep(_POLL_SECONDS)
 
     def _read(self, home: Path) -> DoneWork:
         try:

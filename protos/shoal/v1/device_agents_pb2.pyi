@@ -154,7 +154,9 @@ class Work(_message.Message):
     lease: _builtins.int
     """Counts up each time it is given out; goes into every call about it."""
     kind: _builtins.str
-    """`describe`, `time`, `profile`, `edges` or `run`."""
+    """`describe`, `time`, `profile`, `edges`, `engine` or `run`. An agent that does not know it fails the work, which is
+    for the server to bear.
+    """
     request: _builtins.str
     """What is wanted, JSON; the fields depend on the kind."""
     traceparent: _builtins.str
