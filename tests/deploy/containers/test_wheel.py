@@ -1,4 +1,4 @@
-"""The wheel that images install, made as their stage `wheel` makes it: of what the Dockerfile copies and nothing else."""
+"""The wheel that images install, made as their stage `wheel` makes it: of what the Dockerfile copies, no more."""
 
 from __future__ import annotations
 
