@@ -23,6 +23,8 @@ from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWor
 from service.watching.spans import current
 
 _POLL_SECONDS: Final = 0.05
+_MAX_RESULT: Final = 256 << 20
+"""Bytes of JSON: the times of a long measurement have some millions."""
 
 
 @final
@@ -82,8 +84,15 @@ class Exchange:
             kind, message = done.failure
             home.joinpath(ANSWER).unlink(missing_ok=True)  # who asks again gets another try
             raise FAILURES.get(kind, MeasureError)(message)
-        result, *files = [self._folder / path for path in done.files]
-        return Answer(json.loads(result.read_text()), tuple(files))
+        try:
+            result, *files = [self._folder / path for path in done.files]
+            if result.stat().st_size > _MAX_RESULT:
+                msg = f"the device answered with a result of more than {_MAX_RESULT} bytes"
+                raise MeasureError(msg)
+            return Answer(json.loads(result.read_bytes()), tuple(files))
+        except (ValueError, RecursionError, OSError) as exc:
+            msg = f"the result that came from the device is none: {type(exc).__name__}"
+            raise MeasureError(msg) from exc
 
 
 def _key(question: Question) -> str:

@@ -106,3 +106,13 @@ def test_patience_makes_no_other_question(tmp_path: Path) -> None:
     for patience in (None, 10.0):
         server.ask(replace(question(tmp_path), patience=patience))
     assert len(server.keys) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe"])
+def test_a_result_that_is_none_is_a_failed_measurement(tmp_path: Path, content: bytes) -> None:
+    server = Server(tmp_path, DoneWork(files=("result.json",)))
+    server.ask(question(tmp_path))
+    (result,) = tmp_path.rglob("result.json")
+    result.write_bytes(content)
+    with pytest.raises(MeasureError, match="the result that came from the device is none"):
+        server.ask(question(tmp_path))
