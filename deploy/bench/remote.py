@@ -21,6 +21,9 @@ from deploy.measure.settings import TimingSettings
 ENGINE_PATIENCE: Final = 900.0
 """Seconds that an engine is waited for: a network is worth something without it, and its device may never come back."""
 
+SLOWEST: Final = 1e5
+"""Bytes a second that a connection is expected to carry at least; an engine is about as large as its model."""
+
 CHUNK_BYTES: Final = 32 << 20
 """Inputs that travel together, about."""
 
@@ -84,14 +87,15 @@ class RemoteBench(Bench):
         """Has it sent from there: an agent that is too old, or gone for `ENGINE_PATIENCE`, has none."""
         places, packed = pack_models([file])
         request = {"models": places, "batch": self.batch, **self._place}
-        answer = self._ask(Question("engine", request, packed, ENGINE_PATIENCE))
+        size = hash_model(file)[1]
+        answer = self._ask(Question("engine", request, packed, ENGINE_PATIENCE + size / SLOWEST))
         if not answer.files:
             return None
         if len(answer.files) != 2:
             msg = f"the device answered with {len(answer.files)} files for an engine; wanted it and its metadata"
             raise MeasureError(msg)
         to = folder / ENGINE
-        limits = (largest_engine(hash_model(file)[1]), MOST_METADATA)
+        limits = (largest_engine(size), MOST_METADATA)
         for source, target, most in zip(answer.files, (to, metadata_path(to)), limits, strict=True):
             _check_size(source, most)
             shutil.copyfile(source, target)
