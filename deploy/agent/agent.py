@@ -193,9 +193,12 @@ class Agent:
                     read = partial(read_state, measured_device(work.request))
                     cool_down(settings.cool_below, settings.cool_seconds, lease.cancel.wait, read)
                 lease.say("at work")
-                began = time.monotonic()
-                made, failure = self._perform(work, files, folder / "out", lease.cancel)
-                took = time.monotonic() - began
+                if work.kind not in _MEASURES:
+                    # Measurements wait for others on this machine, and end by themselves.
+                    lease.begin()
+                began, waits = time.monotonic(), list[float]()
+                made, failure = self._perform(work, files, folder / "out", lease.cancel, waits.append)
+                took = max(0.0, time.monotonic() - began - sum(waits))
                 if lease.cancel.is_set():
                     raise lease.refused or UnwantedError("no longer wanted")
             return self._finishes.keep(work.id, made, failure, took)
@@ -204,12 +207,17 @@ class Agent:
             self._cache.trim()
 
     def _perform(
-        self, work: pb.Work, files: tuple[Path, ...], folder: Path, cancel: threading.Event
+        self,
+        work: pb.Work,
+        files: tuple[Path, ...],
+        folder: Path,
+        cancel: threading.Event,
+        waited: Callable[[float], None],
     ) -> tuple[list[Path], tuple[str, str] | None]:
         folder.mkdir()
         try:
             question = Question(work.kind, json.loads(work.request), files)
-            return do_in_child(question, folder, cancel, self._settings.sandbox), None
+            return do_in_child(question, folder, cancel, self._settings.sandbox, waited), None
         except MeasureCancelledError:
             raise
         except DeployError as exc:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -44,7 +45,17 @@ _PASSED: Final = (
 )
 
 
-def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandbox: Mode = "auto") -> list[Path]:
+def _nobody(_seconds: float) -> None:
+    """Is told nothing."""
+
+
+def do_in_child(
+    question: Question,
+    folder: Path,
+    cancel: threading.Event,
+    sandbox: Mode = "auto",
+    waited: Callable[[float], None] = _nobody,
+) -> list[Path]:
     """Returns the files of the answer, the result first.
 
     Args:
@@ -52,6 +63,7 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandb
         folder: An empty folder for what is made.
         cancel: Set it from another thread to stop; everything that was started is killed.
         sandbox: How serious it is that the process confines itself.
+        waited: Told how many seconds of it went by while others measured on this machine.
 
     Raises:
         MeasureCancelledError: If `cancel` was set.
@@ -70,7 +82,11 @@ def do_in_child(question: Question, folder: Path, cancel: threading.Event, sandb
     finally:
         # The group: a timing process of the child's own too.
         _kill(process)
-    return _decode(process.returncode, said, errors, folder)
+    answer = _decode(process.returncode, said, errors)
+    match answer:
+        case {"waited": float(seconds)} if seconds > 0:
+            waited(seconds)
+    return _read(answer, folder)
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
@@ -144,18 +160,17 @@ def _kill(process: subprocess.Popen[str]) -> None:
         process.stdin.close()
 
 
-def _decode(status: int, said: str, errors: str, folder: Path) -> list[Path]:
+def _decode(status: int, said: str, errors: str) -> Any:
     if status < 0 and not said:
         hint = ": the device ran out of memory, or somebody killed it" if -status == signal.SIGKILL else ""
         msg = f"the work died from signal {signal.Signals(-status).name}{hint}"
         raise MeasureError(msg)
     try:
-        answer = json.loads(said)
+        return json.loads(said)
     except (ValueError, RecursionError) as exc:
         last = (errors.strip().splitlines() or ["it said nothing"])[-1]
         msg = f"the work ended with status {status} and no answer: {last}"
         raise MeasureError(msg) from exc
-    return _read(answer, folder)
 
 
 def _read(answer: Any, folder: Path) -> list[Path]:

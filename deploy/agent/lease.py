@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Final, final
 
@@ -29,6 +30,7 @@ class Lease:
         self.refused: AgentError | None = None
         self._link, self._work, self._stop = link, work, stop
         self._message = "beginning"
+        self._began: float | None = None
         self._over = threading.Event()
         self._news = threading.Event()
 
@@ -36,6 +38,10 @@ class Lease:
         """Has the server told what is being done."""
         self._message = message
         self._news.set()
+
+    def begin(self) -> None:
+        """Has the server told from now on how long the work is under way: that time is its job's."""
+        self._began = time.monotonic()
 
     def __enter__(self) -> Lease:
         for target in (self._keep, self._watch):
@@ -51,7 +57,8 @@ class Lease:
         try:
             while not self._over.is_set():
                 self._news.clear()
-                if not self._link.renew(self._work, self._message):
+                worked = 0.0 if self._began is None else time.monotonic() - self._began
+                if not self._link.renew(self._work, self._message, worked):
                     self.cancel.set()
                     return
                 self._news.wait(_RENEW_SECONDS)

@@ -94,9 +94,10 @@ class Link:
         answer = self._again(lambda: self._stub.LeaseWork(request, **self._with(patience)))
         return answer.work if answer.HasField("work") else None
 
-    def renew(self, work: pb.Work, message: str) -> bool:
-        """Keeps a lease; returns whether the work is still wanted."""
+    def renew(self, work: pb.Work, message: str, worked: float = 0.0) -> bool:
+        """Keeps a lease, `worked` seconds into the work; returns whether the work is still wanted."""
         request = pb.RenewLeaseRequest(session=self._session, work=work.id, lease=work.lease, message=message)
+        request.worked.FromNanoseconds(round(worked * 1e9))
         return bool(self._again(lambda: self._stub.RenewLease(request, **self._with())).wanted)
 
     def download(self, work: pb.Work, index: int, to: Path) -> None:

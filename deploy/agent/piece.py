@@ -15,7 +15,7 @@ from typing import Any
 from deploy.caller import end_with_caller, private_stdout, read_line
 from deploy.engines.place import engine_folder
 from deploy.errors import DeployError
-from deploy.measure.turn import make_lock_file
+from deploy.measure.turn import make_lock_file, seconds_waited
 from deploy.sandbox import Policy, confine
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Reads a request, does it, answers."""
     answer = private_stdout()
     request = json.loads(read_line())
-    json.dump(_answer(request), answer)
+    json.dump({**_answer(request), "waited": seconds_waited()}, answer)
     answer.flush()
 
 

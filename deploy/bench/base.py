@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deploy.machine import Device
 from deploy.measure.settings import TimingSettings
@@ -15,6 +15,10 @@ from deploy.tensors import Array
 
 Feed = tuple[Array, ...]
 """One batch: the model's inputs in order, each (batch, *shape)."""
+
+
+ENGINE: Final = "engine"
+"""The name of what `Bench.engine` writes."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,25 @@ class Bench(ABC):
         """Returns for each file the model of its edges (`Runtime.write_edges`) in `folder`; None without any.
 
         Equal edge models are one file.
+        """
+
+    @abstractmethod
+    def engine(self, file: Path, folder: Path) -> Path | None:
+        """Returns what the runtime made of a file for this device, such as TensorRT's engine (`Runtime.write_engine`).
+
+        It is a program: nobody but its own device may load it.
+
+        Args:
+            file: The model file, timed here before.
+            folder: Where to write.
+
+        Returns:
+            A file in `folder`, with what the device says of it beside it (`deploy.engines.metadata.metadata_path`),
+            neither of them believed; None where the runtime makes no such file.
+
+        Raises:
+            EngineMisfitError: It is not kept any more, or is larger than an engine of that file can be.
+            MeasureError: The device knows no such question, or does not answer it in time.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
-from deploy.bench.base import Bench, BenchFacts, Feed
+from deploy.bench.base import ENGINE, Bench, BenchFacts, Feed
 from deploy.machine import describe_device, usable_cores
 from deploy.measure.process import profile_in_fresh_process
 from deploy.measure.settings import TimingSettings
@@ -52,6 +52,12 @@ class LocalBench(Bench):
             else:
                 written.append(None)
         return written
+
+    def engine(self, file: Path, folder: Path) -> Path | None:
+        """Writes what the runtime here made of a file."""
+        to = folder / ENGINE
+        how = SessionSettings(device=self.device, batch=self.batch)
+        return to if self._found.write_engine(file, how, to) else None
 
     def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
         """Runs a file in this process."""

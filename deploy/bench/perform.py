@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.bench.local import LocalBench
 from deploy.bench.work import Answer, Question, read_batches, unpack_models, write_batches
+from deploy.engines.metadata import metadata_path
 from deploy.errors import MeasureError, ModelFileError
 from deploy.measure.settings import TimingSettings
 
@@ -38,6 +39,8 @@ def perform(question: Question, folder: Path, cancel: threading.Event | None = N
                 return _measure(question, folder, cancel)
             case "edges":
                 return _edges(question, folder)
+            case "engine":
+                return _engine(question, folder)
             case "run":
                 return _run(question, folder)
     except (KeyError, TypeError, ValueError) as exc:
@@ -67,6 +70,14 @@ def _edges(question: Question, folder: Path) -> Answer:
     found = _bench(request).edges(models, int(request["batch"]), made)
     files = list(dict.fromkeys(path for path in found if path is not None))
     return Answer({"edges": [None if path is None else files.index(path) for path in found]}, tuple(files))
+
+
+def _engine(question: Question, folder: Path) -> Answer:
+    (model,) = _models(question, folder)
+    made = folder / "made"
+    made.mkdir()
+    engine = _bench(question.request).engine(model, made)
+    return Answer({"engine": engine is not None}, () if engine is None else (engine, metadata_path(engine)))
 
 
 def _run(question: Question, folder: Path) -> Answer:

@@ -10,11 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, final
 
-from deploy.bench.base import Bench, BenchFacts, Feed
+from deploy.artifact import hash_model
+from deploy.bench.base import ENGINE, Bench, BenchFacts, Feed
 from deploy.bench.work import Ask, Question, pack_models, read_batches, write_batches
-from deploy.errors import MeasureError
+from deploy.engines.metadata import MOST_METADATA, metadata_path
+from deploy.errors import EngineMisfitError, MeasureError
 from deploy.machine import read_device
 from deploy.measure.settings import TimingSettings
+
+ENGINE_PATIENCE: Final = 900.0
+"""Seconds that an engine is waited for: a network is worth something without it, and its device may never come back."""
+
+SLOWEST: Final = 1e5
+"""Bytes a second that a connection is expected to carry at least; an engine is about as large as its model."""
 
 CHUNK_BYTES: Final = 32 << 20
 """Inputs that travel together, about."""
@@ -75,6 +83,24 @@ class RemoteBench(Bench):
         copies = [Path(shutil.copyfile(file, folder / file.name)) for file in answer.files]
         return [None if at is None else copies[at] for at in answer.result["edges"]]
 
+    def engine(self, file: Path, folder: Path) -> Path | None:
+        """Has it sent from there: an agent that is too old, or gone for `ENGINE_PATIENCE`, has none."""
+        places, packed = pack_models([file])
+        request = {"models": places, "batch": self.batch, **self._place}
+        size = hash_model(file)[1]
+        answer = self._ask(Question("engine", request, packed, ENGINE_PATIENCE + size / SLOWEST))
+        if not answer.files:
+            return None
+        if len(answer.files) != 2:
+            msg = f"the device answered with {len(answer.files)} files for an engine; wanted it and its metadata"
+            raise MeasureError(msg)
+        to = folder / ENGINE
+        limits = (largest_engine(size), MOST_METADATA)
+        for source, target, most in zip(answer.files, (to, metadata_path(to)), limits, strict=True):
+            _check_size(source, most)
+            shutil.copyfile(source, target)
+        return to
+
     def run(self, file: Path, feeds: Iterable[Feed], threads: int = 0) -> Iterator[Feed]:
         """Has a file run there, on about `CHUNK_BYTES` of inputs at a time."""
         _, model = pack_models([file])
@@ -104,6 +130,18 @@ class RemoteBench(Bench):
             raise MeasureError(msg)
         with files[0].open("rb") as stream:
             yield from read_batches(stream, batches, arrays)
+
+
+def largest_engine(onnx_bytes: int) -> int:
+    """Returns how large the engine of a file may be, in bytes: its weights in several layouts, and kernels."""
+    return 4 * onnx_bytes + (512 << 20)
+
+
+def _check_size(file: Path, most: int) -> None:
+    size = file.stat().st_size
+    if size > most:
+        msg = f"the device answered with an engine or metadata of {size} bytes; at most {most} are taken"
+        raise EngineMisfitError(msg)
 
 
 def _chunks(feeds: Iterable[Feed]) -> Iterator[list[Feed]]:

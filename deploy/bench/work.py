@@ -1,11 +1,12 @@
 """What is asked of a device far away, and how it travels: JSON and files.
 
-Five kinds of work, one for each question of `deploy.bench.base.Bench`:
+Six kinds of work, one for each question of `deploy.bench.base.Bench`:
 
 * `describe`: the machine and its runtime.
 * `time`: model files, interleaved in a fresh process.
 * `profile`: what each operator of a model file takes.
 * `edges`: the model of each model's edges.
+* `engine`: what the runtime made of a model file for its device; a program, which nobody else may load.
 * `run`: a model file on batches.
 
 Model files of one piece of work may have the same name, and one with large weights has a second file beside it; so a
@@ -25,7 +26,7 @@ from deploy.artifact import DATA_SUFFIX
 from deploy.bench.base import Feed
 from deploy.errors import TOLD, DeployError, MeasureError, ModelFileError
 
-KINDS: Final = ("describe", "time", "profile", "edges", "run")
+KINDS: Final = ("describe", "time", "profile", "edges", "engine", "run")
 
 FAILURES: Final[Mapping[str, type[DeployError]]] = TOLD
 """What may come back in place of an answer."""
@@ -39,11 +40,13 @@ class Question:
         kind: One of `KINDS`.
         request: Plain data; its fields depend on the kind.
         files: What the work needs.
+        patience: Seconds after which who asks goes on without an answer; None for as long as it takes.
     """
 
     kind: str
     request: Mapping[str, Any]
     files: tuple[Path, ...] = ()
+    patience: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deploy.engines.place import read_key, write_atomically
 from deploy.engines.settings import Batches
@@ -25,8 +26,11 @@ SUFFIX = ".json"
 
 _FORMAT = 1
 _NO_METADATA = "{name} is no metadata of an engine, or of another version of Shoal; build the engine anew"
-_MOST_BYTES = 1 << 20
+MOST_METADATA: Final = 1 << 20
+"""Bytes of an engine's metadata that are read."""
+
 _LONGEST = 256
+_LARGEST = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,8 @@ def write_metadata(engine: Path, metadata: EngineMetadata, folder: Path) -> None
         metadata: What to write.
         folder: Where the key is, see `deploy.engines.place`.
     """
-    values = metadata.as_dict()
-    text = json.dumps({"engine": values, "seal": _seal(values, read_key(folder))}, indent=2)
-    write_atomically(metadata_path(engine), text.encode())
+    seal = _seal(metadata.as_dict(), read_key(folder))
+    write_atomically(metadata_path(engine), write_sealed(metadata, seal).encode())
 
 
 def read_engine(engine: Path, folder: Path) -> tuple[bytes, EngineMetadata]:
@@ -117,7 +120,7 @@ def read_metadata(engine: Path, folder: Path) -> EngineMetadata:
     path = metadata_path(engine)
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES)
+            text = file.read(MOST_METADATA)
         both = json.loads(text)
         values, seal = both["engine"], both["seal"]
         metadata = _parse(values)
@@ -161,6 +164,26 @@ def check_engine(metadata: EngineMetadata, gpu: Gpu, tensorrt: str) -> None:
         raise EngineMisfitError(msg)
 
 
+def write_sealed(metadata: EngineMetadata, seal: str) -> str:
+    """Returns what lies beside an engine, as JSON."""
+    return json.dumps({"engine": metadata.as_dict(), "seal": seal}, indent=2)
+
+
+def parse_sealed(content: bytes) -> tuple[EngineMetadata, str]:
+    """Returns metadata and their seal from what lies beside an engine, whoever wrote it: nothing says that it is true.
+
+    Raises:
+        EngineMisfitError: It is something else, or of another version of Shoal.
+    """
+    try:
+        match json.loads(content):
+            case {"engine": values, "seal": str(seal)} if re.fullmatch("[0-9a-f]{64}", seal):
+                return parse_metadata(values), seal
+    except (ValueError, RecursionError):
+        pass
+    raise EngineMisfitError(_NO_METADATA.format(name="what came with the engine"))
+
+
 def parse_metadata(values: Any) -> EngineMetadata:
     """Returns metadata from what `EngineMetadata.as_dict` gave, whoever holds it: nothing says that it is true.
 
@@ -171,10 +194,23 @@ def parse_metadata(values: Any) -> EngineMetadata:
         metadata = _parse(values)
     except (ValueError, KeyError, TypeError, EngineBuildError) as exc:
         raise EngineMisfitError(_NO_METADATA.format(name="what is stated of the engine")) from exc
-    words = (metadata.gpu, metadata.tensorrt, metadata.cuda, metadata.compute_capability)
-    if not all(isinstance(word, str) and word.isascii() and len(word) <= _LONGEST for word in words):
+    if not _is_plain(metadata):
         raise EngineMisfitError(_NO_METADATA.format(name="what is stated of the engine"))
     return metadata
+
+
+def _is_plain(metadata: EngineMetadata) -> bool:
+    """Returns whether every value is of its type, and short: `_parse` takes them as they come."""
+    words = [metadata.gpu, metadata.tensorrt, metadata.cuda, metadata.compute_capability]
+    words += [] if metadata.driver is None else [metadata.driver]
+    numbers = (*astuple(metadata.batches), metadata.workspace_bytes, metadata.optimization_level)
+    digests = (metadata.onnx_sha256, metadata.engine_sha256)
+    return (
+        all(isinstance(word, str) and word.isascii() and word.isprintable() and len(word) <= _LONGEST for word in words)
+        and all(type(number) is int and 0 <= number < _LARGEST for number in numbers)
+        and all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+        and isinstance(metadata.shares_memory, bool)
+    )
 
 
 def _parse(values: Any) -> EngineMetadata:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,12 @@ from deploy.errors import MeasureCancelledError, MeasureError
 LOCK_VARIABLE = "SHOAL_TIMING_LOCK"
 """Names the file to processes whose folder for temporary files is their own."""
 _POLL_SECONDS = 0.1
+_waits: list[float] = []
+
+
+def seconds_waited() -> float:
+    """Returns how long this process has waited for its turns so far, all together."""
+    return sum(_waits)
 
 
 def lock_file() -> Path:
@@ -66,11 +73,12 @@ def wait_for_turn(cancel: threading.Event | None = None) -> Iterator[None]:
         msg = f"cannot open the timing lock '{path}': {exc.strerror}"
         raise MeasureError(msg) from exc
     try:
-        pause = cancel or threading.Event()
+        pause, began = cancel or threading.Event(), time.monotonic()
         while not _is_locked(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if pause.wait(_POLL_SECONDS):
                 msg = "the measurement was cancelled while it waited for another one on this machine"
                 raise MeasureCancelledError(msg)
+        _waits.append(time.monotonic() - began)
         yield
     finally:
         os.close(handle)

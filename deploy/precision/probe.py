@@ -27,10 +27,10 @@ from deploy.tensors import Array
 _LARGE: Final = {"float16": 2048.0, "bfloat16": 256.0}
 """In each format the next number after this is 2 larger."""
 
-_REFUSALS: Final = (PrecisionError, ModelFileError, EngineOperatorError)
-"""What says that a runtime does not know the network, which in float32 every runtime knows."""
+REFUSALS: Final = (PrecisionError, ModelFileError, EngineOperatorError)
+"""What says that a runtime does not know the network in a precision; in float32 it is known to run."""
 
-_DOUBTFUL: Final = (DataError, EngineBuildError)
+DOUBTFUL: Final = (DataError, EngineBuildError)
 """What says so only where the same network runs in float32; else something is wrong with the device."""
 
 _CHANNELS: Final = 8
@@ -73,9 +73,9 @@ def probe(bench: Bench, precision: str) -> Ability:
         try:
             _write(plain, path, precision, bench.runtime)
             result = _run(bench, path)
-        except _REFUSALS as exc:
+        except REFUSALS as exc:
             return Ability(precision, str(exc), precision)
-        except _DOUBTFUL as exc:
+        except DOUBTFUL as exc:
             _run(bench, plain)
             return Ability(precision, str(exc), precision)
     rounded = precision == "int8" or float(np.abs(result).max()) < 0.5

@@ -155,6 +155,26 @@ class Runtime(ABC):
             ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
         """
 
+    def write_engine(self, path: Path, settings: SessionSettings, to: Path) -> bool:  # noqa: ARG002
+        """Writes what this runtime made of the model in `path` for its device, so that it need not be made again there.
+
+        What is known of it lies beside it (`deploy.engines.metadata.metadata_path`), as JSON.
+
+        Args:
+            path: A model file.
+            settings: How it was loaded when it was timed.
+            to: Where to write.
+
+        Returns:
+            Whether this runtime has such a file; if not, nothing is written.
+
+        Raises:
+            RuntimeMissingError: If the library is not installed; the message names the extra.
+            ModelFileError: If the file is missing, damaged or uses something that the runtime does not know.
+            EngineMisfitError: If what was timed is not kept any more.
+        """
+        return False
+
     def profile(
         self,
         path: Path,  # noqa: ARG002

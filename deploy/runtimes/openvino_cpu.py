@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from deploy.artifact import hash_model
+from deploy.engines.metadata import metadata_path
 from deploy.errors import DataError, ModelFileError, RuntimeMissingError
 from deploy.runtimes.base import (
     WARM_UP_RUNS,
@@ -72,6 +77,17 @@ class OpenVinoCpu(Runtime):
         """Writes nothing: what OpenVINO does at the edges of a model cannot be written as ONNX."""
         self._library()
         return False
+
+    def write_engine(self, path: Path, settings: SessionSettings, to: Path) -> bool:
+        """Writes the compiled model, which this version of OpenVINO imports on such a processor."""
+        session = self.load(path, settings)
+        assert isinstance(session, _OpenVinoSession)
+        content = session.exported()
+        known = {"openvino": self.version(), "onnx_sha256": hash_model(path)[0]}
+        to.write_bytes(content)
+        stated = {"engine": {**known, "engine_sha256": hashlib.sha256(content).hexdigest()}}
+        metadata_path(to).write_text(json.dumps(stated))
+        return True
 
     def profile(
         self, path: Path, settings: SessionSettings, inputs: Sequence[Array], runs: int
@@ -166,6 +182,12 @@ class _OpenVinoSession(Session):
 
     def describe(self) -> RuntimeInfo:
         return self._info
+
+    def exported(self) -> bytes:
+        """Returns the compiled model as OpenVINO imports it again."""
+        stream = io.BytesIO()
+        self._compiled.export_model(stream)
+        return stream.getvalue()
 
     def _infer(self, request: Any, inputs: list[Array]) -> list[Array]:
         try:

@@ -13,7 +13,7 @@ from deploy.engines.library import import_tensorrt, make_log, make_profiler
 from deploy.engines.metadata import EngineMetadata, check_engine, read_engine
 from deploy.engines.place import engine_folder
 from deploy.engines.settings import BuildSettings, choose_batches
-from deploy.engines.store import find_or_build
+from deploy.engines.store import copy_kept, find_or_build
 from deploy.errors import DataError, DeviceMemoryError, EngineMisfitError, ModelFileError
 from deploy.gpu import find_gpu
 from deploy.runtimes.base import WARM_UP_RUNS, LayerTime, Runtime, RuntimeInfo, Session, SessionSettings, check_feed
@@ -63,6 +63,12 @@ class TensorRtEngine(Runtime):
         seconds = session.timed_layers(inputs, runs)
         return name_times(read_layers(session.information()), seconds, _nodes_of(path))
 
+    def write_engine(self, path: Path, settings: SessionSettings, to: Path) -> bool:
+        """Writes the engine that was timed, as it is kept, with its sealed metadata; builds none."""
+        version = str(import_tensorrt().__version__)
+        copy_kept(path, engine_folder(), _how(settings), version, to)
+        return True
+
     def write_edges(self, path: Path, to: Path, batch: int) -> bool:  # noqa: ARG002
         """Writes nothing: what TensorRT does at the edges of a network cannot be written as ONNX."""
         import_tensorrt()
@@ -73,8 +79,11 @@ def _engine_of(path: Path, settings: SessionSettings, version: str) -> tuple[byt
     folder = engine_folder()
     if path.suffix == _ENGINE:
         return read_engine(path, folder)
-    how = BuildSettings(device=settings.device, batches=choose_batches(settings.batch), timing_cache=folder)
-    return find_or_build(path, folder, how, version)
+    return find_or_build(path, folder, _how(settings, folder), version)
+
+
+def _how(settings: SessionSettings, timing_cache: Path | None = None) -> BuildSettings:
+    return BuildSettings(device=settings.device, batches=choose_batches(settings.batch), timing_cache=timing_cache)
 
 
 def _nodes_of(path: Path) -> dict[str, FileNode]:

@@ -17,7 +17,7 @@ from service.database.troubles import BUSY_SECONDS, translated_errors
 from service.database.usage import Usage
 from service.errors import DatabaseUrlError, StateVersionError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @final

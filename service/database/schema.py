@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, MetaData, inspect
 from sqlalchemy.schema import CreateColumn
 
-UPGRADABLE: Final = frozenset({1, 2, 3})
+UPGRADABLE: Final = frozenset({1, 2, 3, 4})
 """Schema versions that `upgrade` starts from."""
 
 # One artifact for each content, whoever sent it (1); jobs by principal, in no order (2).

@@ -207,6 +207,7 @@ class DeviceWorkRow(Base):
     message: Mapped[str] = mapped_column(String(2000), default="")
     answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     create_time: Mapped[datetime]
+    worked: Mapped[float] = mapped_column(default=0.0, server_default="0")
     __table_args__ = ({"sqlite_autoincrement": True},)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from compressors.graph import Graph, TensorSpec
 from compressors.tasks import judged_output
+from deploy.bench import Bench
 from deploy.digest import file_digest
 from deploy.modelfile import open_model, weight_files
 from deploy.tensors import TensorInfo
@@ -15,14 +16,13 @@ from service.data import TokenRecipe
 from service.data.preprocessing import ResolvedPreprocessing
 from service.data.tokens import role_of
 from service.delivery import runners
-from service.delivery.engines import deliver_engine
+from service.delivery.engines import NONE, Engines, deliver_engine
 from service.delivery.manifest import (
     BATCH,
     DELIVERED,
     FILENAME,
     BudgetEntry,
     DeviceEntry,
-    EngineEntry,
     FigureEntry,
     FileEntry,
     ImagePreprocessing,
@@ -44,15 +44,15 @@ _CLASSES = ("classification", "multi_label")
 _COLOURS: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 
 
-def deliver(facts: Facts, report: Report) -> None:
-    """Writes `run.py`, the engine that was timed, and the manifest of what lies in the order's results."""
+def deliver(facts: Facts, report: Report, bench: Bench) -> None:
+    """Writes `run.py`, the engine that was timed on the job's device, and the manifest of what lies in the results."""
     out = facts.order.out
     (out / runners.FILENAME).write_bytes(runners.runner_bytes())
-    engines = deliver_engine(out / _MODEL, facts.spec)
+    engines = deliver_engine(out / _MODEL, bench)
     (out / FILENAME).write_text(describe(facts, report, engines).model_dump_json(indent=2), encoding="utf-8")
 
 
-def describe(facts: Facts, report: Report, engines: tuple[EngineEntry, ...] = ()) -> Manifest:
+def describe(facts: Facts, report: Report, engines: Engines = NONE) -> Manifest:
     """Returns the manifest of a finished job.
 
     Args:
@@ -68,7 +68,8 @@ def describe(facts: Facts, report: Report, engines: tuple[EngineEntry, ...] = ()
         created=report.created,
         files=list_files(facts.order.out),
         model=_model(facts, report, labels),
-        engines=engines,
+        engines=engines.entries,
+        engine_missing=engines.missing,
         preprocessing=describe_preprocessing(facts.samples.parts.fit.preprocessing, facts.model.graph),
         task=report.task,
         outcome=report.outcome,

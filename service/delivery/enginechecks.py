@@ -8,12 +8,15 @@ from deploy.engines.metadata import EngineMetadata, check_engine, parse_metadata
 from deploy.errors import EngineMisfitError
 from deploy.gpu import Gpu, find_gpu
 from service.delivery.checks import ABSENT, Check, failed, ok, skipped
-from service.delivery.manifest import EngineEntry, Manifest
+from service.delivery.manifest import ENGINE, EngineEntry, Manifest
 
 
 def check_engines(manifest: Manifest) -> list[Check]:
     """Returns what is right and wrong about the engines of a folder whose files are those of its manifest."""
-    return [_check(entry, manifest) for entry in manifest.engines]
+    checks = [_check(entry, manifest) for entry in manifest.engines]
+    if manifest.engine_missing is not None:
+        checks.append(skipped("engine", ENGINE, f"was not delivered: {manifest.engine_missing}"))
+    return checks
 
 
 def _check(entry: EngineEntry, manifest: Manifest) -> Check:

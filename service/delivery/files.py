@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy.digest import file_digest
 from service.delivery import runners
-from service.delivery.checks import Check, failed, ok
+from service.delivery.checks import Check, failed, ok, skipped
 from service.delivery.manifest import FILENAME, FileEntry, Manifest
 
 MAX_ENTRIES = 10_000
@@ -55,7 +55,9 @@ def _check_others(folder: Path, manifest: Manifest) -> Iterator[Check]:
         if count >= MAX_ENTRIES:
             yield failed("file", "...", f"the folder holds more than {MAX_ENTRIES} files; the rest was not looked at")
             return
-        if entry.name not in known:
+        if entry.name == runners.KEPT and entry.is_dir(follow_symlinks=False):
+            yield skipped("file", entry.name, "was made where run.py ran, and is no part of what was delivered")
+        elif entry.name not in known:
             what = "a link" if entry.is_symlink() else "a folder" if entry.is_dir() else "a file"
             yield failed("file", entry.name[:_SHOWN], "is not in the manifest", what, "nothing")
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from deploy.devices import DEVICE
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 FILENAME: Final = "manifest.json"
 MAX_BYTES: Final = 16 << 20
 """A hundred thousand class names fit; more is read by nobody."""
@@ -291,6 +291,9 @@ class Manifest(_Part):
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1, max_length=1000)]
     model: ModelEntry
     engines: tuple[EngineEntry, ...] = ()
+    engine_missing: Text | None = None
+    """Why there is no engine, of a job that was timed with one; since 1.1."""
+
     preprocessing: Preprocessing | None
     task: Text
     outcome: Literal["BUDGET_MET", "BUDGET_NOT_MET", "NO_IMPROVEMENT"]

@@ -8,6 +8,9 @@
 It runs with the runtime, device and options that the model was measured with. Where those are not here, it says what
 it runs with instead, and why.
 
+An engine of TensorRT takes minutes to build. The one in this folder is taken where it fits this device and was built by
+this user, or with --trust-engine: engines are programs. Else one is built, once, and kept in engines/ beside this file.
+
 Whatever is particular to the model (names, shapes, classes, preprocessing) is read from manifest.json, as data.
 """
 
@@ -21,14 +24,19 @@ if __name__ == "__main__" and sys.path[:1] == [_BESIDE]:
     del sys.path[0]  # A numpy.py that somebody put beside this file must not be taken for the library.
 
 import argparse
+import ctypes
 import hashlib
+import hmac
 import json
 import math
 import re
+import secrets
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +49,8 @@ TOP = 5
 HALF = {"f16": "FP16", "bf16": "BF16"}  # Formats, and what OpenVINO calls the ability to compute in them.
 TENSORRT, CUDA, PROCESSOR = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 LEAST_LARGEST_BATCH = 8  # Of TensorRT's engines, as when it was measured.
+KEPT = "engines"  # The folder beside this file that engines are kept in.
+DRIVER = "libcuda.so.1"
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,9 @@ class Setup:
         threads: Inside one operator.
         batch: That a runtime that compiles for one is to be fast at.
         inputs: What the model takes, as in the manifest.
+        sha256: Of the model, as in the manifest.
+        engine: The file of the engine that was delivered, its metadata beside it; None where there is none.
+        trust: Whether that engine may be loaded, whoever built it.
     """
 
     path: Path
@@ -62,6 +75,9 @@ class Setup:
     threads: int
     batch: int
     inputs: list[dict[str, Any]]
+    sha256: str = ""
+    engine: Path | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,11 +88,13 @@ class Model:
         place: What runs it, such as `onnxruntime on cpu`.
         run: Runs it once, and returns when the outputs are complete: what is timed.
         read: Returns the outputs, given what `run` returned.
+        settle: To be called when nothing is run any more.
     """
 
     place: str
     run: Callable[[], Any]
     read: Callable[[Any], list[np.ndarray]]
+    settle: Callable[[], None] = field(default=lambda: None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     specs = manifest["model"]["inputs"]
     inputs = take_inputs(options, manifest)
     setup = Setup(path, options.runtime, options.device, options.threads, int(manifest["budget"]["batch"]), specs)
+    setup = replace(
+        setup, sha256=manifest["model"]["sha256"], engine=delivered_engine(manifest), trust=options.trust_engine
+    )
     model = RUNTIMES[setup.runtime](setup, inputs)
     outputs = model.read(model.run())
     for spec, values in zip(specs, inputs, strict=True):
@@ -101,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"{1e3 * seconds:.3f} ms a run ({how}, {model.place}")
     if options.inputs:
         tell_classes(manifest, options.inputs, outputs)
+    model.settle()
     return 0
 
 
@@ -114,12 +136,13 @@ def parse(arguments: Sequence[str] | None, manifest: dict[str, Any]) -> argparse
     parser.add_argument("inputs", nargs="*", help="images, .npy files, NAME=FILE.npy, or one .npz; random without")
     parser.add_argument("--batch", type=int, default=1, help="samples of random input")
     parser.add_argument("--threads", type=int, default=int(runtime["threads"]), help="default: %(default)s")
-    nearest = {"tensorrt": "onnxruntime-tensorrt"}.get(runtime["name"], runtime["name"])
-    known = nearest if nearest in RUNTIMES else "onnxruntime"
+    known = runtime["name"] if runtime["name"] in RUNTIMES else "onnxruntime"
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), default=known, help="default: %(default)s")
     device = measured_device(manifest)
     parser.add_argument("--device", type=device_name, default=device, help="cpu or cuda:N; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long to time it, about")
+    trust = "load the engine in this folder though another user or machine built it: engines are programs"
+    parser.add_argument("--trust-engine", action="store_true", help=trust)
     return parser.parse_args(arguments)
 
 
@@ -172,30 +195,62 @@ def check_file(manifest: dict[str, Any], name: str) -> str:
     return name
 
 
+def delivered_engine(manifest: dict[str, Any]) -> Path | None:
+    """Returns the engine in this folder, once its bytes are those of the manifest; None where there is none."""
+    entry = next(iter(manifest.get("engines") or []), None)
+    if entry is None:
+        return None
+    check_file(manifest, f"{entry['filename']}.json")
+    return HERE / check_file(manifest, entry["filename"])
+
+
 def open_onnxruntime(setup: Setup, inputs: list[np.ndarray]) -> Model:
     """Returns the model as ONNX Runtime runs it, with the options that it was measured with."""
     try:
         import onnxruntime
     except ImportError:
         stop("onnxruntime is not installed: pip install onnxruntime, or onnxruntime-gpu for a GPU")
-    place, session = start_session(onnxruntime, setup, len(inputs[0]))
+    place, session, settle = start_session(onnxruntime, setup, len(inputs[0]))
     names = [value.name for value in session.get_inputs()]
     feed = dict(zip(names, inputs, strict=True))
     if place.endswith("cpu"):
         return Model(place, lambda: session.run(None, feed), list)
-    return bind_on_device(onnxruntime, session, feed, place)
+    return replace(bind_on_device(onnxruntime, session, feed, place), settle=settle)
 
 
-def start_session(library: Any, setup: Setup, batch: int) -> tuple[str, Any]:
-    """Returns what the model runs with, and the session: as it was measured, or with what comes next, saying why."""
+def start_session(library: Any, setup: Setup, batch: int) -> tuple[str, Any, Callable[[], None]]:
+    """Returns what the model runs with, the session, and what to call at the end.
+
+    That is as it was measured, or with what comes next, saying why.
+    """
     why = ""
     for place, providers in list_places(setup, batch):
         if why:
             say(f"note: {why}")
+        kept = keep_cache(library, setup, providers)
         session, why = try_providers(library, setup, providers)
         if session is not None:
-            return place, session
+            return place, session, kept.seal
     return stop(why)
+
+
+def keep_cache(library: Any, setup: Setup, providers: list[tuple[str, dict[str, str]]]) -> Kept:
+    """Returns where ONNX Runtime keeps what TensorRT builds, and tells the provider so."""
+    name, options = providers[0]
+    if name != TENSORRT or name not in library.get_available_providers():
+        return Kept(None)
+    try:
+        here = Gpu(setup.device).with_runtime(str(library.__version__))
+    except GpuError:
+        return Kept(None)  # The provider will say what is missing.
+    kept = find_kept([setup.sha256, "onnxruntime", astuple(here), options])
+    if kept.folder is not None:
+        if not kept.whole:
+            say(f"building an engine, which takes minutes and is kept in {kept.folder}")
+        # The provider believes whatever lies there, so it is sealed like all that is kept.
+        options.update({f"trt_{each}_cache_enable": "1" for each in ("engine", "timing")})
+        options.update({f"trt_{each}_cache_path": str(kept.folder) for each in ("engine", "timing")})
+    return kept
 
 
 def try_providers(library: Any, setup: Setup, providers: list[tuple[str, dict[str, str]]]) -> tuple[Any, str]:
@@ -234,7 +289,7 @@ def list_places(setup: Setup, batch: int) -> Iterator[tuple[str, list[tuple[str,
         index = setup.device.partition(":")[2]
         cuda = (CUDA, {"device_id": index, "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"})
         if setup.runtime == "onnxruntime-tensorrt":
-            # No precision is switched on, so that it is the file's. Engines are kept nowhere: it builds one each time.
+            # No precision is switched on, so that it is the file's.
             tensorrt = (TENSORRT, {"device_id": index, **engine_shapes(setup, batch)})
             yield f"onnxruntime-tensorrt on {setup.device}", [tensorrt, cuda, processor]
         yield f"onnxruntime on {setup.device}", [cuda, processor]
@@ -314,10 +369,337 @@ def precision_hint(core: Any, model: Any) -> str:
     return next((hint for hint, name in HALF.items() if hint in formats and name in able), "f32")
 
 
+class GpuError(Exception):
+    """The GPU or TensorRT cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """What decides which engines run on this machine.
+
+    Attributes:
+        version: Of TensorRT, or of ONNX Runtime with its own.
+        gpu: The GPU's name.
+        capability: Its compute capability.
+        cuda: Newest version of CUDA that the driver supports, major and minor.
+    """
+
+    version: str
+    gpu: str
+    capability: str
+    cuda: tuple[int, int]
+
+
+class Gpu:
+    """One NVIDIA GPU, through the driver's own library (CUDA Driver API), so that nothing else need be installed.
+
+    Args:
+        device: `cuda:N`.
+
+    Raises:
+        GpuError: It is not here.
+    """
+
+    def __init__(self, device: str) -> None:
+        try:
+            self.driver = ctypes.CDLL(DRIVER)
+        except OSError:
+            raise GpuError(f"there is no {DRIVER} here, the driver of NVIDIA's GPUs") from None
+        self.stream, self.device = ctypes.c_void_p(), ctypes.c_int()
+        version, text = ctypes.c_int(), ctypes.create_string_buffer(256)
+        self.call("cuInit", 0)
+        self.call("cuDeviceGet", ctypes.byref(self.device), int(device.partition(":")[2] or 0))
+        self.call("cuDeviceGetName", text, len(text), self.device)
+        self.call("cuDriverGetVersion", ctypes.byref(version))
+        self.name = text.value.decode(errors="replace")
+        self.capability = f"{self.attribute(75)}.{self.attribute(76)}"
+        self.shares_memory = bool(self.attribute(18))
+        self.cuda = (version.value // 1000, version.value % 1000 // 10)
+
+    def with_runtime(self, version: str) -> Here:
+        """Returns what decides which engines run on it, with a version of what runs them."""
+        return Here(version, self.name, self.capability, self.cuda)
+
+    def attribute(self, which: int) -> int:
+        """Returns an attribute by its number in `CUdevice_attribute`."""
+        found = ctypes.c_int()
+        self.call("cuDeviceGetAttribute", ctypes.byref(found), which, self.device)
+        return found.value
+
+    def open(self) -> None:
+        """Makes the GPU the one that this thread talks to, with a stream of its own."""
+        context = ctypes.c_void_p()
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self.device)
+        self.call("cuCtxSetCurrent", context)
+        self.call("cuStreamCreate", ctypes.byref(self.stream), 0)
+
+    def free_bytes(self) -> int:
+        """Returns how much of its memory is free."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
+    def allocate(self, size: int) -> int:
+        """Returns the address of `size` bytes on the GPU, which stay there until this program ends."""
+        address = ctypes.c_uint64()
+        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
+        return address.value
+
+    def upload(self, address: int, value: np.ndarray) -> None:
+        """Copies an array to the GPU."""
+        data = np.ascontiguousarray(value)
+        self.call(
+            "cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes)
+        )
+
+    def download(self, address: int, into: np.ndarray) -> np.ndarray:
+        """Copies from the GPU into an array, and returns it."""
+        self.call(
+            "cuMemcpyDtoH_v2", ctypes.c_void_p(into.ctypes.data), ctypes.c_uint64(address), ctypes.c_size_t(into.nbytes)
+        )
+        return into
+
+    def wait(self) -> None:
+        """Waits until everything on the stream is done."""
+        self.call("cuStreamSynchronize", self.stream)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Calls the driver; raises `GpuError` where that fails."""
+        status = getattr(self.driver, name)(*arguments)
+        if status != 0:
+            raise GpuError(f"the driver of NVIDIA's GPUs says {status} to {name}")
+
+
+def open_tensorrt(setup: Setup, inputs: list[np.ndarray]) -> Model:
+    """Returns the model as TensorRT runs it; where it cannot, as ONNX Runtime does, saying why."""
+    if setup.device != "cpu":
+        try:
+            import tensorrt
+
+            return run_engine(tensorrt, Gpu(setup.device), setup, inputs)
+        except ImportError:
+            say("note: tensorrt is not installed")
+        except Exception as error:  # noqa: BLE001  whatever TensorRT raises, the next one is tried
+            say(f"note: TensorRT cannot run {setup.path.name}: {first_line(error)}")
+    return open_onnxruntime(replace(setup, runtime="onnxruntime-tensorrt"), inputs)
+
+
+def run_engine(library: Any, gpu: Gpu, setup: Setup, inputs: list[np.ndarray]) -> Model:
+    """Returns the model as an engine with its inputs on the GPU, where the outputs stay: the bus is not timed."""
+    gpu.open()
+    log = library.Logger(library.Logger.ERROR)
+    runtime = library.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(find_engine(library, gpu, setup, len(inputs[0])))
+    context = None if engine is None else engine.create_execution_context()
+    if context is None:
+        raise GpuError("it refuses the engine, or has no memory to run it in")
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    feed = dict(zip([spec["name"] for spec in setup.inputs], inputs, strict=True))
+    for name, value in feed.items():
+        if not context.set_input_shape(name, value.shape):
+            raise GpuError(f"the engine does not take the shape {value.shape} for {name}")
+        address = gpu.allocate(value.nbytes)
+        gpu.upload(address, value)
+        context.set_tensor_address(name, address)
+    outputs: list[tuple[int, np.ndarray]] = []
+    for name in (name for name in names if name not in feed):
+        into = np.empty(tuple(context.get_tensor_shape(name)), library.nptype(engine.get_tensor_dtype(name)))
+        outputs.append((gpu.allocate(into.nbytes), into))
+        context.set_tensor_address(name, outputs[-1][0])
+
+    def run() -> Any:
+        if not context.execute_async_v3(gpu.stream.value or 0):
+            raise GpuError("the engine failed")
+        gpu.wait()
+        return runtime, engine  # both have to outlive the context
+
+    return Model(f"tensorrt on {setup.device}", run, lambda _: [gpu.download(*each) for each in outputs])
+
+
+def find_engine(library: Any, gpu: Gpu, setup: Setup, batch: int) -> bytes:
+    """Returns the engine that was delivered, or the one that is kept here, or one that is built now and kept."""
+    here = gpu.with_runtime(str(library.__version__))
+    if setup.engine is not None:
+        against = objections(setup, setup.engine, here, batch)
+        if not against:
+            return setup.engine.read_bytes()
+        say(f"note: {setup.engine.name} is not used: {'; '.join(against)}")
+    largest = max(setup.batch, batch, LEAST_LARGEST_BATCH)
+    kept = find_kept([setup.sha256, "tensorrt", astuple(here), setup.batch, largest])
+    if kept.folder is not None and kept.whole:
+        return (kept.folder / "engine").read_bytes()
+    say(f"building an engine for {gpu.name}, which takes minutes{'' if kept.folder is None else ' and is kept'}")
+    content = build_engine(library, gpu, setup, largest)
+    if kept.folder is not None:
+        try:
+            (kept.folder / "engine").write_bytes(content)
+        except OSError as error:
+            say(f"note: the engine cannot be kept in {kept.folder}: {first_line(error)}")
+        else:
+            kept.seal()
+    return content
+
+
+def objections(setup: Setup, engine: Path, here: Here, batch: int) -> list[str]:
+    """Returns why the engine that was delivered is not loaded here; nothing where it is."""
+    try:
+        stated = json.loads(engine.with_name(f"{engine.name}.json").read_bytes())
+        values, batches = stated["engine"], stated["engine"]["batches"]
+        mine = setup.trust or hmac.compare_digest(str(stated["seal"]), seal_of(values))
+        cuda = tuple(int(part) for part in str(values["cuda"]).split(".")[:2])
+        facts = [
+            (
+                values["tensorrt"] != here.version,
+                f"it was built by TensorRT {values['tensorrt']}, here is {here.version}",
+            ),
+            (values["gpu"] != here.gpu, f"it was built for '{values['gpu']}', here is '{here.gpu}'"),
+            (values["compute_capability"] != here.capability, "it was built for another compute capability"),
+            (cuda > here.cuda, f"it was built under CUDA {values['cuda']}, and the driver here is older"),
+            (not batches["smallest"] <= batch <= batches["largest"], f"it does not take batches of {batch}"),
+            (values["onnx_sha256"] != setup.sha256, "it was built of another model"),
+            (values["engine_sha256"] != hashlib.sha256(engine.read_bytes()).hexdigest(), "it was changed"),
+            (
+                not mine,
+                "another user or machine built it, and engines are programs; see --trust-engine",
+            ),
+        ]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        return [f"what is known of it cannot be read: {first_line(error)}"]
+    return [why for wrong, why in facts if wrong]
+
+
+def build_engine(library: Any, gpu: Gpu, setup: Setup, largest: int) -> bytes:
+    """Returns an engine that is built of the model now, in the file's own precisions, as when it was measured."""
+    log = library.Logger(library.Logger.ERROR)
+    builder = library.Builder(log)
+    # TensorRT 11 builds strongly typed networks only, and may have no such flag.
+    strong = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strong is None else 1 << int(strong))
+    parser = library.OnnxParser(network, log)
+    if not parser.parse_from_file(str(setup.path)):
+        raise GpuError(
+            f"it cannot read the file: {parser.get_error(0).desc() if parser.num_errors else 'no reason given'}"
+        )
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(
+        library.MemoryPoolType.WORKSPACE, choose_workspace(gpu.free_bytes(), gpu.shares_memory)
+    )
+    config.clear_flag(library.BuilderFlag.TF32)
+    profile = builder.create_optimization_profile()
+    free = [spec for spec in setup.inputs if not isinstance(spec["shape"][0], int)]
+    for spec in free:
+        profile.set_shape(spec["name"], *((samples, *spec["shape"][1:]) for samples in (1, setup.batch, largest)))
+    if free:
+        config.add_optimization_profile(profile)
+    content = builder.build_serialized_network(network, config)
+    if content is None:
+        raise GpuError("it cannot build an engine; its own words are above")
+    return bytes(content)
+
+
+def choose_workspace(free: int, shared: bool) -> int:
+    """Returns how many bytes kernels may use, as when it was measured: less where the processor needs them too."""
+    chosen = max(64 << 20, int(free * (0.25 if shared else 0.5)) >> 20 << 20)
+    return min(chosen, 1 << 30) if shared else chosen
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder that engines of one model and device are kept in.
+
+    Attributes:
+        folder: None where nothing can be kept.
+        whole: Whether what lies there is what this user left there.
+    """
+
+    folder: Path | None
+    whole: bool = False
+
+    def seal(self) -> None:
+        """Writes down what lies there, so that it is believed the next time: engines are programs."""
+        if self.folder is None:
+            return
+        try:
+            (self.folder / "seal").write_text(seal_of(list_kept(self.folder)))
+        except (OSError, RuntimeError) as error:
+            say(f"note: the engine cannot be kept in {self.folder}: {first_line(error)}")
+
+
+def find_kept(facts: list[Any]) -> Kept:
+    """Returns where engines are kept that depend on these facts, made if need be; says so where that cannot be."""
+    above = HERE / KEPT
+    folder = above / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    try:
+        if is_whole(folder):
+            return Kept(folder, whole=True)
+        read_key()
+        # Not the folder of somebody else that a link leads to.
+        if above.is_symlink():
+            above.unlink()
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700, parents=True)
+    except (OSError, RuntimeError) as error:
+        say(f"note: engines cannot be kept in {above} and are built at each start: {first_line(error)}")
+        return Kept(None)
+    return Kept(folder)
+
+
+def is_whole(folder: Path) -> bool:
+    """Returns whether what lies in a folder is what this user left there: anything else is not loaded."""
+    try:
+        sealed = (folder / "seal").read_bytes()
+        return hmac.compare_digest(sealed, seal_of(list_kept(folder)).encode())
+    except (OSError, RuntimeError):
+        return False
+
+
+def list_kept(folder: Path) -> dict[str, str]:
+    """Returns a folder's name and the hashes of its files; raises `OSError` where one is none."""
+    found = {"": folder.name}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            raise OSError(f"{path.name} is no plain file")
+        if path.name != "seal":
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def seal_of(values: Any) -> str:
+    """Returns the seal of this user on plain values, as Shoal makes it."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hmac.new(read_key(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def read_key() -> bytes:
+    """Returns the key that this user's engines are sealed with, Shoal's own, made at random the first time.
+
+    Raises:
+        OSError: It cannot be read or made, or others may write where it lies.
+        RuntimeError: The user has no home.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal" / "engines"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
+        raise OSError(f"others may write to {folder}, where the key to engines lies")
+    path, partial = folder / "key", folder / f".key.{os.getpid()}"
+    if not path.exists():
+        partial.write_bytes(secrets.token_bytes(32))
+        partial.chmod(0o600)
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise OSError(f"{path} is no key to engines")
+    return key
+
+
 RUNTIMES: dict[str, Callable[[Setup, list[np.ndarray]], Model]] = {
     "onnxruntime": open_onnxruntime,
     "onnxruntime-tensorrt": open_onnxruntime,
     "openvino": open_openvino,
+    "tensorrt": open_tensorrt,
 }
 
 

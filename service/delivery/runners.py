@@ -7,6 +7,9 @@ from typing import Final
 
 FILENAME: Final = "run.py"
 
+KEPT: Final = "engines"
+"""The folder in which `run.py` keeps engines that it built; it loads only what its user sealed."""
+
 PUBLISHED: Final[dict[str, frozenset[str]]] = {
     "1.0": frozenset(
         {
@@ -14,6 +17,7 @@ PUBLISHED: Final[dict[str, frozenset[str]]] = {
             "0557d30531382c0def1a09db19c0414dff2550773edbf54241d3738a6c4835a9",
         }
     ),
+    "1.1": frozenset({"ea90e14b7b38a7d8e67355a444fca6af92990ef91b7694c0f2060f1e8db2623f"}),
 }
 """SHA-256 of every program that was ever delivered, by the version of the manifests that it came with."""
 

@@ -125,13 +125,19 @@ class JobDesk:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waited = 0.0
         self._since: dict[str, float] = {}
+        self._worked: dict[str, float] = {}
         self._again: set[str] = set()
 
     @property
     def waited(self) -> float:
-        """Returns the seconds that do not count against the job's time: those of unanswered questions, for now."""
+        """Returns the seconds that do not count against the job's time.
+
+        Those of unanswered questions are among them, less what the device says that it has worked on them by now: work
+        that never ends is ended by the job's time limit.
+        """
         present = time.monotonic()
-        return self._waited + max((present - since for since in self._since.values()), default=0.0)
+        waits = (present - since - self._worked.get(key, 0.0) for key, since in self._since.items())
+        return self._waited + max(0.0, max(waits, default=0.0))
 
     def ask(self, key: str) -> None:
         """Takes a question from the folder."""
@@ -155,7 +161,7 @@ class JobDesk:
             with spanning("device work", parse(asked.traceparent), attributes={"shoal.work": asked.kind}):
                 work = await until_there(lambda: self._submit(key, asked), never, self._tell)
                 self._desk.publish(self._agent)
-                answered = await self._answered(work)
+                answered = await self._answered(key, work)
                 done = await until_there(lambda: self._hand_over(key, answered), never, self._tell)
         except Exception as exc:  # noqa: BLE001 (the worker must not wait for an answer that cannot come)
             _LOG.error("cannot carry device work of job %s", self._job_id, exc_info=exc)
@@ -164,6 +170,7 @@ class JobDesk:
             await to_thread(self._write, key, done)
         finally:
             self._since.pop(key, None)
+            self._worked.pop(key, None)
             self._tasks.pop(key, None)
             self._waited += max(0.0, time.monotonic() - began - done.took)
         if key in self._again:
@@ -211,7 +218,7 @@ class JobDesk:
             raise WorkerProtocolError("a worker asked to send a file that is none of its job's")
         return found
 
-    async def _answered(self, work: DeviceWork) -> DeviceWork:
+    async def _answered(self, key: str, work: DeviceWork) -> DeviceWork:
         """Waits until a piece of work is done, and says meanwhile how it is."""
         told = 0.0
         with self._desk.subscribe(work.id) as changed:
@@ -222,6 +229,7 @@ class JobDesk:
                     raise WorkerProtocolError("work for a device was dropped while its job was running")
                 if present.state is WorkState.DONE:
                     return present
+                self._worked[key] = present.worked
                 if time.monotonic() - told >= _TELL_SECONDS:
                     told = time.monotonic()
                     await until_there(self._desk.work.expire)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from service.devices.letters import ANSWER, FOLDER, QUESTION, AskedWork, DoneWor
 from service.watching.spans import current
 
 _POLL_SECONDS: Final = 0.05
+_MAX_RESULT: Final = 256 << 20
+"""Bytes of JSON: the times of a long measurement have some millions."""
 
 
 @final
@@ -38,10 +41,10 @@ class Exchange:
         self._folder, self._announce, self._waited = folder, announce, waited
 
     def __call__(self, question: Question) -> Answer:
-        """Returns the answer, however long it takes.
+        """Returns the answer, however long it takes, or as long as the question has patience.
 
         Raises:
-            DeployError: What the device answered instead.
+            DeployError: What the device answered instead, or that there was no answer in time.
         """
         key = _key(question)
         home = self._folder / FOLDER / key
@@ -54,11 +57,21 @@ class Exchange:
             asked = AskedWork(kind=question.kind, request=dict(question.request), files=files, traceparent=traceparent)
             write_whole(home / QUESTION, asked.model_dump_json())
             self._announce(key)
-            while not (home / ANSWER).exists():
-                time.sleep(_POLL_SECONDS)
-            done = self._read(home)
-            self._waited(max(0.0, time.monotonic() - began - done.took))
+            took = 0.0
+            try:
+                self._await(home / ANSWER, question.patience)
+                took = self._read(home).took
+            finally:
+                self._waited(max(0.0, time.monotonic() - began - took))
         return self._answer(home, self._read(home))
+
+    def _await(self, answer: Path, patience: float | None) -> None:
+        end = math.inf if patience is None else time.monotonic() + patience
+        while not answer.exists():
+            if time.monotonic() >= end:
+                msg = f"the device did not answer within {patience:.0f} s"
+                raise MeasureError(msg)
+            time.sleep(_POLL_SECONDS)
 
     def _read(self, home: Path) -> DoneWork:
         try:
@@ -71,8 +84,15 @@ class Exchange:
             kind, message = done.failure
             home.joinpath(ANSWER).unlink(missing_ok=True)  # who asks again gets another try
             raise FAILURES.get(kind, MeasureError)(message)
-        result, *files = [self._folder / path for path in done.files]
-        return Answer(json.loads(result.read_text()), tuple(files))
+        try:
+            result, *files = [self._folder / path for path in done.files]
+            if result.stat().st_size > _MAX_RESULT:
+                msg = f"the device answered with a result of more than {_MAX_RESULT} bytes"
+                raise MeasureError(msg)
+            return Answer(json.loads(result.read_bytes()), tuple(files))
+        except (ValueError, RecursionError, OSError) as exc:
+            msg = f"the result that came from the device is none: {type(exc).__name__}"
+            raise MeasureError(msg) from exc
 
 
 def _key(question: Question) -> str:

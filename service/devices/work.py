@@ -83,6 +83,8 @@ class DeviceWork:
     lease: int
     message: str
     answer: WorkAnswer | None
+    worked: float = 0.0
+    """Seconds that it has been worked on under its lease, as far as its agent has said."""
 
 
 @final
@@ -154,13 +156,14 @@ class WorkStore:
                 _give_up(row)
             return None
 
-    def renew(self, held: Held, message: str) -> bool:
-        """Keeps a lease; returns whether the work is still wanted from who holds it."""
+    def renew(self, held: Held, message: str, worked: float = 0.0) -> bool:
+        """Keeps a lease, `worked` seconds into the work; returns whether it is still wanted from who holds it."""
         with self._database.write() as session:
             row = _held(session, held)
             if row is None:
                 return False
             row.state, row.lease_until, row.message = WorkState.LEASED, clock(session) + LEASE, message[:_MAX_MESSAGE]
+            row.worked = max(0.0, worked)
             return True
 
     def may_complete(self, held: Held) -> bool:
@@ -242,7 +245,7 @@ def _held(session: Session, held: Held) -> DeviceWorkRow | None:
 
 
 def _give_out(session: Session, row: DeviceWorkRow, session_id: str) -> None:
-    row.state, row.session, row.message = WorkState.LEASED, session_id, ""
+    row.state, row.session, row.message, row.worked = WorkState.LEASED, session_id, "", 0.0
     row.lease += 1
     row.lease_until = clock(session) + LEASE
 
@@ -292,4 +295,5 @@ def _work(row: DeviceWorkRow) -> DeviceWork:
         row.lease,
         row.message,
         answer,
+        row.worked,
     )

@@ -16,14 +16,14 @@ from compressors.memory import Memory, key_of
 from compressors.problem import Score
 from deploy.agree import agree
 from deploy.bench import Bench
-from deploy.errors import DeployError
+from deploy.errors import DeviceFailedError, DeviceMemoryError, MeasureError
 from deploy.precision import Converted, Kept
 from deploy.precision.bound import error_bound
 from deploy.precision.calibrate import CALIBRATORS, calibrate
 from deploy.precision.half import convert_half
 from deploy.precision.keep import Ranges
 from deploy.precision.observe import Feeds, count_values, find_ranges
-from deploy.precision.probe import probe
+from deploy.precision.probe import DOUBTFUL, REFUSALS, probe
 from deploy.precision.quantise import form_for, quantisable, quantise
 from deploy.precision.sensitivity import operator_errors
 from deploy.precision.written import describe_converted
@@ -47,6 +47,12 @@ COMPARED_ON: Final = 64
 
 LEFT_OUT: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the quantised operators that stay in float32, the most sensitive first, until the rest is good enough."""
+
+_PASSING: Final = (DeviceFailedError, DeviceMemoryError, MeasureError)
+"""Failures of the device that may be over by the next try."""
+
+_MAX_TOLD: Final = 500
+"""Characters of a device's words in a line for people."""
 
 _BATCH: Final = 8
 _FIRST: Final = "mse"
@@ -143,11 +149,17 @@ class Converter:
         self._path = plain.artifact.path
 
     def convert(self, precision: str, to: Path) -> Attempt:
-        """Writes the network in a precision and judges the file; errors become the attempt's refusal.
+        """Writes the network in a precision and judges the file; what speaks against that is the attempt's refusal.
+
+        Only what the network or the precision causes does: a device that fails is tried once more, and then its error
+        is raised.
 
         Args:
             precision: One of `deploy.precision.PRECISIONS`.
             to: Where to write; what is tried on the way goes beside it.
+
+        Raises:
+            DeployError: The device failed: it is gone, out of memory, or a call to it failed.
         """
         ability = probe(self._use.bench, precision)
         if ability.refusal is not None:
@@ -157,9 +169,24 @@ class Converter:
             return Attempt(replace(bare, score=self._reference), self._plain)
         self._use.tell(0.0, f"writing the network in {precision}")
         try:
-            return self._quantised(bare, to) if precision == "int8" else self._halved(bare, to)
-        except DeployError as exc:
+            return self._tried(bare, to)
+        except _PASSING as exc:
+            self._use.tell(0.0, f"trying {precision} once more, since the device failed: {str(exc)[:_MAX_TOLD]}")
+            return self._tried(bare, to)
+
+    def _tried(self, bare: Conversion, to: Path) -> Attempt:
+        try:
+            return self._quantised(bare, to) if bare.precision == "int8" else self._halved(bare, to)
+        except REFUSALS as exc:
             return Attempt(bare, None, str(exc))
+        except DOUBTFUL as exc:
+            self._control()
+            return Attempt(bare, None, str(exc))
+
+    def _control(self) -> None:
+        """Runs the float32 file on one sample: where that fails too, the device is to blame and not the precision."""
+        for _ in self._use.bench.run(self._path, [tuple(first_samples(self._use.selection, 1))], threads=1):
+            pass
 
     def _halved(self, bare: Conversion, to: Path) -> Attempt:
         converted = convert_half(self._path, to, bare.precision, self._ranges)

@@ -287,7 +287,7 @@ class Job:
             report = with_times(assemble(facts), [artifact.path for artifact in named], times)
             (out / "report.json").write_text(report.model_dump_json(indent=2))
             (out / "report.html").write_text(render(report))
-            deliver(facts, report)
+            deliver(facts, report, self.bench)
             self.phases(1.0, report.explanation)
         return report
 

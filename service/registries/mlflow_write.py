@@ -141,7 +141,7 @@ def _describe(place: Path, folder: Path, run_id: str) -> None:
 
     delivered = place / DELIVERED
     delivered.mkdir(parents=True)
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
         _link(file, delivered / file.name)
     # MLflow's ONNX flavour looks for its description beside the network: that is there once more.
     for file in sorted(folder.glob("model.onnx*")):

@@ -94,7 +94,8 @@ class AgentsServicer(DeviceAgentsServicer):
         agent = await self._speaker(context, request.session)
         await to_thread(self._desk.agents.seen, agent.name)
         held = Held(agent.name, request.session, request.work, request.lease)
-        wanted = await to_thread(self._desk.work.renew, held, request.message)
+        worked = _duration(request.worked, "worked").total_seconds()
+        wanted = await to_thread(self._desk.work.renew, held, request.message, worked)
         self._desk.publish(request.work)
         return pb.RenewLeaseResponse(wanted=wanted)
 

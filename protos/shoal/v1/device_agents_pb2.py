@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from protos.shoal.v1 import device_pb2 as shoal_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshoal/v1/device_agents.proto\x12\x08shoal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15shoal/v1/device.proto\"[\n\x15RegisterDeviceRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12 \n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x10.shoal.v1.Device\x12\x0f\n\x07goes_on\x18\x03 \x01(\x08\"T\n\x16RegisterDeviceResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"P\n\x10LeaseWorkRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12+\n\x08patience\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x11LeaseWorkResponse\x12\x1c\n\x04work\x18\x01 \x01(\x0b\x32\x0e.shoal.v1.Work\"\xab\x01\n\x04Work\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07request\x18\x05 \x01(\t\x12!\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x12.shoal.v1.WorkFile\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"@\n\x08WorkFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"R\n\x11RenewLeaseRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04work\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"$\n\x12RenewLeaseResponse\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"F\n\x17\x44ownloadWorkFileRequest\x12\x0c\n\x04work\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"(\n\x18\x44ownloadWorkFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"X\n\x13\x43ompleteWorkRequest\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x14.shoal.v1.WorkAnswerH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xae\x01\n\nWorkAnswer\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04work\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x03\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.shoal.v1.WorkFailure\x12!\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x12.shoal.v1.WorkFile\x12\'\n\x04took\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x0bWorkFailure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"%\n\x14\x43ompleteWorkResponse\x12\r\n\x05taken\x18\x01 \x01(\x08\x32\xa0\x03\n\x0c\x44\x65viceAgents\x12S\n\x0eRegisterDevice\x12\x1f.shoal.v1.RegisterDeviceRequest\x1a .shoal.v1.RegisterDeviceResponse\x12\x44\n\tLeaseWork\x12\x1a.shoal.v1.LeaseWorkRequest\x1a\x1b.shoal.v1.LeaseWorkResponse\x12G\n\nRenewLease\x12\x1b.shoal.v1.RenewLeaseRequest\x1a\x1c.shoal.v1.RenewLeaseResponse\x12[\n\x10\x44ownloadWorkFile\x12!.shoal.v1.DownloadWorkFileRequest\x1a\".shoal.v1.DownloadWorkFileResponse0\x01\x12O\n\x0c\x43ompleteWork\x12\x1d.shoal.v1.CompleteWorkRequest\x1a\x1e.shoal.v1.CompleteWorkResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshoal/v1/device_agents.proto\x12\x08shoal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15shoal/v1/device.proto\"[\n\x15RegisterDeviceRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12 \n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x10.shoal.v1.Device\x12\x0f\n\x07goes_on\x18\x03 \x01(\x08\"T\n\x16RegisterDeviceResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"P\n\x10LeaseWorkRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12+\n\x08patience\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x11LeaseWorkResponse\x12\x1c\n\x04work\x18\x01 \x01(\x0b\x32\x0e.shoal.v1.Work\"\xab\x01\n\x04Work\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07request\x18\x05 \x01(\t\x12!\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x12.shoal.v1.WorkFile\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"@\n\x08WorkFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"}\n\x11RenewLeaseRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04work\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\x12)\n\x06worked\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x12RenewLeaseResponse\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"F\n\x17\x44ownloadWorkFileRequest\x12\x0c\n\x04work\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"(\n\x18\x44ownloadWorkFileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"X\n\x13\x43ompleteWorkRequest\x12&\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x14.shoal.v1.WorkAnswerH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xae\x01\n\nWorkAnswer\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04work\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\x03\x12&\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.shoal.v1.WorkFailure\x12!\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x12.shoal.v1.WorkFile\x12\'\n\x04took\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x0bWorkFailure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"%\n\x14\x43ompleteWorkResponse\x12\r\n\x05taken\x18\x01 \x01(\x08\x32\xa0\x03\n\x0c\x44\x65viceAgents\x12S\n\x0eRegisterDevice\x12\x1f.shoal.v1.RegisterDeviceRequest\x1a .shoal.v1.RegisterDeviceResponse\x12\x44\n\tLeaseWork\x12\x1a.shoal.v1.LeaseWorkRequest\x1a\x1b.shoal.v1.LeaseWorkResponse\x12G\n\nRenewLease\x12\x1b.shoal.v1.RenewLeaseRequest\x1a\x1c.shoal.v1.RenewLeaseResponse\x12[\n\x10\x44ownloadWorkFile\x12!.shoal.v1.DownloadWorkFileRequest\x1a\".shoal.v1.DownloadWorkFileResponse0\x01\x12O\n\x0c\x43ompleteWork\x12\x1d.shoal.v1.CompleteWorkRequest\x1a\x1e.shoal.v1.CompleteWorkResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,21 +46,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKFILE']._serialized_start=583
   _globals['_WORKFILE']._serialized_end=647
   _globals['_RENEWLEASEREQUEST']._serialized_start=649
-  _globals['_RENEWLEASEREQUEST']._serialized_end=731
-  _globals['_RENEWLEASERESPONSE']._serialized_start=733
-  _globals['_RENEWLEASERESPONSE']._serialized_end=769
-  _globals['_DOWNLOADWORKFILEREQUEST']._serialized_start=771
-  _globals['_DOWNLOADWORKFILEREQUEST']._serialized_end=841
-  _globals['_DOWNLOADWORKFILERESPONSE']._serialized_start=843
-  _globals['_DOWNLOADWORKFILERESPONSE']._serialized_end=883
-  _globals['_COMPLETEWORKREQUEST']._serialized_start=885
-  _globals['_COMPLETEWORKREQUEST']._serialized_end=973
-  _globals['_WORKANSWER']._serialized_start=976
-  _globals['_WORKANSWER']._serialized_end=1150
-  _globals['_WORKFAILURE']._serialized_start=1152
-  _globals['_WORKFAILURE']._serialized_end=1196
-  _globals['_COMPLETEWORKRESPONSE']._serialized_start=1198
-  _globals['_COMPLETEWORKRESPONSE']._serialized_end=1235
-  _globals['_DEVICEAGENTS']._serialized_start=1238
-  _globals['_DEVICEAGENTS']._serialized_end=1654
+  _globals['_RENEWLEASEREQUEST']._serialized_end=774
+  _globals['_RENEWLEASERESPONSE']._serialized_start=776
+  _globals['_RENEWLEASERESPONSE']._serialized_end=812
+  _globals['_DOWNLOADWORKFILEREQUEST']._serialized_start=814
+  _globals['_DOWNLOADWORKFILEREQUEST']._serialized_end=884
+  _globals['_DOWNLOADWORKFILERESPONSE']._serialized_start=886
+  _globals['_DOWNLOADWORKFILERESPONSE']._serialized_end=926
+  _globals['_COMPLETEWORKREQUEST']._serialized_start=928
+  _globals['_COMPLETEWORKREQUEST']._serialized_end=1016
+  _globals['_WORKANSWER']._serialized_start=1019
+  _globals['_WORKANSWER']._serialized_end=1193
+  _globals['_WORKFAILURE']._serialized_start=1195
+  _globals['_WORKFAILURE']._serialized_end=1239
+  _globals['_COMPLETEWORKRESPONSE']._serialized_start=1241
+  _globals['_COMPLETEWORKRESPONSE']._serialized_end=1278
+  _globals['_DEVICEAGENTS']._serialized_start=1281
+  _globals['_DEVICEAGENTS']._serialized_end=1697
 # @@protoc_insertion_point(module_scope)

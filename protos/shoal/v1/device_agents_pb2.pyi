@@ -154,7 +154,9 @@ class Work(_message.Message):
     lease: _builtins.int
     """Counts up each time it is given out; goes into every call about it."""
     kind: _builtins.str
-    """`describe`, `time`, `profile`, `edges` or `run`."""
+    """`describe`, `time`, `profile`, `edges`, `engine` or `run`. An agent that does not know it fails the work, which is
+    for the server to bear.
+    """
     request: _builtins.str
     """What is wanted, JSON; the fields depend on the kind."""
     traceparent: _builtins.str
@@ -226,6 +228,7 @@ class RenewLeaseRequest(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    WORKED_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Required."""
     work: _builtins.str
@@ -234,6 +237,10 @@ class RenewLeaseRequest(_message.Message):
     """Required. `Work.lease`."""
     message: _builtins.str
     """What is being done, for people."""
+    @_builtins.property
+    def worked(self) -> _duration_pb2.Duration:
+        """How long it has been at it, as `WorkAnswer.took` counts it; absent while it waits, and in work that ends by itself."""
+
     def __init__(
         self,
         *,
@@ -241,10 +248,11 @@ class RenewLeaseRequest(_message.Message):
         work: _builtins.str = ...,
         lease: _builtins.int = ...,
         message: _builtins.str = ...,
+        worked: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worked", b"worked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "message", b"message", "session", b"session", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "message", b"message", "session", b"session", "work", b"work", "worked", b"worked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

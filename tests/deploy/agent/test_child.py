@@ -20,6 +20,7 @@ from deploy.agent.child import do_in_child
 from deploy.artifact import Artifact
 from deploy.bench.work import Question, pack_models
 from deploy.errors import MeasureCancelledError, MeasureError, ModelFileError
+from deploy.measure.turn import wait_for_turn
 from deploy.sandbox import probe
 
 LONG = {"min_seconds": 60.0, "max_seconds": 120.0, "precision": None}
@@ -51,6 +52,25 @@ def wait_for(count: int) -> list[psutil.Process]:
 def test_the_result_is_a_file(tmp_path: Path) -> None:
     (result,) = do_in_child(Question("describe", {"runtime": "onnxruntime"}), tmp_path, threading.Event())
     assert set(json.loads(result.read_text())) == {"device", "runtime_version"}
+
+
+def test_the_wait_for_another_measurement_is_told(artifact: Artifact, tmp_path: Path) -> None:
+    places, files = pack_models([artifact.path])
+    quick = {"min_seconds": 0.05, "min_samples": 5, "precision": None}
+    question = Question("time", {"models": places, "settings": quick}, files)
+    waits: list[float] = []
+    began, over = time.monotonic(), threading.Event()
+
+    def measure() -> None:
+        with wait_for_turn():
+            over.wait(60)
+
+    holder = threading.Thread(target=measure)
+    holder.start()
+    threading.Timer(8.0, over.set).start()
+    do_in_child(question, tmp_path, threading.Event(), waited=waits.append)
+    holder.join()
+    assert 0.0 < waits[0] < time.monotonic() - began
 
 
 def test_an_error_is_what_it_was(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from deploy.artifact import Artifact
 from deploy.bench import LocalBench, remote
 from deploy.bench.perform import perform
-from deploy.bench.remote import RemoteBench
+from deploy.bench.remote import RemoteBench, largest_engine
 from deploy.bench.work import Answer, Question, pack_models, read_batches, unpack_models, write_batches
-from deploy.errors import DataError, MeasureError, ModelFileError, RuntimeMissingError
+from deploy.digest import file_digest
+from deploy.engines.metadata import MOST_METADATA, metadata_path
+from deploy.errors import DataError, EngineMisfitError, MeasureError, ModelFileError, RuntimeMissingError
 from deploy.measure.settings import TimingSettings
 from deploy.measure.whole import measure
 
@@ -81,6 +83,47 @@ def test_edges_are_those_of_the_runtime_at_hand(artifact: Artifact, far: RemoteB
     assert all(path is None or path.parent == there for path in got)
 
 
+def test_an_engine_from_afar_is_what_the_runtime_there_made(artifact: Artifact, wire: Wire, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    engine = RemoteBench("openvino", "cpu", wire, tmp_path / "scratch").engine(artifact.path, tmp_path)
+    assert engine is not None
+    (feed,) = batches(2)[0]
+    compiled = openvino.Core().import_model(engine.read_bytes(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (got,) = compiled.create_infer_request().infer([feed]).values()
+    ((wanted,),) = LocalBench("openvino").run(artifact.path, [(feed,)])
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_what_is_said_of_an_engine_comes_with_it(artifact: Artifact, wire: Wire, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    engine = RemoteBench("openvino", "cpu", wire, tmp_path / "scratch").engine(artifact.path, tmp_path)
+    assert engine is not None
+    stated = json.loads(metadata_path(engine).read_bytes())["engine"]
+    assert (stated["onnx_sha256"], stated["engine_sha256"]) == (artifact.sha256, file_digest(engine))
+
+
+def test_a_runtime_that_makes_no_engines_has_none(artifact: Artifact, far: RemoteBench, tmp_path: Path) -> None:
+    assert far.engine(artifact.path, tmp_path) is None
+    assert not (tmp_path / "engine").exists()
+
+
+@pytest.mark.parametrize("large", [0, 1])
+def test_more_than_an_engine_can_be_is_not_taken(large: int, artifact: Artifact, tmp_path: Path) -> None:
+    files, limits = (tmp_path / "a", tmp_path / "b"), (largest_engine(artifact.size_bytes), MOST_METADATA)
+    for place, (file, limit) in enumerate(zip(files, limits, strict=True)):
+        with file.open("wb") as stream:
+            stream.truncate(limit + (place == large))
+    hostile = RemoteBench("tensorrt", "cuda:0", lambda _: Answer({"engine": True}, files), tmp_path / "scratch")
+    with pytest.raises(EngineMisfitError, match="an engine or metadata of"):
+        hostile.engine(artifact.path, tmp_path)
+
+
+def test_an_engine_comes_with_its_metadata_and_nothing_else(artifact: Artifact, tmp_path: Path) -> None:
+    hostile = RemoteBench("tensorrt", "cuda:0", lambda _: Answer({}, (artifact.path,)), tmp_path / "scratch")
+    with pytest.raises(MeasureError, match="1 files for an engine"):
+        hostile.engine(artifact.path, tmp_path)
+
+
 def test_facts_are_those_of_the_machine(far: RemoteBench) -> None:
     assert far.facts() == LocalBench().facts()
 
@@ -111,6 +154,7 @@ def test_errors_come_back_as_what_they_were(far: RemoteBench, artifact: Artifact
         ("time", {"models": [[0]], "settings": {"batch": -1}}, Exception, "batch"),
         ("time", {"models": [], "settings": {}}, ModelFileError, "0 models"),
         ("edges", {"models": [[7]], "batch": 1, "runtime": "onnxruntime"}, ModelFileError, "places"),
+        ("engine", {"models": [[0]], "runtime": "onnxruntime"}, ModelFileError, "places"),
         ("run", {"runtime": "onnxruntime", "threads": 1, "batches": 1, "inputs": 1}, ModelFileError, "0 files"),
     ],
 )

@@ -140,6 +140,29 @@ def test_compose_builds_targets_that_there_are_and_mounts_the_state() -> None:
     assert services["server"]["ports"] == [f"{each}:{each.rpartition(':')[2]}" for each in addresses]
 
 
+def known_variables(command: str) -> set[str]:
+    """Returns the environment variables that a command's options are read from."""
+    found: set[str] = set()
+    for parameter in shoal.commands[command].params:
+        names = parameter.envvar or ()
+        found |= {names} if isinstance(names, str) else set(names)
+    return found
+
+
+@pytest.mark.parametrize(("service", "command"), [("server", "serve"), ("server-gpu", "serve"), ("agent", "agent")])
+def test_compose_sets_variables_that_are_read(service: str, command: str) -> None:
+    path = ROOT / "deploy" / "containers" / "compose.yaml"
+    given = yaml.safe_load(path.read_text())["services"][service]["environment"]
+    assert set(given) <= known_variables(command) | {"SHOAL_AGENT_TOKEN"}
+
+
+@pytest.mark.parametrize("path", [SERVER, JETSON])
+def test_images_of_agents_start_a_command_that_there_is(path: Path) -> None:
+    commands = [json.loads(line) for line in instructions(path, "CMD")]
+    assert ["agent", "--help"] in commands
+    assert all(command[0] in shoal.commands for command in commands)
+
+
 def test_services_with_a_read_only_root_keep_caches_where_they_may_write() -> None:
     path = ROOT / "deploy" / "containers" / "compose.yaml"
     services = yaml.safe_load(path.read_text())["services"]

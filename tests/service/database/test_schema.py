@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 
 from service.database.database import SCHEMA_VERSION, Database
 from service.database.tables import Base
+from service.devices.work import DeviceWork, WorkState, WorkStore
 from service.errors import NotFoundError, StateVersionError
 from service.jobs.states import State
 from service.jobs.store import JobStore
@@ -111,3 +112,19 @@ def test_what_nobody_knows_is_left_alone(old: str, tmp_path: Path, version: int)
     connection.close()
     with pytest.raises(StateVersionError, match="use the Shoal that wrote it"):
         Database(old)
+
+
+def test_device_work_of_version_4_was_worked_on_for_no_time(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shoal.db'}"
+    database = Database(url)
+    WorkStore(database).add(DeviceWork("w", "j", "edge", WorkState.WAITING, "run", {}, (), 0, "", None))
+    database.close()
+    with sqlite3.connect(tmp_path / "shoal.db") as other:
+        other.execute("ALTER TABLE device_work DROP COLUMN worked")
+        other.execute("UPDATE schema_version SET version = 4")
+    other.close()
+    database = Database(url)
+    found = WorkStore(database).find("w")
+    database.close()
+    assert found is not None
+    assert found.worked == 0.0

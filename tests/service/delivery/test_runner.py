@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ import openvino
 import pytest
 from PIL import Image
 
-from deploy.engines.settings import choose_batches, choose_shapes
+from deploy.engines.metadata import metadata_path, write_metadata
+from deploy.engines.place import engine_folder, private_folder
+from deploy.engines.settings import choose_batches, choose_shapes, choose_workspace
+from deploy.gpu import list_gpus
 from deploy.runtimes import SessionSettings, find_runtime
 from deploy.runtimes.onnxruntime_cuda import list_providers
 from deploy.runtimes.onnxruntime_tensorrt import make_provider_options
@@ -25,7 +30,8 @@ from service.data.pixels import fit
 from service.data.preprocessing import ResolvedPreprocessing
 from service.delivery import runner, runners
 from service.delivery.manifest import FILENAME, SCHEMA_VERSION, ImagePreprocessing
-from tests.deploy.gpus import needs_cuda_provider, needs_gpu
+from tests.deploy.engines.test_metadata import CONTENT, METADATA
+from tests.deploy.gpus import needs_cuda_provider, needs_gpu, needs_tensorrt
 from tests.service.delivery.made import NOWHERE, RECIPE, claim, deliver, write_half, write_manifest, write_model
 
 BANNED = ("torch", "service", "deploy", "compressors", "onnx", "pydantic", "google.protobuf")
@@ -165,6 +171,178 @@ def test_providers_get_the_options_that_were_measured(tmp_path: Path) -> None:
 def test_a_larger_batch_than_was_measured_fits_the_engine(tmp_path: Path) -> None:
     shapes = runner.engine_shapes(setup(tmp_path), 32)
     assert shapes["trt_profile_max_shapes"] == "image:32x3x8x8,step:32"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this user's key to engines lies."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return engine_folder()
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `run.py` takes itself to be in."""
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    return tmp_path
+
+
+def here(**changes: Any) -> runner.Here:
+    known = runner.Here(METADATA.tensorrt, METADATA.gpu, METADATA.compute_capability, (13, 0))
+    return replace(known, **changes)
+
+
+def shipped(folder: Path, key: Path, **changes: Any) -> runner.Setup:
+    """A model with the engine that was delivered with it, sealed with a key."""
+    engine = folder / "model.engine"
+    engine.write_bytes(CONTENT)
+    write_metadata(engine, METADATA, key)
+    return replace(setup(folder, "tensorrt", "cuda:0"), sha256=METADATA.onnx_sha256, engine=engine, **changes)
+
+
+def against(settings: runner.Setup, there: runner.Here, batch: int = 1) -> str:
+    assert settings.engine is not None
+    return "; ".join(runner.objections(settings, settings.engine, there, batch))
+
+
+def test_an_engine_that_this_user_built_for_this_gpu_is_taken(tmp_path: Path, cache: Path) -> None:
+    assert against(shipped(tmp_path, cache), here()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": "10.7.0"}, "it was built by TensorRT 10.3.0, here is 10.7.0"),
+        ({"gpu": "Orin"}, "it was built for 'NVIDIA L4', here is 'Orin'"),
+        ({"capability": "8.7"}, "it was built for another compute capability"),
+        ({"cuda": (12, 2)}, "it was built under CUDA 12.6, and the driver here is older"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_not_taken(
+    tmp_path: Path, cache: Path, changes: dict[str, Any], why: str
+) -> None:
+    assert against(shipped(tmp_path, cache, trust=True), here(**changes)) == why
+
+
+def test_an_engine_takes_the_batches_that_it_was_built_for(tmp_path: Path, cache: Path) -> None:
+    assert against(shipped(tmp_path, cache), here(), batch=9) == "it does not take batches of 9"
+
+
+def test_an_engine_of_another_model_is_not_taken(tmp_path: Path, cache: Path) -> None:
+    other = replace(shipped(tmp_path, cache), sha256="b" * 64)
+    assert against(other, here()) == "it was built of another model"
+
+
+def test_an_engine_of_another_user_is_taken_only_where_it_is_trusted(tmp_path: Path, cache: Path) -> None:
+    foreign = shipped(tmp_path, private_folder(tmp_path / "elsewhere"))
+    assert against(foreign, here()) == (
+        "another user or machine built it, and engines are programs; see --trust-engine"
+    )
+    assert against(replace(foreign, trust=True), here()) == ""
+
+
+def test_an_engine_that_was_changed_is_not_taken_even_where_it_is_trusted(tmp_path: Path, cache: Path) -> None:
+    settings = shipped(tmp_path, cache, trust=True)
+    (tmp_path / "model.engine").write_bytes(CONTENT + b"!")
+    assert against(settings, here()) == "it was changed"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"engine": {}, "seal": 1}', "[" * 100_000])
+def test_metadata_that_cannot_be_read_are_no_reason_to_load(tmp_path: Path, cache: Path, content: str) -> None:
+    settings = shipped(tmp_path, cache, trust=True)
+    metadata_path(tmp_path / "model.engine").write_text(content)
+    assert against(settings, here()).startswith("what is known of it cannot be read: ")
+
+
+def keep(facts: list[Any]) -> Path:
+    """Keeps an engine as `run.py` does, and returns its folder."""
+    kept = runner.find_kept(facts)
+    assert kept.folder is not None
+    (kept.folder / "engine").write_bytes(CONTENT)
+    kept.seal()
+    return kept.folder
+
+
+def test_an_engine_that_was_kept_is_found_again(beside: Path, cache: Path) -> None:
+    folder = keep(["a"])
+    assert runner.find_kept(["a"]) == runner.Kept(folder, whole=True)
+    assert not runner.find_kept(["b"]).whole
+
+
+@pytest.mark.parametrize("spoil", ["changed", "added", "a link", "moved", "another key"])
+def test_what_this_user_did_not_keep_is_thrown_away(spoil: str, beside: Path, cache: Path) -> None:
+    folder = keep(["a"])
+    match spoil:
+        case "changed":
+            (folder / "engine").write_bytes(b"another engine")
+        case "added":
+            (folder / "timing.cache").write_bytes(b"more")
+        case "a link":
+            (folder / "engine").rename(beside / "outside")
+            (folder / "engine").symlink_to(beside / "outside")
+        case "moved":
+            other = keep(["b"])
+            shutil.rmtree(folder)
+            other.rename(folder)
+        case _:
+            (cache / "key").write_bytes(b"k" * 32)
+    kept = runner.find_kept(["a"])
+    assert kept == runner.Kept(folder, whole=False)
+    assert not list(folder.iterdir())
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(beside: Path, cache: Path) -> None:
+    (beside / "elsewhere").mkdir()
+    (beside / "engines").symlink_to(beside / "elsewhere")
+    keep(["a"])
+    assert not (beside / "engines").is_symlink()
+    assert not list((beside / "elsewhere").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said(beside: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (beside / "engines").write_text("no folder")
+    assert runner.find_kept(["a"]) == runner.Kept(None)
+    assert capsys.readouterr().out.startswith(f"note: engines cannot be kept in {beside / 'engines'} and are built at")
+
+
+def test_a_key_where_others_may_write_is_not_used(
+    beside: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.chmod(0o777)
+    assert runner.find_kept(["a"]) == runner.Kept(None)
+    assert "others may write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("free", [0, 3 << 30, (3 << 30) + 12345, 40 << 30])
+def test_kernels_get_the_memory_that_was_measured_with(free: int, shared: bool) -> None:
+    assert runner.choose_workspace(free, shared) == choose_workspace(free, shared)
+
+
+def test_a_driver_that_is_not_here_is_named() -> None:
+    if list_gpus():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(runner.GpuError, match=r"libcuda\.so\.1|the driver of NVIDIA's GPUs says"):
+        runner.Gpu("cuda:0")
+
+
+def test_a_delivered_engine_that_was_changed_is_not_run(folder: Path, cache: Path) -> None:
+    shipped(folder, cache)
+    write_manifest(folder)
+    document = json.loads((folder / FILENAME).read_bytes())
+    document["engines"] = [{"filename": "model.engine", "onnx_sha256": "a" * 64, "runtime": "tensorrt 10.3.0"}]
+    (folder / FILENAME).write_text(json.dumps(document))
+    (folder / "model.engine").write_bytes(b"another")
+    assert run(folder).stderr.startswith("run.py: model.engine is not the file that manifest.json speaks of")
+
+
+@needs_gpu
+@needs_tensorrt
+def test_an_engine_is_built_once_and_kept(folder: Path) -> None:
+    first, second = (run(claim(folder, "tensorrt", "local/cuda:0")) for _ in range(2))
+    assert "building an engine" in first.stdout
+    assert "building an engine" not in second.stdout
+    assert second.stdout.splitlines()[-1].endswith("tensorrt on cuda:0")
 
 
 def test_inputs_lie_on_the_device_before_a_run(tmp_path: Path) -> None:

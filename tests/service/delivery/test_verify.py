@@ -284,3 +284,15 @@ def test_a_model_is_run_with_the_runtime_that_it_was_measured_with(folder: Path)
 
 def test_a_runtime_that_does_not_run_on_the_device_is_told(folder: Path) -> None:
     assert "runs on cuda" in the_failure(claim(folder, "tensorrt", "local/cpu")).message
+
+
+def test_engines_that_run_py_kept_are_no_part_of_the_folder(folder: Path) -> None:
+    (folder / "engines" / "a").mkdir(parents=True)
+    found = verify(folder)
+    assert found.passed
+    assert ("engines", "skipped") in {(check.subject, check.status) for check in found.checks}
+
+
+def test_a_file_that_is_called_as_the_folder_of_engines_is_told(folder: Path) -> None:
+    (folder / "engines").write_text("something else")
+    assert the_failure(folder).subject == "engines"

@@ -96,3 +96,46 @@ async def test_a_question_that_no_message_holds_is_refused(desk: Desk, tmp_path:
     await job.close()
     assert failure is not None
     assert desk.work.waiting() == {}
+
+
+async def reached(job: JobDesk, low: float, high: float) -> None:
+    """Returns once what does not count against the job's time is within bounds."""
+    end = time.monotonic() + 10
+    while not low <= job.waited <= high:
+        assert time.monotonic() < end, job.waited
+        await asyncio.sleep(0.02)
+
+
+async def test_time_in_the_queue_is_not_the_job_s(desk: Desk, tmp_path: Path) -> None:
+    job = open_job(desk, tmp_path / "job", "m.onnx")
+    job.ask(KEY)
+    await reached(job, 0.5, 10.0)
+    await take(desk)
+    await reached(job, 1.0, 10.0)
+    await job.close()
+
+
+async def test_time_at_work_is_the_job_s_before_there_is_an_answer(desk: Desk, tmp_path: Path) -> None:
+    job = open_job(desk, tmp_path / "job", "m.onnx")
+    job.ask(KEY)
+    work = await take(desk)
+    await reached(job, 0.2, 10.0)
+    desk.work.renew(Held("edge", "session-one", work.id, work.lease), "at work", 100.0)
+    desk.publish(work.id)
+    await reached(job, 0.0, 0.0)
+    await job.close()
+
+
+async def test_time_at_work_that_was_lost_is_not_the_job_s(desk: Desk, tmp_path: Path) -> None:
+    job = open_job(desk, tmp_path / "job", "m.onnx")
+    job.ask(KEY)
+    work = await take(desk)
+    desk.work.renew(Held("edge", "session-one", work.id, work.lease), "at work", 100.0)
+    desk.publish(work.id)
+    await reached(job, 0.0, 0.0)
+    desk.agents.register("edge", "session-two", {})
+    found = desk.work.lease("edge", "session-two")
+    assert found is not None
+    desk.publish(work.id)
+    await reached(job, 0.2, 10.0)
+    await job.close()

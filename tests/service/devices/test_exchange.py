@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,4 +90,29 @@ def test_an_answer_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (answer,) = tmp_path.rglob(ANSWER)
     answer.write_text("{")
     with pytest.raises(MeasureError, match="cannot be read"):
+        server.ask(question(tmp_path))
+
+
+def test_who_has_no_patience_goes_on_without_an_answer(tmp_path: Path) -> None:
+    waits: list[float] = []
+    asked = replace(question(tmp_path), patience=0.2)
+    with pytest.raises(MeasureError, match="the device did not answer within 0 s"):
+        Exchange(tmp_path, lambda _key: None, waits.append)(asked)
+    assert waits[0] >= 0.2
+
+
+def test_patience_makes_no_other_question(tmp_path: Path) -> None:
+    server = Server(tmp_path, DoneWork(files=("result.json",)))
+    for patience in (None, 10.0):
+        server.ask(replace(question(tmp_path), patience=patience))
+    assert len(server.keys) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe"])
+def test_a_result_that_is_none_is_a_failed_measurement(tmp_path: Path, content: bytes) -> None:
+    server = Server(tmp_path, DoneWork(files=("result.json",)))
+    server.ask(question(tmp_path))
+    (result,) = tmp_path.rglob("result.json")
+    result.write_bytes(content)
+    with pytest.raises(MeasureError, match="the result that came from the device is none"):
         server.ask(question(tmp_path))

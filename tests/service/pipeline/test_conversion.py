@@ -13,6 +13,21 @@ from compressors.problem import Score
 from compressors.tasks import TASKS
 from deploy.artifact import hash_model
 from deploy.bench import LocalBench
+from deploy.bench.perform import perform
+from deploy.bench.remote import RemoteBench
+from deploy.bench.work import Answer, Question
+from deploy.errors import (
+    DataError,
+    DeployError,
+    DeviceFailedError,
+    DeviceMemoryError,
+    DeviceMissingError,
+    EngineBuildError,
+    EngineOperatorError,
+    MeasureError,
+    ModelFileError,
+    RuntimeMissingError,
+)
 from deploy.modelfile import open_model
 from deploy.precision.calibrate import CALIBRATORS
 from deploy.precision.model import stored_precision
@@ -142,6 +157,59 @@ def test_a_precision_that_the_runtime_cannot_run_is_refused_unconverted(
     if attempt.refusal is not None:
         assert attempt.shipped is None
         assert not list(tmp_path.iterdir())
+
+
+def failing(folder: Path, kind: type[DeployError], names: tuple[str, ...], times: int = 100) -> RemoteBench:
+    """A device that answers everything as this machine does, but fails to run files of these names, at first."""
+    left = [times]
+    folder.mkdir()
+
+    def ask(question: Question) -> Answer:
+        if question.kind == "run" and question.files[0].name in names and left[0]:
+            left[0] -= 1
+            raise kind("the device's own words")
+        home = folder / str(len(list(folder.iterdir())))
+        home.mkdir()
+        return perform(question, home)
+
+    return RemoteBench("onnxruntime", "cpu", ask, folder / "scratch")
+
+
+@pytest.mark.parametrize(
+    "kind", [DeviceFailedError, DeviceMemoryError, DeviceMissingError, MeasureError, RuntimeMissingError]
+)
+@pytest.mark.parametrize(("precision", "name"), [("float16", "a.onnx"), ("int8", "a-mse-0.onnx")])
+def test_a_device_that_fails_while_a_precision_is_tried_is_no_refusal_of_it(
+    precision: str, name: str, kind: type[DeployError], plain: Shipped, material: Material, tmp_path: Path
+) -> None:
+    failed = replace(material, bench=failing(tmp_path / "far", kind, (name,)))
+    with pytest.raises(kind, match="the device's own words"):
+        Converter(plain, failed).convert(precision, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("kind", [ModelFileError, EngineOperatorError, EngineBuildError, DataError])
+def test_what_fails_in_a_precision_alone_is_a_refusal(
+    kind: type[DeployError], plain: Shipped, material: Material, tmp_path: Path
+) -> None:
+    failed = replace(material, bench=failing(tmp_path / "far", kind, ("a.onnx",)))
+    assert Converter(plain, failed).convert("float16", tmp_path / "a.onnx").refusal == "the device's own words"
+
+
+@pytest.mark.parametrize("kind", [EngineBuildError, DataError])
+def test_what_fails_in_float32_too_is_the_device_s(
+    kind: type[DeployError], plain: Shipped, material: Material, tmp_path: Path
+) -> None:
+    failed = replace(material, bench=failing(tmp_path / "far", kind, ("a.onnx", "plain.onnx")))
+    with pytest.raises(kind, match="the device's own words"):
+        Converter(plain, failed).convert("float16", tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("kind", [DeviceFailedError, DeviceMemoryError, MeasureError])
+def test_a_device_that_fails_once_is_asked_again(
+    kind: type[DeployError], plain: Shipped, material: Material, tmp_path: Path
+) -> None:
+    failed = replace(material, bench=failing(tmp_path / "far", kind, ("a.onnx",), times=1))
+    assert Converter(plain, failed).convert("float16", tmp_path / "a.onnx").refusal is None
 
 
 def test_a_network_is_settled_in_what_was_asked_for_or_in_float32(

@@ -190,6 +190,24 @@ async def test_waiting_does_not_count_against_the_time_limit(settings: ServerSet
     assert job.state == State.STATE_SUCCEEDED, job.error
 
 
+async def test_work_that_never_ends_is_ended_by_the_time_limit(settings: ServerSettings, tmp_path: Path) -> None:
+    """The agent is there and keeps its lease, and has no answer."""
+    token = known(settings)
+    async with running(settings) as (stub, address):
+        link = Link(AgentSettings(address, token, tmp_path), "session-one", threading.Event())
+        await asyncio.to_thread(link.register, device_pb2.Device(runtimes=[{"name": "onnxruntime", "version": "1"}]))
+        name = (await start(stub)).name
+        work = await asyncio.to_thread(link.lease)
+        assert work is not None
+        await asyncio.to_thread(link.renew, work, "at work", 1000.0)
+        job = await finished(stub, name)
+        wanted = await asyncio.to_thread(link.renew, work, "at work", 1001.0)
+        link.close()
+
+    assert (job.state, job.error.reason) == (State.STATE_EXPIRED, "TIME_LIMIT")
+    assert not wanted
+
+
 async def test_work_of_an_agent_that_died_is_done_by_the_next(settings: ServerSettings, tmp_path: Path) -> None:
     token = known(settings)
     async with running(settings) as (stub, address), grpc.aio.insecure_channel(address) as channel:

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
 from service.pipeline.benches import bench_of
 from service.pipeline.phases import Phases
@@ -20,6 +18,7 @@ from service.worker.messages import DeviceEvent, WorkOrder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reports import write_result
+from tiny import write_model
 
 order = WorkOrder.model_validate_json(sys.stdin.readline())
 watch(order, Channel(sys.stdout.buffer))
@@ -32,14 +31,6 @@ def announce(key: str) -> None:
 def progress(phase: str, fraction: float, message: str, metrics: dict) -> None:
     event = {"type": "progress", "phase": phase, "fraction": fraction, "message": message, "metrics": dict(metrics)}
     print(json.dumps(event), flush=True)
-
-
-def write_model(path: Path) -> Path:
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", 2)) for name in ("x", "y")]
-    one = helper.make_tensor("one", TensorProto.FLOAT, (1,), [1.0])
-    graph = helper.make_graph([helper.make_node("Add", ["x", "one"], ["y"])], "add", value[:1], value[1:], [one])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
 
 
 phases = Phases(progress, order.deadline_seconds)
