@@ -99,11 +99,22 @@ class Chooser:
     def _kept_edge(self, chain: Chain, index: int, harms: Mapping[Step, float], *, by_time: bool) -> Edge:
         """Returns a stretch that stays; what can be cut inside its branches is decided with it."""
         seconds = self._table.kept[chain.name][index]
-        available = {alternative.cut.chain for alternative in self._table.alternatives if alternative.step in harms}
+        available = self._available(harms)
         inner = [inside for inside in self._inside[chain.name, index, index + 1] if inside.name in available]
         rest = max(0.0, seconds - sum(sum(self._table.kept[inside.name]) for inside in inner))
         paths = tuple(self._path(inside, harms, by_time=by_time) for inside in inner)
         return Edge(index, index + 1, rest, -rest if by_time else 0.0, None, paths)
+
+    def _available(self, harms: Mapping[Step, float]) -> set[str]:
+        """Returns the names of the chains in which something may be cut, in chains inside them included."""
+        found: set[str] = set()
+        for alternative in self._table.alternatives:
+            name: str | None = alternative.cut.chain if alternative.step in harms else None
+            while name is not None and name not in found:
+                found.add(name)
+                parent = self._chains[name].parent
+                name = None if parent is None else parent[0]
+        return found
 
     def _choice(self, solution: Solution, harms: Mapping[Step, float]) -> Choice:
         taken = [edge.label for edge in solution.edges if isinstance(edge.label, Alternative)]

@@ -129,7 +129,8 @@ class Trainings:
         got = remembered(self.memory, key, ["seconds", "begun", "epochs"], grant)
         # It was begun, so it is called again even when its time is over: it has a result, and returns that.
         left = max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
-        return _Grant(key, name[:16], got["epochs"], max(0.0, left))
+        # A network may be trained twice, on the way and as what ships: each has a checkpoint of its own.
+        return _Grant(key, key.rpartition(" ")[2][:16], got["epochs"], max(0.0, left))
 
     def _trained(
         self,

@@ -15,7 +15,7 @@ from service.pipeline.trainings import Trainings
 from service.spec import Budget, DataReference, DataSplit, FineTuning, JobSpec, ModelSource
 from service.worker.messages import WorkOrder
 from tests.compressors.networks import graph_of
-from tests.compressors.samples import random_samples
+from tests.compressors.samples import Recorder, random_samples
 from tests.compressors.test_memory import Shelf
 from tests.service.runs import MODEL, TRAIN, quiet
 
@@ -88,6 +88,18 @@ def test_moments_that_cuts_have_spoilt_are_estimated_anew_where_nothing_was_refi
     assert anew is not None
     assert as_it_was is not None
     assert anew.history[0].score.divergence < as_it_was.history[0].score.divergence
+
+
+def test_fine_tuning_a_network_leaves_what_was_trained_on_the_way_to_it(tmp_path: Path) -> None:
+    memory, steps = Shelf(), Recorder()
+    some = trainings(tmp_path, memory)
+    wanted = some.on_the_way(some.original, 0.1)
+    some.fine_tuned(some.original, some.phases)
+    again = trainings(tmp_path, memory)
+    again.phases._report = lambda _phase, fraction, message, metrics: steps(fraction, message, metrics)
+    got = again.on_the_way(again.original, 0.1).module.state_dict()
+    assert not [message for _, message, _ in steps.calls if "step" in message]
+    assert all(torch.equal(value, got[key]) for key, value in wanted.module.state_dict().items())
 
 
 def test_fine_tunings_of_two_networks_take_no_passes_from_each_other(tmp_path: Path) -> None:
