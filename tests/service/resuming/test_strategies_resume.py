@@ -70,7 +70,7 @@ def network() -> Graph:
 
 
 def attempt(folder: Path, name: str, boundaries: set[str] | None) -> Trial:
-    """What a job finds, going on from what lies in its folder; killed at the first boundary that it was not killed at."""
+    """What a job finds that goes on from its folder; killed at the first boundary that it was not killed at."""
     strategy, share, options = JOBS[name]
 
     def report(phase: str, fraction: float, message: str, metrics: Mapping[str, float]) -> None:
