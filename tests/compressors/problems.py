@@ -10,14 +10,19 @@ from compressors.graph import Graph
 from compressors.problem import Problem, Search
 from compressors.strategies import find
 from compressors.table import structure
+from tests.compressors.denoisers import Pairs
 from tests.compressors.networks import graph_of
-from tests.compressors.samples import CountingTimer, Recorder, random_samples
+from tests.compressors.samples import CountingTimer, Recorder
 
 QUICK = {"calibration_samples": 64, "selection_samples": 32, "refinements": 2, "plans": 2, "max_kernel": 3}
 
 
 def problem_of(name: str, share: float, timer: CountingTimer | None = None, **changes) -> Problem:
-    graph = graph_of(name)
+    return problem_with(graph_of(name), share, timer, **changes)
+
+
+def problem_with(graph: Graph, share: float, timer: CountingTimer | None = None, **changes) -> Problem:
+    """A network to bring down to a share of its latency; random samples where no others are given."""
     timer = timer or CountingTimer()
     (baseline,) = timer.networks([(structure(graph, ()).module, graph.inputs)])
     fields = {
@@ -25,8 +30,8 @@ def problem_of(name: str, share: float, timer: CountingTimer | None = None, **ch
         "analysis": analyse(graph),
         "budget_seconds": baseline * share,
         "baseline_seconds": baseline,
-        "calibration": random_samples(graph, 64, 1),
-        "selection": random_samples(graph, 32, 2),
+        "calibration": Pairs(graph, 64, 1),
+        "selection": Pairs(graph, 32, 2),
         "timer": timer,
         "progress": Recorder(),
         "seed": 0,

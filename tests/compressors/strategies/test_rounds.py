@@ -1,7 +1,5 @@
 """Searches in rounds: what is scored, and what takes the place of what goes."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -12,7 +10,6 @@ from compressors.analysis.sites import norm_sites
 from compressors.channel_line import Line
 from compressors.gates import GateRegulariser
 from compressors.graph import Graph
-from compressors.problem import Problem
 from compressors.score import Reference
 from compressors.strategies import find
 from compressors.strategies.options import EasierOptions
@@ -20,8 +17,7 @@ from compressors.strategies.rounds import Look, State, round_cuts, with_norm_sco
 from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
 from tests.compressors.networks import lifted
-from tests.compressors.problems import QUICK, ShortTrainer, problem_of, started
-from tests.compressors.samples import CountingTimer, random_samples
+from tests.compressors.problems import QUICK, ShortTrainer, problem_of, problem_with, started
 
 NORM = Site("norm", "norm", "norm", (4, 6, 6))
 
@@ -38,14 +34,6 @@ def normed() -> Graph:
         layers[1].weight.mul_(3)
         layers[1].bias.add_(torch.arange(8.0) - 3)
     return lifted(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 8, 8))
-
-
-def problem_with(graph: Graph, share: float) -> Problem:
-    timer = CountingTimer()
-    (seconds,) = timer.networks([(graph.module, graph.inputs)])
-    samples = {"calibration": random_samples(graph, 64, 1), "selection": random_samples(graph, 32, 2)}
-    fields = {"graph": graph, "analysis": analyse(graph), "timer": timer, **samples}
-    return replace(problem_of("vgg", share), **fields, baseline_seconds=seconds, budget_seconds=share * seconds)
 
 
 @pytest.mark.parametrize(("error", "share"), [(0.0, 0.0), (0.25, 0.25), (3.0, 1.0), (float("nan"), 1.0), (None, 1.0)])
