@@ -96,6 +96,16 @@ def test_search_prefers_a_rate_that_works() -> None:
     assert set(tuned.trials) == {1e3, 0.03}
 
 
+@pytest.mark.parametrize("rate", [0.01, 1e20])
+def test_of_rates_that_diverge_the_lowest_is_taken_and_of_others_the_best(rate: float) -> None:
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1)
+    settings = config(learning_rates=(1e30, rate), trial_steps=4, epochs=1.0)
+    tuned = tune(graph, damaged(graph), data, data, settings, silent)
+    assert not math.isfinite(tuned.trials[1e30])
+    assert tuned.learning_rate == rate
+
+
 def test_equal_seeds_give_equal_networks() -> None:
     graph = graph_of("resnet-a")
     data = random_samples(graph, 96, 1)
