@@ -16,17 +16,17 @@ def shaped(specs: Sequence[TensorSpec], source: ModelSource, main: str) -> tuple
     Args:
         specs: Inputs in the config's shapes.
         source: `input_shapes` holds shapes by name; `sample_shape` is that of the main input.
-        main: Name of the input that `sample_shape` is for; inputs of the same shape follow it (ids and their mask).
+        main: Name of the input that `sample_shape` is for; inputs of the same shape that are not named follow it (ids
+            and their mask).
 
     Raises:
         OptionError: A name is not an input, or a shape has another number of dimensions.
     """
     given = dict(source.input_shapes)
     default = next(spec.shape for spec in specs if spec.name == main)
-    if source.sample_shape is not None:
-        given.update(
-            {spec.name: source.sample_shape for spec in specs if spec.shape == default and spec.name not in given}
-        )
+    asked = source.sample_shape or given.get(main)
+    if asked is not None:
+        given.update({spec.name: asked for spec in specs if spec.shape == default and spec.name not in given})
     unknown = [name for name in given if name not in {spec.name for spec in specs}]
     if unknown:
         known = ", ".join(spec.name for spec in specs)

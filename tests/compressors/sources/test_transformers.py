@@ -148,6 +148,7 @@ def test_masked_tokens_do_not_count(folder):
 def test_lengths_come_from_the_user_by_name(folder):
     shapes = {"input_ids": (9,), "attention_mask": (9,), "token_type_ids": (9,)}
     assert {s.shape for s in load(source(folder, input_shapes=shapes)).inputs} == {(9,)}
+    assert {s.shape for s in load(source(folder, input_shapes={"input_ids": (7,)})).inputs} == {(7,)}
     with pytest.raises(OptionError, match="no input 'pixels'"):
         load(source(folder, input_shapes={"pixels": (3,)}))
 
