@@ -48,7 +48,7 @@ class Cut:
         groups: Of the operator that is emitted; 1 where there is none.
         bias_map: Whether a bias by position is added to it.
         sites: Activations, and norms that look at the sample, that go.
-        lost: Share of the taps of the merged operator that the emitted one has no room for, in [0, 1].
+        lost: Share of the taps of the merged operator that the emitted one has no room for, in [0, 1).
     """
 
     chain: str

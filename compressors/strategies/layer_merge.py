@@ -2,8 +2,8 @@
 
 Source: Kim et al., "LayerMerge: Neural Network Depth Compression through Layer Pruning and Merging", ICML 2024. What is
 different by default: importance is the divergence that a merge causes after the closed-form repair, found out where
-the best plans need it, instead of one short training for every entry; activations become fitted lines; times are
-rounded up.
+the best plans need it, instead of one short training for every entry; activations become fitted lines; what is left
+of a stretch after pruning is fitted to it; times are rounded up.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from compressors.strategies.fitted import FittedSearch, Settings
 from compressors.strategies.norm_back import as_published, with_norms
 from compressors.strategies.parity import ParitySettings, merge_cuts
 from compressors.strategies.parity_layer_merge import EntrySearch
+from compressors.strategies.regressed import pruned_cuts
 from compressors.table import region_cuts
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def begin(problem: Problem, options: LayerMergeOptions) -> Search:
         for cut in with_norms(region, region_cuts(region, options.way))
         if options.prune or not cut.step.pruned
     ]
+    if options.regress:
+        cuts += pruned_cuts(problem, cuts)
     settings = Settings(
         NAME,
         options.refit,

@@ -70,8 +70,8 @@ class RoundOptions(SearchOptions):
     span: int = Field(default=8, ge=1, le=64)
     """Most positions of a chain that one merge covers."""
     regress: bool = True
-    """Whether a stretch may become one fitted operator where the merged one would have a larger kernel."""
-    plans: int = Field(default=2, ge=1, le=32)
+    """Whether a stretch may become one fitted operator with a smaller kernel than its merge has."""
+    plans: int = Field(default=4, ge=1, le=32)
     """How many plans of the last round are compared."""
 
 
@@ -109,6 +109,8 @@ class LayerMergeOptions(SearchOptions):
 
     prune: bool = True
     """Whether convolutions that change neither channels nor size may go."""
+    regress: bool = True
+    """Whether what is left of a stretch after pruning is fitted to it as one operator."""
     max_kernel: int = Field(default=7, ge=1, le=31)
     """Largest kernel of a merged convolution."""
     span: int = Field(default=8, ge=1, le=64)
@@ -123,7 +125,9 @@ class LayerMergeOptions(SearchOptions):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
-            self, {"prune", "way", "refit", "calibration_samples", "plans", "refinements"}, parity=self.parity
+            self,
+            {"prune", "regress", "way", "refit", "calibration_samples", "plans", "refinements"},
+            parity=self.parity,
         )
 
 

@@ -18,9 +18,7 @@ that lets operators merge and the merge is faster, and nowhere else. Kernels gro
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import TYPE_CHECKING, Protocol, final
 
 from compressors.analysis.merges import Options as MergeLimits
@@ -37,8 +35,9 @@ from compressors.score import Reference
 from compressors.signature import fingerprint
 from compressors.strategies.fitted import site_lines
 from compressors.strategies.planner import Measured, Planner
+from compressors.strategies.regressed import narrow_cuts
 from compressors.surgery import apply
-from compressors.table import Cut, region_cuts, segment_cuts
+from compressors.table import Cut, region_cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +53,6 @@ _CORRECTIONS = 4
 """Times that the table's budget is corrected by a measurement."""
 _NEAR = (0.8, 1.1)
 """A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
-_MOST_UNKNOWNS = 5000
-"""Operators with more weights per output are not fitted."""
 _LEAST_HARM = 1e-6
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken; above what the solver calls a tie."""
 
@@ -126,7 +123,7 @@ class RoundSettings:
     refit: Refit = "all"
     calibration_samples: int = 2048
     selection_samples: int = 1024
-    plans: int = 2
+    plans: int = 4
     margin: float = 0.02
 
 
@@ -153,31 +150,7 @@ def round_cuts(options: RoundOptions, problem: Problem) -> list[Cut]:
     regions = merge_space(problem.graph, reach).regions
     cuts = [cut for region in regions for cut in region_cuts(region, options.way)]
     merges = [cut for cut in cuts if not cut.step.pruned]
-    return merges + (_narrow_cuts(options, problem, merges) if options.regress else [])
-
-
-def _narrow_cuts(options: RoundOptions, problem: Problem, merges: Sequence[Cut]) -> list[Cut]:
-    """Returns the regressions whose kernels are smaller than any merge of the same stretch has."""
-    merged = defaultdict[tuple[str, int, int], list[tuple[int, ...]]](list)
-    for cut in merges:
-        merged[cut.chain, cut.start, cut.end].append(cut.step.kernel)
-    found = []
-    for segment in problem.analysis.segments:
-        if not segment.sites or segment.approximates:
-            continue
-        dissolved = tuple(norm.node for norm in norm_sites(problem.graph, segment.nodes))
-        for cut in segment_cuts(segment):
-            kernel, others = cut.step.kernel, merged[cut.chain, cut.start, cut.end]
-            fits = kernel and max(kernel) <= options.max_kernel and cut.input_shape[0] * prod(kernel) <= _MOST_UNKNOWNS
-            if cut.step.kind != "regress" or not fits or any(_within(one, kernel) for one in others):
-                continue
-            lost = 1 - prod(kernel) / min(map(prod, others)) if others else 1.0
-            found.append(replace(cut, sites=(*cut.sites, *dissolved), lost=max(0.0, lost)))
-    return found
-
-
-def _within(kernel: Sequence[int], other: Sequence[int]) -> bool:
-    return len(kernel) == len(other) and all(size <= most for size, most in zip(kernel, other, strict=True))
+    return merges + (narrow_cuts(problem, merges, options.max_kernel) if options.regress else [])
 
 
 @final

@@ -112,3 +112,13 @@ def test_a_residual_network_gets_faster_than_merging_alone_can_make_it(name: str
     assert any(step.kind == "regress" for step in best.plan.steps)
     unfitted = Reference.of(problem.graph, problem.selection, 32, 64, problem.task)
     assert best.score.divergence < unfitted.score(apply(problem.graph, best.plan.steps).module).divergence
+
+
+def test_what_is_left_of_a_pruned_stretch_is_fitted_to_it() -> None:
+    problem = problem_of("resnet-b", 0.6)
+    fitted, merged = (started(problem, "layer_merge", regress=regress) for regress in (True, False))
+    best, alone = (search.candidates(problem.budget_seconds)[0] for search in (fitted, merged))
+    assert any(step.pruned for step in alone.plan.steps)
+    assert any(step.kind == "regress" for step in best.plan.steps)
+    assert best.score.divergence < alone.score.divergence
+    assert (best.seconds or 0.0) <= problem.budget_seconds
