@@ -119,7 +119,7 @@ class Storage:
         Raises:
             OSError: That did not work; says more than a caller is told.
         """
-        path, data = self._at(f".ready-{secrets.token_hex(4)}"), secrets.token_bytes(16)
+        path, data = self._at(f".ready-{secrets.token_hex(4)}"), secrets.token_hex(8).encode()
         try:
             if self._begun:
                 self._files.info(self._at(_MARKER))

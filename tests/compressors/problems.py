@@ -21,7 +21,7 @@ def problem_of(name: str, share: float, timer: CountingTimer | None = None, **ch
     return problem_with(graph_of(name), share, timer, **changes)
 
 
-def problem_with(graph: Graph, share: float, timer: CountingTimer | None = None, **changes) -> Problem:
+def problem_with(graph: Graph, share: float, timer: CountingTimer | None = None, /, **changes) -> Problem:
     """A network to bring down to a share of its latency; random samples where no others are given."""
     timer = timer or CountingTimer()
     (baseline,) = timer.networks([(structure(graph, ()).module, graph.inputs)])

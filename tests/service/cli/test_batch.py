@@ -201,6 +201,8 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
+            # Whoever started the tests in the background has them ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def signal_after(self, text: str, number: signal.Signals) -> None:

@@ -327,11 +327,13 @@ def test_auto_does_what_layerfit_does_in_the_same_time_before_anything_else(seco
 
 
 def test_the_network_of_another_ships_only_where_it_is_better() -> None:
-    better, worse = (Job("auto", 10_000.0, {"layerfit": 0.9, "layer_merge": worth}) for worth in (1e-6, 1e6))
+    names = ("layer_merge", "easier", "tlc")
+    better = Job("auto", 10_000.0, {"layerfit": 0.9} | dict.fromkeys(names, 1e-6))
+    worse = Job("auto", 10_000.0, {"layerfit": 1e-6})
     best, kept = better.run().best, worse.run().best
     assert best is not None
     assert kept is not None
-    assert best.candidate.plan.strategy == "layer_merge"
+    assert best.candidate.plan.strategy in names
     assert kept.candidate.plan.strategy == "layerfit"
 
 
@@ -349,7 +351,7 @@ def test_others_get_the_clocks_of_what_is_left() -> None:
 
 
 def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
-    searches = started(problem), started(problem, "layer_merge")
+    searches = started(problem), started(problem, "layer_merge", regress=False)
 
     class Both:
         def candidates(self, budget_seconds: float) -> list[Candidate]:
