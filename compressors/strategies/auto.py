@@ -62,8 +62,8 @@ class OtherSearches:
         first = layer_merge.begin(problem, LayerMergeOptions(**_shared(options, LayerMergeOptions)))
         self._begun: list[Search] = [first]
         self._waiting: list[Callable[[], Search]] = [
-            lambda: easier.begin(problem, EasierOptions(**_shared(options, EasierOptions), rounds=1)),
-            lambda: tlc.begin(problem, TlcOptions(**_shared(options, TlcOptions), rounds=1)),
+            lambda: easier.begin(problem, EasierOptions(**_shared(options, EasierOptions))),
+            lambda: tlc.begin(problem, TlcOptions(**_shared(options, TlcOptions))),
         ]
 
     def floor(self) -> Plan:

@@ -63,8 +63,8 @@ class SearchOptions(Options):
 class RoundOptions(SearchOptions):
     """What the strategies that work in rounds have in common."""
 
-    rounds: int = Field(default=3, ge=1, le=50)
-    """How often activations are scored and taken out; between rounds, the network is trained."""
+    rounds: int = Field(default=1, ge=1, le=50)
+    """How often activations are scored and taken out; in between the network is trained, which takes long to pay."""
     max_kernel: int = Field(default=7, ge=1, le=31)
     """Largest kernel of a merged convolution."""
     span: int = Field(default=8, ge=1, le=64)
@@ -139,8 +139,6 @@ class LayerFoldingOptions(RoundOptions):
         "folds the convolutions around those that give way (Layer Folding, 2022)."
     )
 
-    rounds: int = Field(default=1, ge=1, le=50)
-    """How often gates are trained and activations taken out."""
     penalty: float = Field(default=0.25, gt=0, le=100)
     """Weight of the penalty in the loss."""
     parity: bool = False
@@ -161,8 +159,6 @@ class LayerCollapseOptions(RoundOptions):
         "gives way and the device gains (LayerCollapse, 2023)."
     )
 
-    rounds: int = Field(default=1, ge=1, le=50)
-    """How often gates are trained and activations taken out."""
     penalty: float = Field(default=0.2, gt=0, le=100)
     """Weight of the penalty in the loss."""
     convolutions: bool = False
