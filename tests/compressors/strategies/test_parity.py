@@ -24,8 +24,9 @@ from compressors.strategies import find
 from compressors.strategies.parity import merge_cuts
 from compressors.surgery import apply, fold_norms
 from compressors.table import measure_table, structure
+from tests.compressors.architectures import architecture
 from tests.compressors.networks import lifted
-from tests.compressors.problems import ShortTrainer, problem_of
+from tests.compressors.problems import ShortTrainer, problem_of, problem_with
 from tests.compressors.samples import random_samples
 
 NETWORKS = {
@@ -39,10 +40,10 @@ LOOPS = ["easier", "tlc"]
 
 
 class Arriving:
-    """A trainer that changes nothing but gates: those named arrive at 1. Remembers what it was given."""
+    """A trainer that changes nothing but gates: those named arrive. Remembers what it was given."""
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
+    def __init__(self, *names: str, at: float = 0.97) -> None:
+        self.names, self.at = names, at
         self.given: list[Graph] = []
         self.penalties: list[float] = []
 
@@ -55,7 +56,7 @@ class Arriving:
         with torch.no_grad():
             for name, gate in gates_of(trained.module).items():
                 if name in self.names:
-                    gate.amount.fill_(0.97)
+                    gate.amount.fill_(self.at)
         return trained
 
 
@@ -276,6 +277,37 @@ def test_folding_starts_at_the_activation_and_takes_what_passes_the_threshold() 
     # |1 - 0^2| per gate, a quarter of each.
     assert trainer.penalties == pytest.approx([0.25 * len(problem.analysis.sites)])
     assert gone(best.plan) == {"blocks_0_expand_2", "blocks_0_depth_2"}
+
+
+@pytest.mark.parametrize(("network", "goes"), [("vgg", True), ("resnet-b", False)])
+def test_half_way_is_enough_for_folding_on_a_plain_network_and_not_on_a_residual_one(network: str, goes: bool) -> None:
+    site = problem_of(network, 0.9).analysis.sites[0].node
+    problem = problem_of(network, 0.01, train=Arriving(site, at=0.6))
+    found = in_parity(problem, "layer_folding").candidates(problem.budget_seconds)
+    assert [gone(one.plan) for one in found] == ([{site}] if goes else [])
+
+
+class Stepping:
+    """A trainer that does what a strategy wants after one step; remembers where gates were and the penalty before."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[float, float]] = []
+
+    def __call__(self, candidate: Graph, share: float, regulariser, seconds: float = math.inf) -> Graph:  # noqa: ARG002
+        trained = candidate.copied()
+        penalty = float(regulariser.penalty(trained.module).detach())
+        regulariser.after_step(trained.module)
+        self.found += [(amount, penalty) for amount in amounts(trained.module).values()]
+        return trained
+
+
+def test_collapse_pulls_the_gates_of_a_language_model_beside_the_gradient() -> None:
+    trainer = Stepping()
+    problem = problem_with(architecture("bert"), 0.01, train=trainer)
+    in_parity(problem, "layer_collapse").candidates(problem.budget_seconds)
+    # The specification's oracle: from 0.01 with rate 1e-4 and strength 10.
+    assert trainer.found
+    assert all(amount == pytest.approx(0.01198) and penalty == 0 for amount, penalty in trainer.found)
 
 
 def test_folding_finds_nothing_where_no_gate_arrives() -> None:
