@@ -5,7 +5,7 @@ Two measures, both the mean divergence from the original's outputs on selection 
 * `screen`: the cut is fitted by plain least squares on the original's own tensors and the rest of the network runs as
   it is. Cheap: all cuts from one entry with one kernel share one X^T X, the tensors up to the cut are computed once,
   and only what lies behind the cut runs again. It overrates what refitting repairs, above all removals.
-* `refitted`: the cut is applied and everything behind it refitted. It is what a plan really gets, and costs a fit.
+* `refitted`: the cuts are applied and everything behind them refitted. It is what a plan really gets, and costs a fit.
 """
 
 from __future__ import annotations
@@ -237,8 +237,13 @@ def _tensors(group: Sequence[Step], stream: Stream, batches: int) -> Iterator[tu
 
 
 def refitted(
-    graph: Graph, step: Step, calibration: Samples, reference: Reference, config: FitConfig, lines: Mapping[str, Line]
+    graph: Graph,
+    steps: Sequence[Step],
+    calibration: Samples,
+    reference: Reference,
+    config: FitConfig,
+    lines: Mapping[str, Line],
 ) -> Score:
-    """Returns the score of the network with this cut alone, everything behind it refitted."""
-    result = fit(graph, apply(graph, [step], lines), [step], calibration, config)
+    """Returns the score of the network with these cuts alone, everything behind them refitted."""
+    result = fit(graph, apply(graph, steps, lines), steps, calibration, config)
     return reference.score(result.graph.module)

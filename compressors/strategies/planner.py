@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, final
 
 from compressors.choose import Choice, Chooser
 from compressors.line import Line
+from compressors.signature import fingerprint, signature
 from compressors.table import Cut, measure_table, structure, undominated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from compressors.graph import Graph
     from compressors.plan import Step
     from compressors.problem import Problem
     from compressors.table import Alternative
@@ -36,10 +38,12 @@ class Measured:
     Attributes:
         choice: The cuts, with the harm to expect of them together.
         seconds: Whole-network latency.
+        network: Equal for sets of cuts that come to one network, fitted alike.
     """
 
     choice: Choice
     seconds: float
+    network: str
 
 
 @final
@@ -60,6 +64,7 @@ class Planner:
         self._margin = margin
         self._target = problem.budget_seconds * (1 - margin)
         self._measured: dict[tuple[Step, ...], Measured] = {}
+        self._seconds: dict[str, float] = {}
 
     @property
     def alternatives(self) -> tuple[Alternative, ...]:
@@ -87,19 +92,31 @@ class Planner:
         return known.seconds if known else self._line.actual(choice.seconds)
 
     def measure(self, choices: Sequence[Choice]) -> None:
-        """Measures whole networks that were not measured yet, interleaved with the original, and learns from them."""
+        """Measures whole networks that were not measured yet, interleaved with the original, and learns from them.
+
+        Of networks that differ in their weights alone one is measured.
+        """
         new = {choice.steps: choice for choice in choices if choice.steps not in self._measured}
-        if not new:
+        graphs = {steps: structure(self._problem.graph, steps) for steps in new}
+        keys = {steps: signature(graph.module, graph.inputs) for steps, graph in graphs.items()}
+        self._time({keys[steps]: graph for steps, graph in graphs.items() if keys[steps] not in self._seconds})
+        for steps, choice in new.items():
+            seconds = self._seconds[keys[steps]]
+            self._measured[steps] = Measured(choice, seconds, _network(graphs[steps], steps))
+            self._line.add(choice.seconds, seconds)
+
+    def _time(self, graphs: Mapping[str, Graph]) -> None:
+        """Times structures, by signature, beside the original."""
+        if not graphs:
             return
         problem = self._problem
-        graphs = [structure(problem.graph, steps) for steps in ((), *new)]
-        original, *seconds = problem.timer.networks([(graph.module, graph.inputs) for graph in graphs])
+        whole = structure(problem.graph, ())
+        timed = [(graph.module, graph.inputs) for graph in (whole, *graphs.values())]
+        original, *seconds = problem.timer.networks(timed)
         # Machines drift: what counts is the ratio to the original at the same moment.
         drift = problem.baseline_seconds / original
         self._line.add(self._chooser.whole, problem.baseline_seconds)
-        for choice, value in zip(new.values(), seconds, strict=True):
-            self._measured[choice.steps] = Measured(choice, value * drift)
-            self._line.add(choice.seconds, value * drift)
+        self._seconds |= {key: value * drift for key, value in zip(graphs, seconds, strict=True)}
 
     def choices(self, harms: Mapping[Step, float]) -> list[Choice]:
         """Returns the best choice under each transform for the present budget, distinct ones only.
@@ -125,11 +142,16 @@ class Planner:
     def within(self, harms: Mapping[Step, float]) -> list[Measured]:
         """Returns what was measured and is within the budget, least harm first; the fastest only if nothing else is.
 
+        Of sets of cuts that come to one network there is one, as two removals side by side are one of both.
+
         Args:
             harms: As known now; what holds other cuts is left out.
         """
         found = [replace(one, choice=_with_harm(one.choice, harms)) for one in self._slower_than_floor(harms)]
-        return sorted(found, key=lambda one: one.choice.harm) or [self.fastest()]
+        distinct: dict[str, Measured] = {}
+        for one in sorted(found, key=lambda one: one.choice.harm):
+            distinct.setdefault(one.network, one)
+        return list(distinct.values()) or [self.fastest()]
 
     def reaches(self, harms: Mapping[Step, float]) -> bool:
         """Returns whether something besides the fastest was measured and is within the budget.
@@ -176,3 +198,8 @@ def _with_harm(choice: Choice, harms: Mapping[Step, float]) -> Choice:
     of roots lies above that, the sum below; the square ranks plans better.
     """
     return replace(choice, harm=sum(math.sqrt(harms[step]) for step in choice.steps) ** 2)
+
+
+def _network(graph: Graph, steps: Sequence[Step]) -> str:
+    """Returns a key of what steps come to: their network, and what is fitted to which part of the original."""
+    return f"{fingerprint(graph)} {sorted(repr(step) for step in steps if step.kind != 'remove')}"

@@ -33,7 +33,7 @@ from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
-from compressors.strategies.fitted import site_lines
+from compressors.strategies.fitted import fitted_in_time, patience, site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.strategies.regressed import narrow_cuts
 from compressors.surgery import apply
@@ -160,6 +160,7 @@ class RoundSearch:
     def __init__(self, problem: Problem, cuts: Sequence[Cut], method: SiteMethod, settings: RoundSettings) -> None:
         """Times the network's stretches and every merge."""
         self._problem, self._method, self._settings = problem, method, settings
+        self._patience = patience(problem)
         self._sites = {site.node: site for site in problem.analysis.sites}
         self._report(0.0, "timing the network's stretches and what they could merge to")
         self._planner = Planner(problem, cuts, settings.margin)
@@ -182,7 +183,7 @@ class RoundSearch:
         harms = self._planned(look)
         reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, 64, problem.task)
         chosen = self._planner.within(harms)[: self._settings.plans]
-        found = [self._candidate(look, one, reference) for one in chosen]
+        found = fitted_in_time(problem, chosen, lambda one: self._candidate(look, one, reference))
         return sorted(found, key=lambda one: one.score.divergence)
 
     def _rounds(self, budget_seconds: float) -> Look:
@@ -252,7 +253,7 @@ class RoundSearch:
         """Returns a plan done in train form, refitted and scored."""
         problem, settings, steps = self._problem, self._settings, one.choice.steps
         cut = apply(look.state.restored, steps, {**look.norms, **self._lines(look, one)})
-        regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= 0)
+        regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= -self._patience)
         config = FitConfig(settings.refit, settings.calibration_samples, regression=regression)
         self._report(0.9, "refitting what follows the merges")
         graph = cut
