@@ -208,23 +208,16 @@ class FittedSearch:
         key = key_of("refit", self._question(), *steps)
         return remembered(problem.memory, key, ["divergence"], judge)["divergence"]
 
-    def _compared(self, plans: Sequence[Measured], reference: Reference) -> list[Measured]:
-        """Returns plans in the order that they are worth fitting in, by what all their cuts do together.
-
-        Those that the time does not suffice for come after all others.
-        """
-        enough = _until(self._problem.seconds_left, _COMPARING_SHARE)
-        harms: dict[int, float] = {}
-        for at, one in enumerate(plans if len(plans) > 1 else ()):
-            if enough():
-                break
-            self._report(0.7 + 0.1 * at / len(plans), f"comparing plans, {at + 1} of {len(plans)}")
-            harms[at] = self._refitted_harm(one.choice.steps, reference)
-        return [plans[at] for at in sorted(range(len(plans)), key=lambda at: (harms.get(at, math.inf), at))]
-
     def _fit_best(self, plans: Sequence[Measured]) -> list[Candidate]:
-        reference, most = self._reference(), self._settings.plans
-        chosen = self._compared(plans[: _COMPARED * most], self._reference(_JUDGED_ON))[:most]
+        quick, reference, most = self._reference(_JUDGED_ON), self._reference(), self._settings.plans
+        looked_at = plans[: _COMPARED * most]
+
+        def judged(one: Measured) -> float:
+            at = looked_at.index(one)
+            self._report(0.7 + 0.1 * at / len(looked_at), f"comparing plans, {at + 1} of {len(looked_at)}")
+            return self._refitted_harm(one.choice.steps, quick)
+
+        chosen = compared(looked_at, judged, _until(self._problem.seconds_left, _COMPARING_SHARE))[:most]
 
         def fitted(one: Measured) -> Candidate:
             done = chosen.index(one)
@@ -285,6 +278,24 @@ def site_lines(graph: Graph, sites: Sequence[Site], way: Way, calibration: Sampl
 def mask_input(graph: Graph) -> str | None:
     """Returns the name of the input that marks padding, if there is one."""
     return next((spec.name for spec in graph.inputs if spec.is_mask and len(spec.shape) == 1), None)
+
+
+def compared(
+    plans: Sequence[Measured], judged: Callable[[Measured], float], enough: Callable[[], bool]
+) -> list[Measured]:
+    """Returns plans in the order that they are worth fitting in, by the harm of all their cuts together.
+
+    Args:
+        plans: In the order that they are worth judging in; those that were not judged come last.
+        judged: Returns a plan's harm.
+        enough: Asked before each.
+    """
+    harms: dict[int, float] = {}
+    for at, one in enumerate(plans if len(plans) > 1 else ()):
+        if enough():
+            break
+        harms[at] = judged(one)
+    return [plans[at] for at in sorted(range(len(plans)), key=lambda at: harms.get(at, math.inf))]
 
 
 def patience(problem: Problem) -> float:

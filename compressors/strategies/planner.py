@@ -167,7 +167,7 @@ class Planner:
             one
             for one in self._measured.values()
             if one.seconds <= self._target
-            and one.choice.steps != floor.choice.steps
+            and one.network != floor.network
             and harms.keys() >= {*one.choice.steps}
         ]
 

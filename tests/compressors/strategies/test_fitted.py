@@ -1,0 +1,70 @@
+"""What a search does with the time that it has, and with plans that come to one network."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import Any
+
+import pytest
+
+from compressors.choose import Choice
+from compressors.strategies.fitted import compared, fitted_in_time
+from compressors.strategies.planner import Measured, Planner
+from compressors.table import segment_cuts
+from tests.compressors.problems import problem_of
+from tests.compressors.samples import CountingTimer
+
+PLANS = [Measured(Choice((), 0.0, harm), 1.0, f"network {harm}") for harm in (0.1, 0.2, 0.3, 0.4)]
+
+
+@pytest.mark.parametrize(("seconds", "fits"), [(0.0, 1), (-5.0, 1), (15.0, 1), (25.0, 2), (39.0, 3), (math.inf, 4)])
+def test_no_fit_but_the_first_is_begun_that_would_be_broken_off(seconds: float, fits: int) -> None:
+    left = seconds
+
+    def fitted(plan: Measured) -> Any:
+        nonlocal left
+        left -= 10
+        return plan
+
+    problem = problem_of("resnet-b", 0.8, seconds_left=lambda: left)
+    assert fitted_in_time(problem, PLANS, fitted) == PLANS[:fits]
+
+
+def test_plans_are_fitted_in_the_order_of_what_their_cuts_do_together() -> None:
+    together = dict(zip(PLANS, (0.7, 0.5, 0.9, 0.6), strict=True))
+    order = compared(PLANS, together.__getitem__, lambda: False)
+    assert [PLANS.index(plan) for plan in order] == [1, 3, 0, 2]
+
+
+def test_plans_that_nobody_had_time_to_compare_stay_in_order_behind_the_others() -> None:
+    together = dict(zip(PLANS, (0.7, 0.5, 0.1, 0.2), strict=True))
+    asked = count()
+    order = compared(PLANS, together.__getitem__, lambda: next(asked) >= 2)
+    assert [PLANS.index(plan) for plan in order] == [1, 0, 2, 3]
+
+
+def test_a_single_plan_is_not_compared() -> None:
+    def never(plan: Measured) -> float:
+        raise AssertionError(plan)
+
+    assert compared(PLANS[:1], never, lambda: False) == PLANS[:1]
+
+
+def test_cuts_that_come_to_one_network_are_one_plan_and_measured_once() -> None:
+    """Two removals side by side, and the one of both."""
+    timer = CountingTimer()
+    problem = problem_of("preact", 0.8, timer)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment) if cut.step.kind == "remove"]
+    planner = Planner(problem, cuts)
+    at = {(one.cut.start, one.cut.end): one for one in planner.alternatives if one.cut.chain == "convs_1"}
+    whole, parts = Choice((at[1, 3],), 0.0, 0.0), Choice((at[1, 2], at[2, 3]), 0.0, 0.0)
+    before = timer.networks_timed
+
+    planner.measure([parts, whole])
+
+    assert timer.networks_timed == before + 2  # The original beside one of them.
+    planner.aim(2 * problem.baseline_seconds)
+    harms = {one.step: 1.0 for one in planner.alternatives}
+    (plan,) = planner.within(harms)
+    assert plan.choice.steps == whole.steps  # Which does less harm than both do, as far as anybody knows.
