@@ -23,6 +23,10 @@ AIM_ROUNDS = 3
 SAFE = 0.99
 """Share of the budget that an exported network has to keep here, so that the final measurement agrees."""
 
+BOLD = 0.5
+"""A network within the budget, though closer to it than `SAFE`, is kept if it does less than this share of the harm of
+the one that would take its place."""
+
 TIGHTEN = 0.985
 RELAXATIONS = (1 / 3, 2 / 3)
 """How far between budget and original to go when nothing within the budget holds the floor."""
@@ -193,7 +197,7 @@ def _replaces(trial: Trial, aim: float, found: Found) -> bool:
     """
     if found.best is None or found.aim is None:
         return True
-    (mine, _), (theirs, _) = _distance(trial, aim), _distance(found.best, aim)
+    mine, theirs = _over(trial, aim), _over(found.best, aim)
     return mine < theirs if mine != theirs else trial.score.better_than(found.best.score)
 
 
@@ -241,7 +245,10 @@ def _rivals(best: Trial, aim: float, found: Found) -> list[Candidate]:
 
 
 def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
-    """Returns a candidate whose exported file keeps the aim, or the closest when the aim cannot be tightened."""
+    """Returns a candidate whose exported file keeps the aim, or the closest when the aim cannot be tightened.
+
+    One that keeps it by less than `SAFE` gives way to one that keeps it safely, unless that is far worse.
+    """
     timed: list[Trial] = []
     tightened = aim
     for _ in range(AIM_ROUNDS):
@@ -249,10 +256,10 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
         found.add(candidates)
         trial = _first_sound(candidates, tightened, tools, found)
         if trial is None:
-            # What is planned for a little less is made of other cuts, often enough.
+            # What is planned for less than any of these took is made of other cuts.
             if not candidates or tools.seconds_left() <= 0:
                 break
-            tightened *= TIGHTEN
+            tightened = TIGHTEN * min(tightened, *(one.seconds or tightened for one in candidates))
             continue
         timed.append(trial)
         candidate, seconds = trial.candidate, trial.seconds or 0.0
@@ -262,7 +269,13 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
         # The file takes `seconds` where its structure took `promised`: aim for a structure that much faster.
         promised = min(candidate.seconds or tightened, tightened)
         tightened = promised * min(1.0, aim / seconds) * TIGHTEN
-    return min(timed, key=lambda trial: _distance(trial, aim), default=None)
+    safe = min(timed, key=lambda trial: _distance(trial, aim), default=None)
+    bold = [trial for trial in timed if _over(trial, aim) == 0 and _far_better(trial, safe)]
+    return min(bold, key=lambda trial: trial.score.divergence, default=safe)
+
+
+def _far_better(trial: Trial, other: Trial | None) -> bool:
+    return other is not None and trial.score.divergence < BOLD * other.score.divergence
 
 
 def _first_sound(candidates: Sequence[Candidate], budget: float, tools: Tools, found: Found) -> Trial | None:
@@ -288,8 +301,13 @@ def _timed(candidate: Candidate, tools: Tools, found: Found) -> Trial | None:
 
 def _distance(trial: Trial, aim: float) -> tuple[float, float]:
     """Orders timed trials: safely within the aim before just within it before the least above it; then by score."""
-    over = max(0.0, (trial.seconds or 0.0) / aim - 1)
-    return over or (0.0 if (trial.seconds or 0.0) <= SAFE * aim else 1e-9), trial.score.divergence
+    unsafe = 0.0 if (trial.seconds or 0.0) <= SAFE * aim else 1e-9
+    return _over(trial, aim) or unsafe, trial.score.divergence
+
+
+def _over(trial: Trial, aim: float) -> float:
+    """Returns by which share of the aim a trial is above it; 0 where it is not."""
+    return max(0.0, (trial.seconds or 0.0) / aim - 1)
 
 
 def choose(candidates: Sequence[Candidate], budget_seconds: float) -> Candidate:

@@ -154,6 +154,22 @@ def test_the_fastest_network_that_holds_the_floor_as_it_is_is_gone_back_to() -> 
     assert found.best.seconds == found.aim
 
 
+@pytest.mark.parametrize(("other", "kept"), [(0.86, False), (0.6, True)])
+def test_a_network_just_within_the_budget_is_kept_where_a_faster_one_is_far_worse(other: float, kept: bool) -> None:
+    problem = problem_of("resnet-b", 0.8)
+    strategy = Known(problem, other, 0.9)
+    fast, close = strategy.found
+    aimed = replace(problem, budget_seconds=(close.seconds or 0.0) / 0.995)
+    device = Device(aimed)
+    found = search(
+        aimed, strategy, Tools(device, lambda _: None, lambda: math.inf), Goal(TASKS["classification"], None)
+    )
+
+    assert len(device.times) == 2
+    assert found.best is not None
+    assert found.best.candidate == (close if kept else fast)
+
+
 def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
     found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
     assert len(device.times) == 1

@@ -38,28 +38,39 @@ def write_inputs(folder: Path, depth: int) -> bytes:
     return (folder / "net.pt2").read_bytes()
 
 
-async def start(stub: ModelOptimizerStub, model: bytes, data: Path, device: str = "local/cpu", **tuning: float) -> str:
-    """Queues a job that only takes blocks out, so that what the machine does meanwhile decides nothing."""
+async def start(
+    stub: ModelOptimizerStub,
+    model: bytes,
+    data: Path,
+    device: str = "local/cpu",
+    strategy: str = "layerfit",
+    **tuning: float,
+) -> str:
+    """Queues a job; `layerfit` only takes blocks out, so that what the machine does meanwhile decides nothing."""
     artifact = await upload(stub, model)
     job = job_pb.OptimizationJob(
         spec={
             "model": {"pt2_artifact": artifact.name},
             "budget": {"fraction": 0.6},
-            "strategy": {"name": "layerfit"},
+            "strategy": {"name": strategy},
             "data": {"train": {"server_path": str(data)}},
             "fine_tuning": {"epochs": 2, "batch": 32, **tuning},
             "target": {"device": device},
         }
     )
-    options = {"regress": False, "merge": False, "plans": 1, "refinements": 2, "calibration_samples": 64}
+    options = {"plans": 1, "calibration_samples": 64}
+    if strategy == "layerfit":
+        options |= {"regress": False, "merge": False, "refinements": 2}
     job.spec.strategy.options.update(options)
     created = await stub.CreateOptimizationJob(service_pb.CreateOptimizationJobRequest(optimization_job=job))
     return created.name
 
 
-def settings(folder: Path, *worker: str) -> ServerSettings:
+def settings(folder: Path, *worker: str, **changes: Any) -> ServerSettings:
     command = worker_command("mortal", *worker)
-    return settings_for(folder, worker_command=command, data_roots=(folder,), max_attempts=10, deadline_grace=60)
+    return settings_for(
+        folder, worker_command=command, data_roots=(folder,), max_attempts=10, deadline_grace=60, **changes
+    )
 
 
 async def outcome(stub: ModelOptimizerStub, name: str) -> tuple[job_pb.OptimizationJob, dict[str, Any]]:
@@ -120,3 +131,26 @@ async def test_killed_at_every_boundary_it_ends_with_the_same_plan_and_the_same_
     assert {died_with(tmp_path, phase) for phase in ("measure", "report")} == {shipped(job)}
     assert shipped(job) == shipped(whole)
     assert job.result.outcome == undisturbed.outcome
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("strategy", ["layer_merge", "easier", "tlc", "layer_folding", "auto"])
+async def test_whatever_the_strategy_workers_that_die_ship_the_same_bytes(tmp_path: Path, strategy: str) -> None:
+    """Boundaries inside a search are the strategies' own (`test_strategies_resume`); these are the pipeline's.
+
+    Those before which nothing new is kept are left out: a job that dies again without having got further ends.
+    """
+    model = write_inputs(tmp_path / "data", depth=3)
+    fatal = ("plan", "tune", "measure")
+    async with running(settings(tmp_path, "alone", *fatal, worker_retries=len(fatal))) as stub:
+        name = await start(stub, model, tmp_path / "data/train.npz", strategy=strategy, learning_rate=0.01)
+        job, plan = await outcome(stub, name)
+        story = await follow(stub, name)
+
+    assert job.attempts == 1 + len(fatal)
+    assert plan["steps"]
+    assert died_with(tmp_path, "measure") == shipped(job)
+    trained = [event.progress.message for event in story if event.progress.phase == "tune"]
+    steps = [message for message in trained if "epoch" in message]
+    assert len(steps) == len(set(steps))
