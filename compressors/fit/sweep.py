@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Refit = Literal["none", "last", "all"]
 
+_LIVE_AT = 2, 4
+"""Samples at once that live values are counted at; counting is a run of the network, and fits are made by the dozen."""
 LEAST_SAMPLES = 256
 
 
@@ -134,12 +136,18 @@ def _chosen(points: Sequence[FitPoint], refit: Refit) -> list[FitPoint]:
     return [point for point in points if point.new or point.other is not None or point in final]
 
 
+def _bytes_each(graph: Graph, samples: Samples) -> float:
+    """Returns the most bytes that live values take at any point, for each sample: what does not grow does not count."""
+    few, more = (next(in_order(samples, size, size)) for size in _LIVE_AT)
+    grown = live_bytes(graph.module, more.inputs) - live_bytes(graph.module, few.inputs)
+    return max(1, grown) / max(1, len(more) - len(few))
+
+
 def _batches(
     original: Graph, cut: Graph, samples: Samples, config: FitConfig
 ) -> tuple[list[tuple[torch.Tensor, ...]], bool]:
     """Returns the inputs to fit on, and whether all their intermediate tensors may be kept at once."""
-    (first,) = in_order(samples, config.batch, config.batch)
-    each = sum(live_bytes(graph.module, first.inputs) for graph in (original, cut)) / len(first)
+    each = sum(_bytes_each(graph, samples) for graph in (original, cut))
     limit = min(config.samples, max(LEAST_SAMPLES, int(config.memory_bytes / each)))
     batches = [batch.inputs for batch in in_order(samples, config.batch, limit)]
     return batches, each * min(limit, count(samples)) <= config.memory_bytes

@@ -166,9 +166,7 @@ class Planner:
         return [
             one
             for one in self._measured.values()
-            if one.seconds <= self._target
-            and one.network != floor.network
-            and harms.keys() >= {*one.choice.steps}
+            if one.seconds <= self._target and one.network != floor.network and harms.keys() >= {*one.choice.steps}
         ]
 
     def _table_budget(self) -> float:
