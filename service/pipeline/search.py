@@ -247,11 +247,13 @@ def _rivals(best: Trial, aim: float, found: Found) -> list[Candidate]:
 def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Trial | None:
     """Returns a candidate whose exported file keeps the aim, or the closest when the aim cannot be tightened.
 
-    One that keeps it by less than `SAFE` gives way to one that keeps it safely, unless that is far worse.
+    One that keeps it by less than `SAFE` gives way to one that keeps it safely, unless that is far worse, or planning
+    for it would take the time that training needs.
     """
     timed: list[Trial] = []
     tightened = aim
     for _ in range(AIM_ROUNDS):
+        begun = tools.seconds_left()
         candidates = [c for c in strategy.candidates(tightened) if c.plan.steps]
         found.add(candidates)
         trial = _first_sound(candidates, tightened, tools, found)
@@ -264,7 +266,9 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
         timed.append(trial)
         candidate, seconds = trial.candidate, trial.seconds or 0.0
         out_of_reach = candidate.seconds is not None and candidate.seconds > tightened
-        if seconds <= SAFE * aim or out_of_reach or tools.seconds_left() <= 0:
+        left = tools.seconds_left()
+        enough = SAFE * aim if math.isinf(left) or left > begun - left else aim
+        if seconds <= enough or out_of_reach or left <= 0:
             break
         # The file takes `seconds` where its structure took `promised`: aim for a structure that much faster.
         promised = min(candidate.seconds or tightened, tightened)

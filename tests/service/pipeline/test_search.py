@@ -170,6 +170,20 @@ def test_a_network_just_within_the_budget_is_kept_where_a_faster_one_is_far_wors
     assert found.best.candidate == (close if kept else fast)
 
 
+@pytest.mark.parametrize(("left", "timed"), [(40.0, 1), (80.0, 2), (math.inf, 2)])
+def test_a_network_just_within_the_budget_is_enough_where_planning_again_takes_the_time(
+    left: float, timed: int
+) -> None:
+    """The first plan takes a minute."""
+    problem = problem_of("resnet-b", 0.8)
+    strategy = Known(problem, 0.86, 0.9)
+    aimed = replace(problem, budget_seconds=(strategy.found[1].seconds or 0.0) / 0.995)
+    device = Device(aimed)
+    tools = Tools(device, lambda _: None, lambda: left if device.times else left + 60)
+    search(aimed, strategy, tools, Goal(TASKS["classification"], None))
+    assert len(device.times) == timed
+
+
 def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
     found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
     assert len(device.times) == 1
@@ -381,7 +395,7 @@ def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
     return search(problem, Both(), tools, Goal(TASKS["classification"], None))
 
 
-@pytest.mark.parametrize(("lefts", "wanted"), [([100.0, 100.0, 90.0, 90.0, 80.0], 2), ([100.0, 100.0, 10.0, 10.0], 1)])
+@pytest.mark.parametrize(("lefts", "wanted"), [([100.0] * 4 + [90.0, 90.0, 80.0], 2), ([100.0] * 4 + [10.0, 10.0], 1)])
 def test_another_strategy_is_tuned_too_where_there_is_time_for_it(lefts: list[float], wanted: int) -> None:
     asked: list[Candidate] = []
 
