@@ -3,7 +3,8 @@
 Each case is one `shoal optimize` with the same time limit, on a processor core of its own, so that as many run side by
 side as there are cores. Every pair of files is then timed again, one pair after the other, by `shoal measure`; that is
 the speed-up in the table. What OUT holds already is not done again. A strategy may carry options, as in
-`tlc,parity=true:0.6x`.
+`tlc,parity=true:0.6x`. Of a virtual machine the table says what share of the core's time its host gave to others:
+minutes of which half was stolen are half as long.
 """
 
 from __future__ import annotations
@@ -21,7 +22,20 @@ from typing import Any
 
 STRATEGIES = ("layerfit", "auto", "layer_merge", "easier", "tlc", "layer_folding", "layer_collapse")
 BUDGETS = ("0.8x", "0.6x", "0.5x")
-HEAD = ("strategy", "budget", "outcome", "speed-up", "measured again", "original", "result", "points", "minutes")
+HEAD = (
+    "strategy",
+    "budget",
+    "outcome",
+    "speed-up",
+    "measured again",
+    "original",
+    "result",
+    "points",
+    "minutes",
+    "stolen %",
+)
+_STEAL = 7
+"""Place of stolen time in a processor's line of `/proc/stat`; those after it are counted elsewhere too."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +66,25 @@ class Bench:
             given = [part for option in options for part in ("--option", option)]
             limits = ["--time-limit", f"{round(60 * self.minutes)}s", "--epochs", f"{self.epochs:g}"]
             asked = ["optimize", str(self.model), "--data", str(self.data), "--budget", budget, "--strategy", name]
+            before = _ticks(core)
             found = shoal(core, self.out, *asked, *given, *limits, "--out", str(folder))
+            found["stolen"] = stolen(before, _ticks(core))
             folder.mkdir(parents=True, exist_ok=True)
             answer.write_text(json.dumps(found, indent=1))
         return {**json.loads(answer.read_text()), "folder": str(folder)}
+
+
+def _ticks(core: int) -> list[int]:
+    """Returns what a processor did since the machine was started, by kind; nothing where the system does not say."""
+    stat = Path("/proc/stat")
+    lines = stat.read_text().splitlines() if stat.exists() else []
+    return [int(part) for line in lines if line.startswith(f"cpu{core} ") for part in line.split()[1 : _STEAL + 2]]
+
+
+def stolen(before: list[int], after: list[int]) -> float | None:
+    """Returns the share of the time between that the host gave to others; None where nobody knows."""
+    spent = [end - start for start, end in zip(before, after, strict=True)]
+    return spent[_STEAL] / max(1, sum(spent)) if len(spent) > _STEAL else None
 
 
 def shoal(core: int, out: Path, *arguments: str) -> dict[str, Any]:
@@ -118,6 +147,7 @@ def cells(bench: Bench, case: str, found: dict[str, Any]) -> list[str]:
         f"{100 * after:.2f}",
         f"{100 * (after - before):+.2f}",
         f"{found['seconds'] / 60:.1f}",
+        f"{100 * found['stolen']:.0f}" if found.get("stolen") is not None else "-",
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.strategies import texts
+from benchmarks.strategies.__main__ import stolen
 from benchmarks.strategies.images import augmented
 from benchmarks.strategies.networks import build
 
@@ -49,3 +50,9 @@ def test_augmentation_only_moves_and_mirrors():
     assert moved.shape == images.shape
     assert set(moved.unique().tolist()) <= {0, 7}
     assert float((moved == 7).float().mean()) > 0.7
+
+
+def test_stolen_time_is_a_share_of_all_time() -> None:
+    before = [100, 0, 50, 1000, 0, 0, 0, 30]
+    assert stolen(before, [130, 0, 60, 1020, 0, 0, 0, 70]) == 0.4
+    assert stolen([], []) is None
