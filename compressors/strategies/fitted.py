@@ -191,16 +191,23 @@ class FittedSearch:
                 if enough():
                     break
                 share = 0.3 + 0.2 * (len(found) - before) / most
-                self._report(share, f"judging with refitting: {step.label}")
-                found[step] = min(self._refitted_harm([step], reference), screened[step])
+                told = share, f"judging with refitting: {step.label}"
+                found[step] = min(self._refitted_harm([step], reference, told), screened[step])
             harms = _guess(screened, found)
         return _estimate(screened, found)
 
-    def _refitted_harm(self, steps: Sequence[Step], reference: Reference) -> float:
-        """Returns the harm of some cuts when everything behind them is refitted, on few samples."""
+    def _refitted_harm(self, steps: Sequence[Step], reference: Reference, told: tuple[float, str]) -> float:
+        """Returns the harm of some cuts when everything behind them is refitted, on few samples.
+
+        Args:
+            steps: The cuts.
+            reference: What they are judged on.
+            told: Progress to report where this is not known yet.
+        """
         problem = self._problem
 
         def judge() -> dict[str, float]:
+            self._report(*told)
             config = self._fit_config(quick=True)
             score = refitted(problem.graph, steps, problem.calibration, reference, config, self._lines_of())
             return {"divergence": score.divergence}
@@ -214,8 +221,8 @@ class FittedSearch:
 
         def judged(one: Measured) -> float:
             at = looked_at.index(one)
-            self._report(0.7 + 0.1 * at / len(looked_at), f"comparing plans, {at + 1} of {len(looked_at)}")
-            return self._refitted_harm(one.choice.steps, quick)
+            told = 0.7 + 0.1 * at / len(looked_at), f"comparing plans, {at + 1} of {len(looked_at)}"
+            return self._refitted_harm(one.choice.steps, quick, told)
 
         chosen = compared(looked_at, judged, _until(self._problem.seconds_left, _COMPARING_SHARE))[:most]
 
@@ -320,7 +327,7 @@ def fitted_in_time(
     found: list[Candidate] = []
     left, longest = problem.seconds_left(), 0.0
     for plan in plans:
-        if found and left < longest:
+        if found and left <= longest:
             break
         found.append(fitted(plan))
         before, left = left, problem.seconds_left()
