@@ -264,6 +264,11 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
             tightened = TIGHTEN * min(tightened, *(one.seconds or tightened for one in candidates))
             continue
         timed.append(trial)
+        while (known := _faster(trial, aim, found)) is not None and tools.seconds_left() > 0:
+            other = _timed(known, tools, found)
+            if other is not None:
+                trial = other
+                timed.append(trial)
         candidate, seconds = trial.candidate, trial.seconds or 0.0
         out_of_reach = candidate.seconds is not None and candidate.seconds > tightened
         left = tools.seconds_left()
@@ -276,6 +281,27 @@ def _confirmed(aim: float, strategy: Search, tools: Tools, found: Found) -> Tria
     safe = min(timed, key=lambda trial: _distance(trial, aim), default=None)
     bold = [trial for trial in timed if _over(trial, aim) == 0 and _far_better(trial, safe)]
     return min(bold, key=lambda trial: trial.score.divergence, default=safe)
+
+
+def _faster(trial: Trial, aim: float, found: Found) -> Candidate | None:
+    """Returns what else was fitted already and should keep an aim that a file misses, the best of it; None without any.
+
+    What takes as much longer than its structure promised as that file does has to be within the aim, not far worse,
+    and not timed yet. To look at such a file costs seconds, to plan again many times that.
+    """
+    promised = trial.candidate.seconds
+    if promised is None or _over(trial, aim) == 0:
+        return None
+    longer = (trial.seconds or 0.0) / promised
+    known = [
+        one.candidate
+        for one in found.trials
+        if one.seconds is None
+        and one.candidate.plan.steps not in found.refused
+        and (one.candidate.seconds or math.inf) * longer <= aim
+        and not _far_better(trial, one)
+    ]
+    return min(known, key=lambda one: one.score.divergence, default=None)
 
 
 def _far_better(trial: Trial, other: Trial | None) -> bool:

@@ -184,6 +184,42 @@ def test_a_network_just_within_the_budget_is_enough_where_planning_again_takes_t
     assert len(device.times) == timed
 
 
+class Counted(Known):
+    """Counts how often it is asked to plan."""
+
+    asked = 0
+
+    def candidates(self, budget_seconds: float) -> list[Candidate]:
+        self.asked += 1
+        return super().candidates(budget_seconds)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "slow", "asked", "kept"),
+    [
+        ((0.5, 0.86, 0.9), False, 1, 1),  # the second best is fitted already and fast enough
+        ((0.86, 0.2, 0.9), False, 1, 0),  # so is the third best, and the second best is far worse
+        ((0.5, 0.2, 0.9), False, 2, 0),  # all that is fast enough is far worse: something else may be found
+        ((0.5, 0.86, 0.9), True, 2, 0),  # the second best's file would be too slow too
+    ],
+)
+def test_a_network_that_is_fitted_already_is_timed_before_anything_is_planned_again(
+    accuracies: tuple[float, ...], slow: bool, asked: int, kept: int
+) -> None:
+    """The best one's file misses the budget by a per mille, or by a lot."""
+    problem = problem_of("resnet-b", 0.8)
+    strategy = Counted(problem, *accuracies)
+    _, second, best = (one.seconds or 0.0 for one in strategy.found)
+    aimed = replace(problem, budget_seconds=best)
+    slower = best / second if slow else 1.0
+    device = Device(aimed, 1.001 * slower, slower)
+    tools = Tools(device, lambda _: None, lambda: math.inf)
+    found = search(aimed, strategy, tools, Goal(TASKS["classification"], None))
+    assert strategy.asked == asked
+    assert found.best is not None
+    assert found.best.candidate == strategy.found[kept]
+
+
 def test_no_new_aim_is_tried_when_the_time_is_up() -> None:
     found, device = run(labelled(0.7), 2.0, floor=1.01, left=0.0)
     assert len(device.times) == 1
