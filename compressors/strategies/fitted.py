@@ -27,6 +27,7 @@ from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
+from compressors.strategies.clocks import fitted_in_time, patience, until
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 
@@ -47,8 +48,6 @@ _SCREENING_SHARE = 0.2
 """Of the time that is left, what judging cuts alone may take; it is done on fewer samples where that is not enough."""
 _JUDGING_SHARE = 0.4
 """Of the time that is left then, what judging with refitting may take; plans have to be measured and fitted too."""
-_MEASURING_SHARE = 0.4
-"""Of the time that is left then, what measuring plans may take; they have to be fitted too."""
 _COMPARING_SHARE = 0.5
 """Of the time that is left then, what judging plans as a whole may take."""
 _COMPARED = 2
@@ -57,10 +56,6 @@ _JUDGED_ON = 256
 """Selection samples that cuts and plans are judged on; plans that were fitted in full are judged on all."""
 _LINES_FROM = 256
 """Calibration samples that lines are fitted on."""
-_PATIENCE = 0.25
-"""Of a search's time, by which the fit of the best plan may exceed it before it is broken off."""
-_ROUNDS = 4
-"""Times that the table's budget is corrected by a measurement."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,8 @@ class FittedSearch:
         if floor.seconds >= self._planner.target:
             return [self._candidate(floor, self._reference())]
         harms = self._harms(self._reference(_JUDGED_ON))
-        enough = _until(self._problem.seconds_left, _MEASURING_SHARE)
-        for round_ in range(_ROUNDS):
-            self._report(0.5 + 0.05 * round_, "measuring plans")
-            # With no time left, the first plan that is fast enough is taken. Without any, all that could go would go.
-            new = self._planner.propose(harms, 0 if enough() else self._settings.plans - 1)
-            if not new or (enough() and self._planner.reaches(harms)):
-                break
+        self._report(0.5, "measuring plans")
+        self._planner.settle(harms, self._settings.plans - 1)
         fitted = self._fit_best(self._planner.within(harms))
         return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
 
@@ -163,7 +153,7 @@ class FittedSearch:
             self._planner.alternatives,
             problem.calibration,
             reference,
-            ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=_until(problem.clock, _SCREENING_SHARE)),
+            ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=until(problem.clock, _SCREENING_SHARE)),
             lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
         )
         return {str(at): scores[step].divergence for at, step in enumerate(steps)}
@@ -180,7 +170,7 @@ class FittedSearch:
         screened, found = self._screened, self._refitted
         harms = _guess(screened, found)
         before, most = len(found), self._settings.refinements
-        enough = _until(self._problem.seconds_left, _JUDGING_SHARE)
+        enough = until(self._problem.seconds_left, _JUDGING_SHARE)
         while len(found) - before < most and not enough():
             on_path = {step for choice in self._planner.choices(harms) for step in choice.steps}
             # The most doubtful first: what was guessed from the largest screened harm.
@@ -224,7 +214,7 @@ class FittedSearch:
             told = 0.7 + 0.1 * at / len(looked_at), f"comparing plans, {at + 1} of {len(looked_at)}"
             return self._refitted_harm(one.choice.steps, quick, told)
 
-        chosen = compared(looked_at, judged, _until(self._problem.seconds_left, _COMPARING_SHARE))[:most]
+        chosen = compared(looked_at, judged, until(self._problem.seconds_left, _COMPARING_SHARE))[:most]
 
         def fitted(one: Measured) -> Candidate:
             done = chosen.index(one)
@@ -303,43 +293,6 @@ def compared(
             break
         harms[at] = judged(one)
     return [plans[at] for at in sorted(range(len(plans)), key=lambda at: harms.get(at, math.inf))]
-
-
-def patience(problem: Problem) -> float:
-    """Returns by how many seconds the fit of a first plan may exceed a problem's time; asked when a search begins."""
-    return _PATIENCE * max(0.0, problem.seconds_left())
-
-
-def fitted_in_time(
-    problem: Problem, plans: Sequence[Measured], fitted: Callable[[Measured], Candidate]
-) -> list[Candidate]:
-    """Returns plans fitted one after the other, as many as the time suffices for, and at least the first.
-
-    None but the first is begun that would take longer than there is time, going by the ones before. A fit that is
-    broken off makes a far worse network of a plan than the plan deserves: on a ResNet-20, one that is right on 16 % of
-    held-back images where the whole fit, 13 s of one core, gives 91 %.
-
-    Args:
-        problem: Whose time it is.
-        plans: The most promising first.
-        fitted: Fits one.
-    """
-    found: list[Candidate] = []
-    left, longest = problem.seconds_left(), 0.0
-    for plan in plans:
-        if found and left <= longest:
-            break
-        found.append(fitted(plan))
-        before, left = left, problem.seconds_left()
-        longest = max(longest, before - left)
-    return found
-
-
-def _until(seconds_left: Callable[[], float], share: float) -> Callable[[], bool]:
-    """Returns a function that says when a share of the time that is left now has gone."""
-    now = seconds_left()
-    end = (1 - share) * now if math.isfinite(now) else 0.0
-    return lambda: seconds_left() <= max(0.0, end)
 
 
 def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

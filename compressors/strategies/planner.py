@@ -12,12 +12,14 @@ Every strategy has its own idea of harm; what follows from it is the same for al
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from compressors.choose import Choice, Chooser
 from compressors.line import Line
 from compressors.signature import fingerprint, signature
+from compressors.strategies.clocks import share_of
 from compressors.table import Cut, measure_table, structure, undominated
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from compressors.problem import Problem
     from compressors.table import Alternative
 
+_CORRECTIONS = 4
+"""Times that the table's budget is corrected by a measurement."""
+_MEASURING_SHARE = 0.4
+"""Of the time that is left then, what measuring plans may take; they have to be fitted too."""
+_ONCE = 3
+"""A measurement of n networks takes about as long as n and so many would: a process starts, and the exporter."""
 _TRANSFORMS: tuple[Callable[[float], float], ...] = (math.sqrt, float, lambda harm: harm**0.25)
 
 
@@ -65,6 +73,7 @@ class Planner:
         self._target = problem.budget_seconds * (1 - margin)
         self._measured: dict[tuple[Step, ...], Measured] = {}
         self._seconds: dict[str, float] = {}
+        self._each = 0.0
 
     @property
     def alternatives(self) -> tuple[Alternative, ...]:
@@ -112,7 +121,10 @@ class Planner:
         problem = self._problem
         whole = structure(problem.graph, ())
         timed = [(graph.module, graph.inputs) for graph in (whole, *graphs.values())]
+        before = problem.seconds_left()
         original, *seconds = problem.timer.networks(timed)
+        after = problem.seconds_left()
+        self._each = (before - after) / (len(timed) + _ONCE) if math.isfinite(before) else 0.0
         # Machines drift: what counts is the ratio to the original at the same moment.
         drift = problem.baseline_seconds / original
         self._line.add(self._chooser.whole, problem.baseline_seconds)
@@ -132,12 +144,31 @@ class Planner:
                 found.setdefault(choice.steps, _with_harm(choice, harms))
         return list(found.values())
 
-    def propose(self, harms: Mapping[Step, float], neighbours: int = 3) -> bool:
+    def settle(self, harms: Mapping[Step, float], neighbours: int = 3) -> None:
+        """Measures the best plans for the present budget, as many as there is time for.
+
+        At least one is measured, and more until one is within the budget: without any, all that could go would go.
+
+        Args:
+            harms: Of each cut that may be taken, >= 0.
+            neighbours: How many others like the best plan are measured with it.
+        """
+        left = share_of(self._problem.seconds_left, _MEASURING_SHARE)
+        for _ in range(_CORRECTIONS):
+            new = self._propose(harms, neighbours, max(1, self._affordable(left())))
+            if not new or (left() <= 0 and self._reaches(harms)):
+                break
+
+    def _propose(self, harms: Mapping[Step, float], neighbours: int, most: int) -> bool:
         """Measures the best choices of the present line, and others like the best one; returns whether any was new."""
         choices = [choice for choice in self.choices(harms) if choice.steps not in self._measured]
-        choices += self._neighbours(harms, choices[0])[:neighbours] if choices else []
-        self.measure(choices)
+        choices += self._neighbours(harms, choices[0])[:neighbours] if len(choices) in range(1, most) else []
+        self.measure(choices[:most])
         return bool(choices)
+
+    def _affordable(self, seconds: float) -> int:
+        """Returns how many networks can be measured together in a time, going by the last ones."""
+        return sys.maxsize if math.isinf(seconds) or self._each <= 0 else int(seconds / self._each) - _ONCE - 1
 
     def within(self, harms: Mapping[Step, float]) -> list[Measured]:
         """Returns what was measured and is within the budget, least harm first; the fastest only if nothing else is.
@@ -153,12 +184,8 @@ class Planner:
             distinct.setdefault(one.network, one)
         return list(distinct.values()) or [self.fastest()]
 
-    def reaches(self, harms: Mapping[Step, float]) -> bool:
-        """Returns whether something besides the fastest was measured and is within the budget.
-
-        Args:
-            harms: As known now; what holds other cuts does not count.
-        """
+    def _reaches(self, harms: Mapping[Step, float]) -> bool:
+        """Returns whether something besides the fastest was measured and is within the budget."""
         return bool(self._slower_than_floor(harms))
 
     def _slower_than_floor(self, harms: Mapping[Step, float]) -> list[Measured]:

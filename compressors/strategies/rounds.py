@@ -33,7 +33,8 @@ from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
-from compressors.strategies.fitted import fitted_in_time, patience, site_lines
+from compressors.strategies.clocks import fitted_in_time, patience
+from compressors.strategies.fitted import site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.strategies.regressed import narrow_cuts
 from compressors.surgery import apply
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from compressors.strategies.options import RoundOptions
     from compressors.table import Alternative
 
-_CORRECTIONS = 4
-"""Times that the table's budget is corrected by a measurement."""
 _NEAR = (0.8, 1.1)
 """A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
 _LEAST_HARM = 1e-6
@@ -204,14 +203,7 @@ class RoundSearch:
     def _planned(self, look: Look) -> dict[Step, float]:
         """Measures the best plans for the present aim; returns the harms that they were made by."""
         harms = self._harms(look)
-        neighbours = self._settings.plans - 1
-        for _ in range(_CORRECTIONS):
-            # Networks take seconds each to export and to time: with no time left, the first plan that is fast enough is
-            # taken. Without any, all that could go would go.
-            late = self._problem.seconds_left() <= 0
-            new = self._planner.propose(harms, 0 if late else neighbours)
-            if not new or (late and self._planner.reaches(harms)):
-                break
+        self._planner.settle(harms, self._settings.plans - 1)
         return harms
 
     def _look(self, state: State, number: tuple[int, int], needed: float) -> Look:

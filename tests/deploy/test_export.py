@@ -83,6 +83,19 @@ def test_the_same_module_gives_the_same_bytes(artifact: Artifact, again: tuple[A
     assert again[0].sha256 == artifact.sha256
 
 
+def test_the_sources_of_operators_are_read_for_the_first_model_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ast_utils = pytest.importorskip("onnxscript._internal.ast_utils")
+    read: list[object] = []
+    parse = ast_utils.get_src_and_ast
+    monkeypatch.setattr(ast_utils, "get_src_and_ast", lambda function: read.append(function) or parse(function))
+    for name in ("one", "two"):
+        read.clear()
+        export_onnx(make_residual(), (IMAGE,), ["scores"], tmp_path / f"{name}.onnx")
+    assert read == []
+
+
 def test_the_caller_module_is_not_changed(again: tuple[Artifact, bool]) -> None:
     assert again[1]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 import pytest
+from torch import nn
 
 from compressors.choose import Choice
-from compressors.strategies.fitted import compared, fitted_in_time
+from compressors.graph import TensorSpec
+from compressors.strategies.clocks import fitted_in_time
+from compressors.strategies.fitted import compared
 from compressors.strategies.planner import Measured, Planner
 from compressors.table import segment_cuts
 from tests.compressors.problems import problem_of
@@ -28,7 +32,8 @@ def test_no_fit_but_the_first_is_begun_that_would_be_broken_off(seconds: float, 
         return plan
 
     problem = problem_of("resnet-b", 0.8, seconds_left=lambda: left)
-    assert fitted_in_time(problem, PLANS, fitted) == PLANS[:fits]
+    found: list[Any] = list(fitted_in_time(problem, PLANS, fitted))
+    assert found == PLANS[:fits]
 
 
 def test_plans_are_fitted_in_the_order_of_what_their_cuts_do_together() -> None:
@@ -68,3 +73,31 @@ def test_cuts_that_come_to_one_network_are_one_plan_and_measured_once() -> None:
     harms = {one.step: 1.0 for one in planner.alternatives}
     (plan,) = planner.within(harms)
     assert plan.choice.steps == whole.steps  # Which does less harm than both do, as far as anybody knows.
+
+
+class Slow(CountingTimer):
+    """Takes two seconds for each measurement, and half a second for each network."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.left, self.measured = seconds, list[int]()
+
+    def networks(self, networks: Sequence[tuple[nn.Module, tuple[TensorSpec, ...]]]) -> list[float]:
+        self.left -= 2 + len(networks) / 2
+        self.measured.append(len(networks) - 1)
+        return super().networks(networks)
+
+
+@pytest.mark.parametrize(("seconds", "together"), [(3.0, 1), (13.0, 1), (40.0, 2), (math.inf, 2)])
+def test_so_many_plans_are_measured_together_as_there_is_time_for(seconds: float, together: int) -> None:
+    timer = Slow(seconds)
+    problem = problem_of("resnet-a", 0.7, timer, seconds_left=lambda: timer.left)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)]
+    planner = Planner(problem, cuts)
+    floor = planner.fastest()
+    timer.measured.clear()
+
+    planner.settle(harms := {one.step: 1.0 + at for at, one in enumerate(planner.alternatives)})
+
+    assert timer.measured[0] == together
+    assert floor.network != planner.within(harms)[0].network
