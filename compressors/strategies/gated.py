@@ -58,10 +58,14 @@ class Gates:
     recipe: GateRecipe
 
     def look(self, state: State, sites: Sequence[Site], alternatives: Sequence[Alternative], needed: float) -> Look:
-        """Trains with gates and returns how far each is from 1; without training, how badly the best line fits."""
+        """Trains with gates and returns how far each is from 1.
+
+        Without training, or with no time for one that says anything, it is how badly the best line fits.
+        """
         lines = site_lines(state.graph, sites, self.options.way, self.problem.calibration)
+        untrained = Look({s.node: misfit(lines.get(s.node)) for s in sites}, state, lambda chosen: _of(lines, chosen))
         if self.problem.train is None or not sites:
-            return Look({s.node: misfit(lines.get(s.node)) for s in sites}, state, lambda chosen: _of(lines, chosen))
+            return untrained
         gated = insert_gates(state.graph, [site.node for site in sites], _START, lines)
         saved = savings(alternatives)
         open_sites = {site.node: saved.get(site.node, 0.0) for site in sites}
@@ -74,7 +78,10 @@ class Gates:
             needed=_RESERVE * (needed - gone),
         )
         trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe))
-        scores = {name: _kept_apart(amount) for name, amount in amounts(trained.module).items()}
+        found_at = amounts(trained.module)
+        if found_at == amounts(gated.module):
+            return untrained
+        scores = {name: _kept_apart(amount) for name, amount in found_at.items()}
         found, opened = gate_lines(trained), remove_gates(trained)
         after = State(opened, restored(self.problem.graph, opened), state.lines)
         return Look(scores, after, lambda chosen: _of(found, chosen))

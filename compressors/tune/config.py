@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from compressors.tune.regulariser import Regulariser
 
-_POSITIVE = ("epochs", "max_seconds", "batch", "temperature", "trial_steps", "trial_samples", "evaluations")
+_POSITIVE = (
+    "epochs",
+    "max_seconds",
+    "batch",
+    "temperature",
+    "trial_steps",
+    "trial_samples",
+    "evaluations",
+    "least_steps",
+)
 _SHARES = ("distillation", "momentum", "warmup", "label_smoothing", "ema", "erasing", "holdout_share")
 _NOT_NEGATIVE = ("features", "processes", "mixup", "weight_decay", "clip", "patience", "norm_batches")
 
@@ -48,6 +57,7 @@ class TuneConfig:
         erasing: Chance that a rectangle of an image is replaced by noise.
         noise: Of a denoiser's diffusion, for samples that are clean images.
         evaluations: Least number of times that the held-back samples are scored.
+        least_steps: A training that time will end before so many, as its second step tells, returns the start.
         patience: Stop after so many scorings in a row without a new best; 0 never stops early.
         keep: What is returned: the best moment by the held-back samples, or the last that is finite, for a training
             whose aim is not in its score (gates that close).
@@ -87,6 +97,7 @@ class TuneConfig:
     erasing: float = 0.0
     noise: NoiseSchedule = field(default_factory=NoiseSchedule)
     evaluations: int = 4
+    least_steps: int = 1
     patience: int = 0
     keep: Literal["best", "last"] = "best"
     norm_batches: int = 0

@@ -35,6 +35,8 @@ _NORMS_SHARE = 0.05
 """Of a time limit, what estimating the moments of batch norms anew may take."""
 _TIMED_ON = 128
 """Held-back samples that tell how long a scoring takes; never fewer are taken, if there are as many."""
+_TELLING = 2
+"""Steps that tell how many there will be."""
 _SEARCH_PROGRESS = 0.1
 """Share of the progress that the choice of a rate takes."""
 
@@ -232,6 +234,10 @@ class _Run:
         return True
 
     def _after_step(self, moment: Moment) -> bool:
+        least = min(self._config.least_steps, self._steps)
+        if moment.step <= _TELLING and moment.step / moment.progress < least:
+            # The first step alone says little: much is done once.
+            return moment.step < _TELLING and moment.progress < 1
         due = len(self._history) + 1
         wanted = max(self._config.evaluations, round(self._steps / self._per_epoch))
         if moment.progress >= due / wanted or moment.progress >= 1:

@@ -27,6 +27,12 @@ TUNING_SHARE_WITH_FLOOR = 0.6
 _NORM_BATCHES = 8
 """On so many batches the moments of batch norms are estimated anew before a training; kept where that is better."""
 
+_SAVED_WITH_GATES = 2
+"""Times that a training with gates is scored, and saved to go on from: nothing is chosen by the scores."""
+
+_LEAST_WITH_GATES = 16
+"""Steps below which gates say nothing of the activations that they belong to: such a training is left out."""
+
 _MOMENT = 1e-3
 """Of a training that has used up its time."""
 
@@ -155,6 +161,8 @@ class Trainings:
             regulariser=regulariser,
             keep="best" if regulariser is None else "last",
             patience=asked.patience if regulariser is None else 0,
+            evaluations=TuneConfig.evaluations if regulariser is None else _SAVED_WITH_GATES,
+            least_steps=1 if regulariser is None else _LEAST_WITH_GATES,
             norm_batches=0 if refitted else _NORM_BATCHES,
         )
         if asked.learning_rate is not None:

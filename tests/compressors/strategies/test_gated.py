@@ -41,3 +41,19 @@ def test_an_activation_whose_gate_is_not_finite_is_the_last_to_go(value: float) 
     scores = dict(method.look(State(problem.graph, problem.graph), sites, alternatives, 1.0).scores)
     assert scores.pop(sites[0].node) == 1.0
     assert list(scores.values()) == pytest.approx([0.03] * len(scores))
+
+
+def test_without_time_to_train_gates_what_fits_a_line_best_goes_first() -> None:
+    """The trainer has no time, and gives back what it was given."""
+    problems = [problem_of("mobilenet", 0.9, train=train) for train in (lambda given, *_, **__: given, None)]
+    options = find("layer_folding").parse({"max_kernel": 3})
+    found = []
+    for problem in problems:
+        alternatives = measure_table(problem, round_cuts(options, problem)).alternatives
+        method = Gates(problem, options, GateRecipe("folding"))
+        state = State(problem.graph, problem.graph)
+        look = method.look(state, problem.analysis.sites, alternatives, 1.0)
+        assert look.state is state
+        found.append(look.scores)
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) > 1

@@ -125,6 +125,23 @@ def test_stops_in_time_with_the_rate_brought_down() -> None:
     assert tuned.history
 
 
+@pytest.mark.parametrize(
+    ("least", "seconds", "epochs", "trained"),
+    [(1, 0.01, 10_000.0, True), (1_000_000, 1.0, 10_000.0, False), (1_000_000, 600.0, 1.0, True)],
+)
+def test_a_training_that_time_would_end_too_early_returns_the_start(
+    least: int, seconds: float, epochs: float, trained: bool
+) -> None:
+    graph = graph_of("resnet-a")
+    start, data = damaged(graph), random_samples(graph, 64, 1)
+    limits = config(epochs=epochs, max_seconds=seconds, least_steps=least, keep="last")
+    tuned = tune(graph, start, data, data, limits, silent)
+    assert bool(tuned.history) is trained
+    if not trained:
+        weights = tuned.graph.module.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in start.module.state_dict().items())
+
+
 @pytest.mark.parametrize(("seconds", "all_of_them"), [(0.05, False), (3600.0, True), (math.inf, True)])
 def test_a_short_time_limit_scores_fewer_held_back_samples(seconds: float, all_of_them: bool) -> None:
     graph = graph_of("resnet-a")
