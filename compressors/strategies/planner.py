@@ -36,6 +36,9 @@ _MEASURING_SHARE = 0.4
 """Of the time that is left then, what measuring plans may take; they have to be fitted too."""
 _ONCE = 3
 """A measurement of n networks takes about as long as n and so many would: a process starts, and the exporter."""
+_SPREAD = (1.0, 0.95, 0.9)
+"""Shares of the target that plans are made for where there is time for one measurement. Between floor and original the
+line errs by 5 %: 36 plans for a ResNet-20 took 0.93 to 1.11 times what it said, half of them 0.96 to 1.01 times."""
 _TRANSFORMS: tuple[Callable[[float], float], ...] = (math.sqrt, float, lambda harm: harm**0.25)
 
 
@@ -136,7 +139,10 @@ class Planner:
         Args:
             harms: Of each cut that may be taken, >= 0.
         """
-        seconds = self._table_budget()
+        return self._best(harms, self._table_budget())
+
+    def _best(self, harms: Mapping[Step, float], seconds: float) -> list[Choice]:
+        """Returns the best choice under each transform for a table's budget, distinct ones only."""
         found: dict[tuple[Step, ...], Choice] = {}
         for transform in _TRANSFORMS:
             choice = self._chooser.least_harm({step: transform(harm) for step, harm in harms.items()}, seconds)
@@ -155,16 +161,18 @@ class Planner:
         """
         left = share_of(self._problem.seconds_left, _MEASURING_SHARE)
         for _ in range(_CORRECTIONS):
-            new = self._propose(harms, neighbours, max(1, self._affordable(left())))
+            best = self.choices(harms)
+            hurried = self._affordable(left()) < len(best) + neighbours
+            choices = self._spread(harms) if hurried else [*best, *self._neighbours(harms, best, neighbours)]
+            new = [choice for choice in choices if choice.steps not in self._measured]
+            self.measure(new)
             if not new or (left() <= 0 and self._reaches(harms)):
                 break
 
-    def _propose(self, harms: Mapping[Step, float], neighbours: int, most: int) -> bool:
-        """Measures the best choices of the present line, and others like the best one; returns whether any was new."""
-        choices = [choice for choice in self.choices(harms) if choice.steps not in self._measured]
-        choices += self._neighbours(harms, choices[0])[:neighbours] if len(choices) in range(1, most) else []
-        self.measure(choices[:most])
-        return bool(choices)
+    def _spread(self, harms: Mapping[Step, float]) -> list[Choice]:
+        """Returns the best choices for the budget and a bit below it: one is within the budget though the line errs."""
+        budgets = [self._table_budget(share) for share in _SPREAD]
+        return list({choice.steps: choice for seconds in budgets for choice in self._best(harms, seconds)[:1]}.values())
 
     def _affordable(self, seconds: float) -> int:
         """Returns how many networks can be measured together in a time, going by the last ones."""
@@ -196,15 +204,23 @@ class Planner:
             if one.seconds <= self._target and one.network != floor.network and harms.keys() >= {*one.choice.steps}
         ]
 
-    def _table_budget(self) -> float:
-        """Returns the table sum to aim at: the line, moved through the measured network nearest to the target."""
-        self.fastest()
-        _, slope = self._line.coefficients()
-        nearest = min(self._measured.values(), key=lambda one: abs(one.seconds - self._target))
-        return nearest.choice.seconds + (self._target - nearest.seconds) / slope
+    def _table_budget(self, share: float = 1.0) -> float:
+        """Returns the table sum to aim at: the line, moved through the measured network nearest to the target.
 
-    def _neighbours(self, harms: Mapping[Step, float], choice: Choice) -> list[Choice]:
-        """Returns the best choices that go without one of this choice's cuts."""
+        Args:
+            share: Of the target.
+        """
+        self.fastest()
+        target = share * self._target
+        _, slope = self._line.coefficients()
+        nearest = min(self._measured.values(), key=lambda one: abs(one.seconds - target))
+        return nearest.choice.seconds + (target - nearest.seconds) / slope
+
+    def _neighbours(self, harms: Mapping[Step, float], choices: Sequence[Choice], most: int) -> list[Choice]:
+        """Returns the best choices that go without one of the cuts of the first that is not measured."""
+        choice = next((choice for choice in choices if choice.steps not in self._measured), None)
+        if choice is None:
+            return []
         seconds = self._table_budget()
         roots = {step: math.sqrt(harm) for step, harm in harms.items()}
         found: dict[tuple[Step, ...], Choice] = {}
@@ -212,7 +228,7 @@ class Planner:
             other = self._chooser.least_harm({key: root for key, root in roots.items() if key != step}, seconds)
             if other is not None and other.steps not in self._measured:
                 found[other.steps] = _with_harm(other, harms)
-        return sorted(found.values(), key=lambda other: other.harm)
+        return sorted(found.values(), key=lambda other: other.harm)[:most]
 
 
 def _with_harm(choice: Choice, harms: Mapping[Step, float]) -> Choice:
