@@ -50,6 +50,11 @@ def learning_rates(kind: Kind, config: TuneConfig) -> tuple[float, ...]:
     return tuple(sorted(asked, reverse=True))
 
 
+def lowest_rate(module: fx.GraphModule, config: TuneConfig) -> float:
+    """Returns the lowest of the peak rates that would be tried for a module."""
+    return min(learning_rates(choose_optimizer(module, config), config))
+
+
 def make_optimizer(
     module: fx.GraphModule, kind: Kind, peak: float, config: TuneConfig, own: Sequence[ParameterGroup] = ()
 ) -> torch.optim.Optimizer:

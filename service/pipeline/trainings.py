@@ -12,6 +12,7 @@ from compressors.memory import Memory, key_of, remembered
 from compressors.problem import Progress, Samples
 from compressors.signature import fingerprint
 from compressors.tune import TuneConfig, Tuned, tune
+from compressors.tune.optimise import lowest_rate
 from compressors.tune.regulariser import Regulariser
 from service.judging.quality import Goal
 from service.pipeline.phases import Phases
@@ -30,6 +31,9 @@ _NORM_BATCHES = 8
 _SAVED_WITH_GATES = 2
 """Times that a training with gates is scored, and saved to go on from: nothing is chosen by the scores."""
 
+_SHORT_WITH_GATES = 120.0
+"""Seconds below which a training with gates tries no rates: while gates close scores fall, and the lowest wins."""
+
 _LEAST_WITH_GATES = 16
 """Steps below which gates say nothing of the activations that they belong to: such a training is left out."""
 
@@ -46,12 +50,14 @@ class _Grant:
         folder: Name of its checkpoint's.
         epochs: Passes over the samples.
         seconds: From now on; 0 where there is no time.
+        granted: Seconds when it was begun.
     """
 
     training: str
     folder: str
     epochs: float
     seconds: float
+    granted: float
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class Trainings:
         # It was begun, so it is called again even when its time is over: it has a result, and returns that.
         left = max(got["seconds"] - (self.phases.elapsed - got["begun"]), min(got["seconds"], _MOMENT))
         # A network may be trained twice, on the way and as what ships: each has a checkpoint of its own.
-        return _Grant(key, key.rpartition(" ")[2][:16], got["epochs"], max(0.0, left))
+        return _Grant(key, key.rpartition(" ")[2][:16], got["epochs"], max(0.0, left), got["seconds"])
 
     def _trained(
         self,
@@ -167,4 +173,6 @@ class Trainings:
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
+        elif regulariser is not None and grant.granted < _SHORT_WITH_GATES:
+            config = replace(config, learning_rates=(lowest_rate(network.module, config),))
         return tune(self.original, network, self.samples, self.selection, config, progress)

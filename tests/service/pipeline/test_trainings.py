@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from compressors.analysis import analyse
+from compressors.gates import GateRegulariser, amounts, insert_gates
 from compressors.graph import Graph
 from compressors.tasks import TASKS
 from service.judging.quality import Goal
@@ -116,6 +118,18 @@ def test_trainings_that_need_less_than_a_step_do_one_and_leave_something_for_the
     for share in (0.001, 0.002, 0.003):
         graph = some.on_the_way(graph, share)
     assert sum(some.used.values()) == pytest.approx(0.006 * EPOCHS, rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(160.0, False), (600.0, True)])
+def test_a_short_training_with_gates_tries_no_rates(tmp_path: Path, seconds: float, tries: bool) -> None:
+    some, steps = trainings(tmp_path, Shelf(), seconds), Recorder()
+    free = FineTuning(epochs=EPOCHS, batch=16)
+    order = some.order.model_copy(update={"spec": some.order.spec.model_copy(update={"fine_tuning": free})})
+    some.phases._report = lambda _phase, fraction, message, metrics: steps(fraction, message, metrics)
+    gated = insert_gates(some.original, [site.node for site in analyse(some.original).sites])
+    trained = replace(some, order=order).on_the_way(gated, 0.5, GateRegulariser())
+    assert any("learning rate" in message for _, message, _ in steps.calls) is tries
+    assert amounts(trained.module) != amounts(gated.module)
 
 
 def test_no_time_gives_the_network_back_as_it_is(tmp_path: Path) -> None:
