@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from compressors.tune.optimise import choose_optimizer, learning_rates
@@ -41,7 +42,11 @@ class Rates:
         self._steps = min(course.config.trial_steps, steps)
         self._share = self._steps / steps
         self._long = steps >= _LONG * course.config.trial_steps
-        self._harmless = _HARMLESS * self._reference.score(course.devices.placed(start).module).divergence
+
+    @cached_property
+    def _harmless(self) -> float:
+        """Divergence up to which a trial has not destroyed the start; worked out only where a trial asks."""
+        return _HARMLESS * self._reference.score(self._course.devices.placed(self._start).module).divergence
 
     @property
     def most(self) -> int:

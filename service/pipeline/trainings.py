@@ -26,7 +26,8 @@ TUNING_SHARE_WITH_FLOOR = 0.6
 """The same where an accuracy floor may ask for a second network."""
 
 _NORM_BATCHES = 8
-"""On so many batches the moments of batch norms are estimated anew before a training; kept where that is better."""
+"""On so many batches the moments of batch norms are estimated anew before a training; kept where that is better. Not
+where gates were put in: the network is the one that it was."""
 
 _SAVED_WITH_GATES = 2
 """Times that a training with gates is scored, and saved to go on from: nothing is chosen by the scores."""
@@ -169,7 +170,7 @@ class Trainings:
             patience=asked.patience if regulariser is None else 0,
             evaluations=TuneConfig.evaluations if regulariser is None else _SAVED_WITH_GATES,
             least_steps=1 if regulariser is None else _LEAST_WITH_GATES,
-            norm_batches=0 if refitted else _NORM_BATCHES,
+            norm_batches=0 if refitted or regulariser is not None else _NORM_BATCHES,
         )
         if asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
