@@ -52,7 +52,7 @@ _COMPARING_SHARE = 0.5
 """Of the time that is left then, what judging plans as a whole may take."""
 _COMPARED = 2
 """Plans that are judged as a whole for each that is fitted in full."""
-_JUDGED_ON = 256
+JUDGED_ON = 256
 """Selection samples that cuts and plans are judged on; plans that were fitted in full are judged on all."""
 _LINES_FROM = 256
 """Calibration samples that lines are fitted on."""
@@ -111,7 +111,7 @@ class FittedSearch:
         floor = self._planner.fastest()
         if floor.seconds >= self._planner.target:
             return [self._candidate(floor, self._reference())]
-        harms = self._harms(self._reference(_JUDGED_ON))
+        harms = self._harms(self._reference(JUDGED_ON))
         self._report(0.5, "measuring plans")
         self._planner.settle(harms, self._settings.plans - 1)
         fitted = self._fit_best(self._planner.within(harms))
@@ -206,15 +206,13 @@ class FittedSearch:
         return remembered(problem.memory, key, ["divergence"], judge)["divergence"]
 
     def _fit_best(self, plans: Sequence[Measured]) -> list[Candidate]:
-        quick, reference, most = self._reference(_JUDGED_ON), self._reference(), self._settings.plans
-        looked_at = plans[: _COMPARED * most]
+        quick, reference = self._reference(JUDGED_ON), self._reference()
 
-        def judged(one: Measured) -> float:
-            at = looked_at.index(one)
-            told = 0.7 + 0.1 * at / len(looked_at), f"comparing plans, {at + 1} of {len(looked_at)}"
+        def judged(one: Measured, at: int, of: int) -> float:
+            told = 0.7 + 0.1 * at / of, f"comparing plans, {at + 1} of {of}"
             return self._refitted_harm(one.choice.steps, quick, told)
 
-        chosen = compared(looked_at, judged, until(self._problem.seconds_left, _COMPARING_SHARE))[:most]
+        chosen = shortlisted(self._problem, plans, self._settings.plans, judged)
 
         def fitted(one: Measured) -> Candidate:
             done = chosen.index(one)
@@ -241,12 +239,8 @@ class FittedSearch:
     def _fit_config(self, *, quick: bool) -> FitConfig:
         problem = self._problem
         full = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= -self._patience)
-        if quick:
-            # Enough to rank cuts by: a tenth of the work of the final fit.
-            rough = replace(full, ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000)
-            refit: Refit = "last" if self._settings.refit == "all" else self._settings.refit
-            return FitConfig(refit, min(256, self._settings.calibration_samples), regression=rough)
-        return FitConfig(self._settings.refit, self._settings.calibration_samples, regression=full)
+        config = FitConfig(self._settings.refit, self._settings.calibration_samples, regression=full)
+        return rough(config) if quick else config
 
     def _report(self, fraction: float, message: str) -> None:
         self._done = max(self._done, fraction)
@@ -275,6 +269,29 @@ def site_lines(graph: Graph, sites: Sequence[Site], way: Way, calibration: Sampl
 def mask_input(graph: Graph) -> str | None:
     """Returns the name of the input that marks padding, if there is one."""
     return next((spec.name for spec in graph.inputs if spec.is_mask and len(spec.shape) == 1), None)
+
+
+def rough(config: FitConfig) -> FitConfig:
+    """Returns a fit that is enough to rank cuts and plans by: a tenth of the work of the final one."""
+    regression = replace(config.regression, ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000)
+    refit: Refit = "last" if config.refit == "all" else config.refit
+    return replace(config, refit=refit, samples=min(256, config.samples), regression=regression)
+
+
+def shortlisted(
+    problem: Problem, plans: Sequence[Measured], most: int, judged: Callable[[Measured, int, int], float]
+) -> list[Measured]:
+    """Returns the plans that are worth fitting in full, after a look at twice as many in half of the time left.
+
+    Args:
+        problem: Whose time it is.
+        plans: In the order that they are worth judging in.
+        most: How many are wanted.
+        judged: Returns a plan's harm on few samples; told its place among those that are looked at, and their number.
+    """
+    looked_at = plans[: _COMPARED * most]
+    enough = until(problem.seconds_left, _COMPARING_SHARE)
+    return compared(looked_at, lambda one: judged(one, looked_at.index(one), len(looked_at)), enough)[:most]
 
 
 def compared(

@@ -28,13 +28,13 @@ from compressors.batches import count
 from compressors.channel_line import ChannelLine, Line, identity_line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
-from compressors.memory import key_of, remembered_fit
+from compressors.memory import key_of, remembered, remembered_fit
 from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
 from compressors.strategies.clocks import fitted_in_time, patience
-from compressors.strategies.fitted import site_lines
+from compressors.strategies.fitted import JUDGED_ON, rough, shortlisted, site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.strategies.regressed import narrow_cuts
 from compressors.surgery import apply
@@ -180,8 +180,13 @@ class RoundSearch:
         look = self._last[1]
         self._planner.aim(budget_seconds)
         harms = self._planned(look)
-        reference = Reference.of(problem.graph, problem.selection, self._settings.selection_samples, 64, problem.task)
-        chosen = self._planner.within(harms)[: self._settings.plans]
+        reference, quick = (self._reference(most) for most in (self._settings.selection_samples, JUDGED_ON))
+
+        def judged(one: Measured, at: int, of: int) -> float:
+            self._report(0.9, f"comparing plans, {at + 1} of {of}")
+            return self._judged(look, one, quick)
+
+        chosen = shortlisted(problem, self._planner.within(harms), self._settings.plans, judged)
         found = fitted_in_time(problem, chosen, lambda one: self._candidate(look, one, reference))
         return sorted(found, key=lambda one: one.score.divergence)
 
@@ -241,21 +246,49 @@ class RoundSearch:
         nothing = {site.node: identity_line() for site in new}
         return {**known, **nothing, **(look.lines(new) if new else {})}
 
+    def _reference(self, most: int) -> Reference:
+        problem = self._problem
+        limit = min(most, self._settings.selection_samples)
+        return Reference.of(problem.graph, problem.selection, limit, 64, problem.task)
+
+    def _judged(self, look: Look, one: Measured, reference: Reference) -> float:
+        """Returns the harm of a plan, done in train form and refitted on few samples."""
+        cut, key = self._cut(look, one), ["divergence"]
+
+        def judge() -> dict[str, float]:
+            graph = self._fitted(cut, one, rough(self._fit_config()))
+            return {"divergence": reference.score(graph.module).divergence}
+
+        return remembered(self._problem.memory, self._key("judged", cut, one), key, judge)["divergence"]
+
     def _candidate(self, look: Look, one: Measured, reference: Reference) -> Candidate:
         """Returns a plan done in train form, refitted and scored."""
-        problem, settings, steps = self._problem, self._settings, one.choice.steps
-        cut = apply(look.state.restored, steps, {**look.norms, **self._lines(look, one)})
-        regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= -self._patience)
-        config = FitConfig(settings.refit, settings.calibration_samples, regression=regression)
+        cut = self._cut(look, one)
         self._report(0.9, "refitting what follows the merges")
-        graph = cut
-        if settings.refit != "none" or any(step.kind == "regress" for step in steps):
-            data = count(problem.calibration), problem.seed
-            key = key_of("fit", *map(fingerprint, (problem.graph, cut)), steps, settings, data)
-            graph = remembered_fit(
-                problem.memory, key, cut, lambda: fit(problem.graph, cut, steps, problem.calibration, config).graph
-            )
+        graph = remembered_fit(
+            self._problem.memory, self._key("fit", cut, one), cut, lambda: self._fitted(cut, one, self._fit_config())
+        )
         return Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
+
+    def _cut(self, look: Look, one: Measured) -> Graph:
+        return apply(look.state.restored, one.choice.steps, {**look.norms, **self._lines(look, one)})
+
+    def _key(self, what: str, cut: Graph, one: Measured) -> str:
+        """Returns a key of everything that a fit depends on."""
+        problem = self._problem
+        data = count(problem.calibration), problem.seed
+        return key_of(what, *map(fingerprint, (problem.graph, cut)), one.choice.steps, self._settings, data)
+
+    def _fitted(self, cut: Graph, one: Measured, config: FitConfig) -> Graph:
+        steps = one.choice.steps
+        if config.refit == "none" and all(step.kind != "regress" for step in steps):
+            return cut
+        return fit(self._problem.graph, cut, steps, self._problem.calibration, config).graph
+
+    def _fit_config(self) -> FitConfig:
+        problem, settings = self._problem, self._settings
+        regression = RegressionConfig(seed=problem.seed, enough=lambda: problem.clock() <= -self._patience)
+        return FitConfig(settings.refit, settings.calibration_samples, regression=regression)
 
     def _plan(self, one: Measured) -> Plan:
         settings = self._settings

@@ -13,7 +13,7 @@ from torch import nn
 from compressors.choose import Choice
 from compressors.graph import TensorSpec
 from compressors.strategies.clocks import fitted_in_time
-from compressors.strategies.fitted import compared
+from compressors.strategies.fitted import compared, shortlisted
 from compressors.strategies.planner import Measured, Planner
 from compressors.table import segment_cuts
 from tests.compressors.problems import problem_of
@@ -47,6 +47,19 @@ def test_plans_that_nobody_had_time_to_compare_stay_in_order_behind_the_others()
     asked = count()
     order = compared(PLANS, together.__getitem__, lambda: next(asked) >= 2)
     assert [PLANS.index(plan) for plan in order] == [1, 0, 2, 3]
+
+
+def test_the_plans_to_fit_are_the_best_of_twice_as_many() -> None:
+    together = dict(zip(PLANS, (0.7, 0.5, 0.9, 0.6), strict=True))
+    told = []
+
+    def judged(plan: Measured, at: int, of: int) -> float:
+        told.append((at, of))
+        return together[plan]
+
+    chosen = shortlisted(problem_of("resnet-b", 0.8), [*PLANS, PLANS[0]], 2, judged)
+    assert chosen == [PLANS[1], PLANS[3]]
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
 def test_a_single_plan_is_not_compared() -> None:

@@ -18,6 +18,7 @@ from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
 from tests.compressors.networks import lifted
 from tests.compressors.problems import QUICK, ShortTrainer, problem_of, problem_with, started
+from tests.compressors.samples import Recorder
 
 NORM = Site("norm", "norm", "norm", (4, 6, 6))
 
@@ -122,3 +123,14 @@ def test_what_is_left_of_a_pruned_stretch_is_fitted_to_it() -> None:
     assert any(step.kind == "regress" for step in best.plan.steps)
     assert best.score.divergence < alone.score.divergence
     assert (best.seconds or 0.0) <= problem.budget_seconds
+
+
+@pytest.mark.parametrize("name", ["easier", "tlc", "layer_folding"])
+def test_plans_are_compared_on_few_samples_before_any_is_fitted_in_full(name: str) -> None:
+    seen = Recorder()
+    problem = problem_of("mobilenet", 0.8, progress=seen)
+    found = started(problem, name, plans=2).candidates(problem.budget_seconds)
+    said = [message for _, message, _ in seen.calls if "plan" in message or "refitting" in message]
+    compared = [message for message in said if message.startswith("comparing plans")]
+    assert len(compared) >= len(found) > 1
+    assert said.index("refitting what follows the merges") > said.index(compared[-1])
