@@ -52,9 +52,6 @@ if TYPE_CHECKING:
 
 _NEAR = (0.8, 1.1)
 """A budget this close to the last one, as a ratio, is planned for without scoring and training again."""
-_TAPS = 0.1
-"""Activations of the usual score that a cut counts as whose operator has half of the merged one's taps: 0.2 for a 3x3
-in the place of a 5x5, 2.4 for a 1x1."""
 _LEAST_HARM = 1e-6
 """Of any cut, so that of equally harmless plans the one with fewer cuts is taken; above what the solver calls a tie."""
 
@@ -225,17 +222,12 @@ class RoundSearch:
     def _harms(self, look: Look) -> dict[Step, float]:
         """Returns the harm of every cut: the scores of what it takes out besides the activations gone.
 
-        Where the operator has no room for what a merge would have, taps are missing, whether or not the activations
-        are needed; the more of them, the more activations of the usual score that counts as.
+        It counts up to twice where the operator has no room for what a merge would have.
         """
-        known = [score for score in look.scores.values() if math.isfinite(score)]
-        usual = sum(known) / len(known) if known else 0.0
-
-        def harm(cut: Cut) -> float:
-            missing = _TAPS * cut.lost / (1 - cut.lost) * usual
-            return (1 + cut.lost) * sum(look.scores.get(site, 0.0) for site in cut.sites) + missing + _LEAST_HARM
-
-        return {one.step: harm(one.cut) for one in self._planner.alternatives}
+        return {
+            one.step: (1 + one.cut.lost) * sum(look.scores.get(site, 0.0) for site in one.cut.sites) + _LEAST_HARM
+            for one in self._planner.alternatives
+        }
 
     def _trained(self, look: Look, one: Measured, share: float) -> State:
         """Returns where things stand when the activations of a plan are gone and the network is trained."""

@@ -13,7 +13,7 @@ from compressors.graph import Graph
 from compressors.score import Reference
 from compressors.strategies import find
 from compressors.strategies.options import EasierOptions
-from compressors.strategies.rounds import Look, RoundSearch, State, round_cuts, with_norm_scores
+from compressors.strategies.rounds import Look, State, round_cuts, with_norm_scores
 from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
 from tests.compressors.networks import lifted
@@ -134,14 +134,3 @@ def test_plans_are_compared_on_few_samples_before_any_is_fitted_in_full(name: st
     compared = [message for message in said if message.startswith("comparing plans")]
     assert len(compared) >= len(found) > 1
     assert said.index("refitting what follows the merges") > said.index(compared[-1])
-
-
-def test_missing_taps_count_even_where_the_activations_are_not_needed_at_all() -> None:
-    problem = problem_of("vgg", 0.8)
-    search = started(problem, "tlc")
-    assert isinstance(search, RoundSearch)
-    scores = {site.node: float(site.node != "features_2") for site in problem.analysis.sites}
-    harms = search._harms(Look(scores, State(problem.graph, problem.graph), lambda _sites: {}))
-    lost = {step.kernel: harm for step, harm in harms.items() if (step.entry, step.exit) == ("x", "features_4")}
-    assert 0 < lost[3, 3] < 0.5
-    assert lost[1, 1] > 1
