@@ -1,11 +1,15 @@
 """What each cut alone does to the network's decisions, without labels.
 
-Two measures, both the mean divergence from the original's outputs on selection samples (`compressors.tasks`):
+Two measures of it, both the mean divergence from the original's outputs on selection samples (`compressors.tasks`):
 
 * `screen`: the cut is fitted by plain least squares on the original's own tensors and the rest of the network runs as
   it is. Cheap: all cuts from one entry with one kernel share one X^T X, the tensors up to the cut are computed once,
   and only what lies behind the cut runs again. It overrates what refitting repairs, above all removals.
 * `refitted`: the cuts are applied and everything behind them refitted. It is what a plan really gets, and costs a fit.
+
+And one that looks at a cut's own output, and runs nothing behind it:
+
+* `missed`: the share of what a stretch puts out that the operator fitted to it does not reproduce.
 """
 
 from __future__ import annotations
@@ -90,7 +94,8 @@ def screen(
         if alternative.step.kind == "merge"
     }
     _fit_norms(graph, operators, in_order(calibration, config.batch, _affordable(alternatives, config)))
-    operators |= _fitted(graph, alternatives, calibration, config, lambda done: heartbeat(done / 2))
+    batches = _batches(alternatives, calibration, config)
+    operators |= _fitted(graph, alternatives, batches, config, lambda done: heartbeat(done / 2))
     found: dict[Step, list[tuple[torch.Tensor, ...]]] = {alternative.step: [] for alternative in alternatives}
     total, done = len(reference.labels), 0
     for batch in in_order(reference.samples, reference.batch, total):
@@ -102,6 +107,46 @@ def screen(
             break
     judged = reference.first(done)
     return {step: judged.compare(joined(outputs)) for step, outputs in found.items()}
+
+
+def missed(
+    graph: Graph, alternatives: Sequence[Alternative], calibration: Samples, config: ScreenConfig
+) -> dict[Step, float]:
+    """Returns the share, in [0, 1], of each regression's stretch's output that the operator does not reproduce.
+
+    It is the squared error on samples that nothing was fitted to, relative to the variance between samples.
+
+    Args:
+        graph: The original.
+        alternatives: The cuts; each regression among them is judged alone, on the original's own tensors.
+        calibration: For the fits; the last batch of what is read is held back, unless it is the only one.
+        config: How much data.
+    """
+    batches = _batches(alternatives, calibration, config)
+    operators = _fitted(graph, alternatives, batches[:-1] or batches, config, lambda _: None)
+    order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
+    stream = Stream(graph.module, batches[-1:], {name for step in operators for name in (step.entry, step.exit)})
+    found: dict[Step, float] = {}
+    for step in sorted(operators, key=lambda step: order[step.exit]):
+        stream.advance(step.exit)
+        values = stream.at(0)
+        with torch.no_grad():
+            found[step] = _share(operators[step](values[step.entry]), values[step.exit])
+    return found
+
+
+def _share(made: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Returns the squared error relative to the variance between samples, at most 1; 1 where it is not finite."""
+    made, wanted = made.double(), wanted.double()
+    error, spread = float((made - wanted).square().sum()), float((wanted - wanted.mean(0)).square().sum())
+    return min(1.0, error / spread) if math.isfinite(error) and spread > 0 else 1.0
+
+
+def _batches(
+    alternatives: Sequence[Alternative], calibration: Samples, config: ScreenConfig
+) -> list[tuple[torch.Tensor, ...]]:
+    """Returns the inputs that cuts are fitted on."""
+    return [batch.inputs for batch in in_order(calibration, config.batch, _affordable(alternatives, config))]
 
 
 def _outputs(
@@ -181,7 +226,7 @@ def _rest(
 def _fitted(
     graph: Graph,
     alternatives: Sequence[Alternative],
-    calibration: Samples,
+    batches: Sequence[tuple[torch.Tensor, ...]],
     config: ScreenConfig,
     heartbeat: Callable[[float], None],
 ) -> dict[Step, Operator]:
@@ -191,7 +236,6 @@ def _fitted(
         step = alternative.step
         if step.kind == "regress":
             groups[step.entry, step.kernel, step.stride][step] = new_operator(alternative.cut)
-    batches = [batch.inputs for batch in in_order(calibration, config.batch, _affordable(alternatives, config))]
     order = {node.name: at for at, node in enumerate(graph.module.graph.nodes)}
     ends = {name for group in groups.values() for step in group for name in (step.entry, step.exit)}
     stream = Stream(graph.module, batches, ends)

@@ -48,7 +48,6 @@ class Cut:
         groups: Of the operator that is emitted; 1 where there is none.
         bias_map: Whether a bias by position is added to it.
         sites: Activations, and norms that look at the sample, that go.
-        lost: Share of the taps of the merged operator that the emitted one has no room for, in [0, 1).
     """
 
     chain: str
@@ -60,7 +59,6 @@ class Cut:
     groups: int = 1
     bias_map: bool = False
     sites: tuple[str, ...] = ()
-    lost: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -46,25 +46,12 @@ def narrow_cuts(problem: Problem, merges: Sequence[Cut], max_kernel: int) -> lis
     for segment in problem.analysis.segments:
         if not segment.sites or segment.approximates:
             continue
-        sizes = [getattr(modules.get(name), "kernel_size", ()) for name in segment.operators]
         dissolved = tuple(name for name in segment.nodes if name in norms)
         for cut in _fitted(segment):
             kernel = cut.step.kernel
             if max(kernel) <= max_kernel and not any(_within(other, kernel) for other in kernels[_place(cut)]):
-                found.append(replace(cut, sites=(*cut.sites, *dissolved), lost=_lost(kernel, sizes)))
+                found.append(replace(cut, sites=(*cut.sites, *dissolved)))
     return found
-
-
-def _lost(kernel: Sequence[int], sizes: Sequence[Sequence[int]]) -> float:
-    """Returns the share of the taps that operators have together, one behind the other, for which a kernel has no room.
-
-    Args:
-        kernel: Of the one operator.
-        sizes: Kernels of the operators; those of other ranks do not count.
-    """
-    alike = [size for size in sizes if len(size) == len(kernel)]
-    whole = prod(1 + sum(size[axis] - 1 for size in alike) for axis in range(len(kernel)))
-    return 1 - prod(kernel) / max(whole, prod(kernel))
 
 
 def pruned_cuts(problem: Problem, merges: Sequence[Cut]) -> list[Cut]:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 
 from compressors.analysis import Analysis, analyse
 from compressors.batches import count, fetch
@@ -22,13 +21,12 @@ from compressors.problem import Candidate, Problem
 from compressors.problem import Samples as EngineSamples
 from compressors.strategies import find
 from compressors.tune import Tuned
-from deploy.artifact import Artifact, copy_model
+from deploy.artifact import copy_model
 from deploy.bench import Bench
 from deploy.measure.whole import measure
 from deploy.table import LatencyTable
 from service.delivery.describe import deliver
 from service.judging.quality import Goal, classes, goal
-from service.judging.scoring import FileScore, Scorer
 from service.judging.verdict import Evidence, judge, judge_without_candidate
 from service.pipeline.benches import ANCHOR, Announce, bench_of, latency_table, nobody
 from service.pipeline.conversion import Material
@@ -37,6 +35,7 @@ from service.pipeline.layertimes import profiled, with_times
 from service.pipeline.phases import Phases
 from service.pipeline.phases import Report as ReportProgress
 from service.pipeline.precisions import Precisions, Settled, check_precision, explained
+from service.pipeline.scorings import Scorings
 from service.pipeline.search import Found, Tools, search
 from service.pipeline.shipping import Contest, Shipped, contest, engine_budget, ship, timing_settings
 from service.pipeline.trainings import Trainings
@@ -48,13 +47,8 @@ from service.resuming.journal import Journal
 from service.resuming.remembered import JobMemory, Readings, RememberedTimer, recalled
 from service.worker.messages import WorkOrder
 
-WIND_UP_SECONDS = 60.0
-"""Kept back from the time limit for exporting, measuring and reporting."""
-
 PLANNING_SHARE = 0.5
 """Of the time that is left when planning begins, the part that it may use in a job that trains."""
-
-_SCORE: TypeAdapter[FileScore] = TypeAdapter(FileScore)
 
 QUICK_SECONDS = 4.0
 """How long an exported candidate is timed before fine-tuning; what is shipped is timed for longer."""
@@ -89,7 +83,11 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
         baseline = ship(model.graph, order.out / "baseline.onnx", samples.feeds.selection, bench)
         timer = latency_table(order, memory, bench)
         original = _original_seconds(baseline, timer, memory)
-        material = _material(samples, wanted, memory, phases, bench)
+        phases(0.6, "Scoring the original")
+        scorings = Scorings(model.graph, baseline.artifact, samples.feeds.validation, wanted, memory, bench)
+        wind_up = scorings.wind_up_seconds()
+        left = Readings(memory, "precision", partial(phases.seconds_left, wind_up))
+        material = Material(samples.feeds.calibration, samples.feeds.selection, wanted, bench, memory, left, phases)
         precisions = Precisions(order.spec, baseline, material, order.folder)
         trainings = Trainings(
             model.graph,
@@ -99,9 +97,11 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
             wanted,
             memory,
             phases,
-            reserve=lambda: WIND_UP_SECONDS + precisions.seconds,
+            reserve=lambda: wind_up + precisions.seconds,
         )
-        job = Job(order, phases, model, samples, baseline, wanted, memory, bench, precisions, original, trainings)
+        job = Job(
+            order, phases, model, samples, baseline, wanted, memory, bench, precisions, original, trainings, scorings
+        )
         problem = job.problem(analysis, timer)
         phases.note(baseline_ms=original * 1e3, budget_ms=problem.budget_seconds * 1e3)
     found = job.find(problem)
@@ -114,12 +114,6 @@ def _original_seconds(baseline: Shipped, table: LatencyTable, memory: Memory) ->
     if table.anchor is not None and memory.recall(ANCHOR) is None:
         memory.keep(ANCHOR, table.anchor)
     return seconds
-
-
-def _material(samples: Samples, wanted: Goal, memory: Memory, phases: Phases, bench: Bench) -> Material:
-    """Returns what the job's networks are converted to other precisions with."""
-    feeds, left = samples.feeds, Readings(memory, "precision", partial(phases.seconds_left, WIND_UP_SECONDS))
-    return Material(feeds.calibration, feeds.selection, wanted, bench, memory, left, phases)
 
 
 def _targets(samples: Samples) -> torch.Tensor:
@@ -149,6 +143,7 @@ class Job:
     precisions: Precisions
     original_seconds: float
     trainings: Trainings
+    scorings: Scorings
 
     def problem(self, analysis: Analysis, table: LatencyTable) -> Problem:
         """Returns the job as a strategy sees it: all latencies are of networks in the precision that is planned in."""
@@ -298,7 +293,7 @@ class Job:
     def _measure(self, settled: Settled | None, found: Found) -> Ending:
         """Times and scores what may ship, and decides what does."""
         spec, original = self.order.spec, self.baseline.artifact
-        reference = self._scored(original)
+        reference = self.scorings.of(original).score
         candidate = None if settled is None else settled.chosen.shipped
         if candidate is None:
             alone = measure([self.baseline.artifact.path], timing_settings(spec), bench=self.bench)[0]
@@ -311,16 +306,9 @@ class Job:
             Contest,
             lambda: contest(self.baseline, candidate, spec, timing_settings(spec), self.bench),
         )
-        scored = self._scored(candidate.artifact)
+        scored = self.scorings.of(candidate.artifact).score
         verdict = explained(judge(Evidence(timed.check, timed.ratio, scored.quality, self.goal)), settled)
         if verdict.outcome == "NO_IMPROVEMENT":
             same = (timed.baseline, timed.baseline)
             return Ending(verdict, self.baseline, same, None, (reference, reference))
         return Ending(verdict, candidate, (timed.baseline, timed.result), timed.ratio, (reference, scored))
-
-    def _scored(self, artifact: Artifact) -> FileScore:
-        """Returns a file's figures on the validation samples."""
-        original = self.baseline.artifact.path
-        scorer = Scorer(self.model.graph, original, self.samples.feeds.validation, self.goal, self.bench)
-        key = key_of("score", artifact.sha256, self.goal.task.name)
-        return recalled(self.memory, key, _SCORE, lambda: scorer.score(artifact.path))

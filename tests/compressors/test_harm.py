@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compressors.harm import ScreenConfig, screen
+import pytest
+import torch
+from torch import nn
+
+from compressors.execute import Stream
+from compressors.harm import ScreenConfig, missed, screen
 from compressors.score import Reference
 from compressors.table import Alternative, segment_cuts
-from tests.compressors.problems import problem_of
+from tests.compressors.networks import lifted
+from tests.compressors.problems import problem_of, problem_with
 
 
 def test_judging_stops_after_a_batch_when_that_is_enough():
@@ -18,3 +24,48 @@ def test_judging_stops_after_a_batch_when_that_is_enough():
     alone = screen(problem.graph, alternatives, problem.calibration, reference.first(8), config)
     assert {score.samples for score in short.values()} == {8}
     assert short == alone
+
+
+def stretches(network: str) -> tuple:
+    problem = problem_of(network, 0.5)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)]
+    return problem, [Alternative(cut, 1.0, 1.0) for cut in cuts]
+
+
+def test_what_an_operator_misses_is_its_least_squares_error_on_samples_it_was_not_fitted_to():
+    problem, alternatives = stretches("vgg")
+    found = missed(problem.graph, alternatives, problem.calibration, ScreenConfig(batch=32, least_rows=10**6))
+    assert found.keys() == {one.step for one in alternatives if one.step.kind == "regress"}
+    pixelwise = [step for step in found if step.kernel == (1, 1) and step.stride == (1, 1)]
+    assert pixelwise
+    batches = [(problem.calibration.batch(range(at, at + 32))[0][0],) for at in (0, 32)]
+    for step in pixelwise:
+        stream = Stream(problem.graph.module, batches, {step.entry, step.exit})
+        stream.advance(step.exit)
+        (x, y), (held_x, held_y) = (
+            [stream.at(batch)[name].double().movedim(1, -1) for name in (step.entry, step.exit)] for batch in (0, 1)
+        )
+        rows, held = (torch.cat([v, torch.ones_like(v[..., :1])], -1) for v in (x, held_x))
+        solved = torch.linalg.lstsq(rows.flatten(0, -2), y.flatten(0, -2)).solution
+        error = (held @ solved - held_y).square().sum() / (held_y - held_y.mean(0)).square().sum()
+        assert found[step] == pytest.approx(min(1.0, float(error)), rel=0.02)
+
+
+def test_an_operator_with_room_for_a_linear_stretch_misses_nothing():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    with torch.no_grad():
+        layers[0].bias.fill_(100.0)
+    graph = lifted(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 8, 8))
+    problem = problem_with(graph, 0.5)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)]
+    found = missed(graph, [Alternative(cut, 1.0, 1.0) for cut in cuts], problem.calibration, ScreenConfig(batch=32))
+    assert found
+    assert max(found.values()) < 1e-3
+
+
+def test_what_can_not_be_compared_is_missed_whole():
+    problem, alternatives = stretches("vgg")
+    problem.calibration.inputs = [torch.zeros_like(each) for each in problem.calibration.inputs]
+    found = missed(problem.graph, alternatives, problem.calibration, ScreenConfig(batch=32))
+    assert set(found.values()) == {1.0}

@@ -13,7 +13,7 @@ from compressors.graph import Graph
 from compressors.score import Reference
 from compressors.strategies import find
 from compressors.strategies.options import EasierOptions
-from compressors.strategies.rounds import Look, State, round_cuts, with_norm_scores
+from compressors.strategies.rounds import Look, State, cut_harms, round_cuts, with_norm_scores
 from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
 from tests.compressors.networks import lifted
@@ -86,14 +86,14 @@ def test_trials_without_lines_remove_activations() -> None:
     assert sum(score > 0 for score in scores.values()) > len(scores) / 2
 
 
-def test_where_merged_kernels_grow_smaller_ones_are_offered_and_count_as_more_harm() -> None:
+def test_where_merged_kernels_grow_smaller_ones_are_offered() -> None:
     problem = problem_of("resnet-b", 0.6)
     options = EasierOptions(max_kernel=5)
     cuts = round_cuts(options, problem)
     narrow = [cut for cut in cuts if cut.step.kind == "regress"]
     merged = {(cut.chain, cut.start, cut.end): cut.step.kernel for cut in cuts if cut.step.kind == "merge"}
     both = [(cut, merged[place]) for cut in narrow if (place := (cut.chain, cut.start, cut.end)) in merged]
-    assert any(cut.step.kernel == (3, 3) and kernel == (5, 5) and cut.lost == 1 - 9 / 25 for cut, kernel in both)
+    assert any(cut.step.kernel == (3, 3) and kernel == (5, 5) for cut, kernel in both)
     assert not any(
         all(size <= most for size, most in zip(kernel, cut.step.kernel, strict=True)) for cut, kernel in both
     )
@@ -101,6 +101,28 @@ def test_where_merged_kernels_grow_smaller_ones_are_offered_and_count_as_more_ha
     assert not any(
         cut.step.kind == "regress" for cut in round_cuts(options.model_copy(update={"regress": False}), problem)
     )
+
+
+def test_scores_of_fitted_operators_count_as_often_as_these_miss_more_than_they_reproduce() -> None:
+    problem = problem_of("resnet-b", 0.6)
+    cuts = round_cuts(EasierOptions(max_kernel=5), problem)
+    gone = {site for cut in cuts for site in cut.sites}
+    look = Look(dict.fromkeys(gone, 2.0), State(problem.graph, problem.graph), lambda _sites: {})
+    fitted = {cut.step for cut in cuts if cut.step.kind == "regress"}
+    quiet, noisy = (cut_harms(look, cuts, dict.fromkeys(fitted, noise)) for noise in (0.1, 3.0))
+    for cut in cuts:
+        scores = 2.0 * len(cut.sites)
+        assert quiet[cut.step] == pytest.approx(0.1 * 1.3 * scores if cut.step in fitted else scores, abs=1e-5)
+        assert noisy[cut.step] == pytest.approx(30 * quiet[cut.step] if cut.step in fitted else scores, abs=1e-4)
+
+
+def test_of_operators_in_place_of_activations_that_nothing_needs_the_one_that_misses_least_is_best() -> None:
+    problem = problem_of("resnet-b", 0.6)
+    fitted = [cut for cut in round_cuts(EasierOptions(max_kernel=5), problem) if cut.step.kind == "regress"]
+    noise = {cut.step: 0.1 * (at + 1) / len(cut.sites) for at, cut in enumerate(fitted)}
+    look = Look({"elsewhere": 1.0}, State(problem.graph, problem.graph), lambda _sites: {})
+    harms = cut_harms(look, fitted, noise)
+    assert sorted(harms, key=lambda step: harms[step]) == [cut.step for cut in fitted]
 
 
 @pytest.mark.parametrize("name", ["easier", "tlc", "layer_folding"])

@@ -1,0 +1,85 @@
+"""What a job finds out about how good files are on its validation samples, each file once, and how long that took."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from pydantic import TypeAdapter
+
+from compressors.memory import key_of
+from service.judging.scoring import FileScore, Scorer
+from service.resuming.remembered import recalled
+
+if TYPE_CHECKING:
+    from compressors.graph import Edges
+    from compressors.memory import Memory
+    from compressors.problem import Samples
+    from deploy.artifact import Artifact
+    from deploy.bench import Bench
+    from service.judging.quality import Goal
+
+FINISHING_SECONDS: Final = 40.0
+"""Kept back from the time limit for what is left when a network was chosen, its scoring apart: to export it, time it
+beside the original and report. An idle core takes 20 s for a ResNet-20."""
+
+_TWICE: Final = 2.0
+"""Times that the result's scoring may take as long as the original's: without targets it is held against the
+original's outputs, which are computed again."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was found out about one file.
+
+    Attributes:
+        score: How good it is.
+        seconds: How long it took to find out.
+    """
+
+    score: FileScore
+    seconds: float
+
+
+_SCORED: TypeAdapter[Scored] = TypeAdapter(Scored)
+
+
+@final
+@dataclass(frozen=True)
+class Scorings:
+    """Scores a job's files on its validation samples.
+
+    Attributes:
+        graph: The original's edges: what inputs and outputs are.
+        original: Its file.
+        samples: What to score on; None for nothing.
+        goal: What counts.
+        memory: What was found out before.
+        bench: What runs the files.
+    """
+
+    graph: Edges
+    original: Artifact
+    samples: Samples | None
+    goal: Goal
+    memory: Memory
+    bench: Bench
+
+    def of(self, artifact: Artifact) -> Scored:
+        """Returns how good a file is.
+
+        Raises:
+            DeployError: It cannot be run.
+        """
+        key = key_of("score", artifact.sha256, self.goal.task.name)
+        return recalled(self.memory, key, _SCORED, lambda: self._found(artifact))
+
+    def wind_up_seconds(self) -> float:
+        """Returns how long it may take to export, time, score and report a network, going by the original's scoring."""
+        return FINISHING_SECONDS + _TWICE * self.of(self.original).seconds
+
+    def _found(self, artifact: Artifact) -> Scored:
+        begun = time.monotonic()
+        scorer = Scorer(self.graph, self.original.path, self.samples, self.goal, self.bench)
+        return Scored(scorer.score(artifact.path), time.monotonic() - begun)
