@@ -151,8 +151,8 @@ class Search(Protocol):
 class Staged(Protocol):
     """A search behind which others wait, that may use what time it leaves once its network has been trained."""
 
-    def others(self, problem: Problem) -> Search:
-        """Returns a search among what the others find.
+    def others(self, problem: Problem) -> Search | None:
+        """Returns a search among what the others find, behind which more may wait; None where nobody does.
 
         Args:
             problem: The same as this search's, but for its clocks: they count what is left now.

@@ -13,7 +13,8 @@ and its harm is that sum times what the operator misses of the stretch's output.
 2. Plan for the round's latency (`planner`); merges of what went before cost nothing more.
 3. Not in the last round: put lines where the plan takes activations out, and train. Norms stay until they are merged.
 4. In the last round: merge in train form (padding moved to the front), refit what follows, and hand the network on to
-   be fine-tuned.
+   be fine-tuned. Where the method has trained the network, it is judged on few samples whether cuts do better in that
+   or in the original: little training with activations half gone is a bad start for fits.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
-    from compressors.plan import Step
+    from compressors.plan import Step, Way
     from compressors.problem import Problem
     from compressors.strategies.options import RoundOptions
     from compressors.table import Alternative
@@ -119,6 +120,7 @@ class RoundSettings:
     Attributes:
         name: The strategy's, for its plans.
         rounds: How many, >= 1; one where the job does not train.
+        way: What takes the place of activations where cuts are made in the original.
         refit: What is refitted behind the cuts of a candidate.
         calibration_samples: At most this many for lines and fits.
         selection_samples: At most this many for scores.
@@ -128,6 +130,7 @@ class RoundSettings:
 
     name: str
     rounds: int
+    way: Way = "fitted"
     refit: Refit = "all"
     calibration_samples: int = 2048
     selection_samples: int = 1024
@@ -140,6 +143,7 @@ def round_settings(options: RoundOptions, name: str) -> RoundSettings:
     return RoundSettings(
         name,
         options.rounds,
+        options.way,
         options.refit,
         options.calibration_samples,
         options.selection_samples,
@@ -190,13 +194,15 @@ class RoundSearch:
         look = self._last[1]
         self._planner.aim(budget_seconds)
         harms = self._planned(look)
+        plans = self._planner.within(harms)
         reference, quick = (self._reference(most) for most in (self._settings.selection_samples, JUDGED_ON))
+        look = self._start(look, plans[0], quick)
 
         def judged(one: Measured, at: int, of: int) -> float:
             self._report(0.9, f"comparing plans, {at + 1} of {of}")
             return self._judged(look, one, quick)
 
-        chosen = shortlisted(problem, self._planner.within(harms), self._settings.plans, judged)
+        chosen = shortlisted(problem, plans, self._settings.plans, judged)
         found = fitted_in_time(problem, chosen, lambda one: self._candidate(look, one, reference))
         return sorted(found, key=lambda one: one.score.divergence)
 
@@ -226,8 +232,7 @@ class RoundSearch:
         wanted = {site for one in self._planner.alternatives for site in one.cut.sites} - set(state.lines)
         sites = [site for name, site in self._sites.items() if name in wanted]
         look = self._method.look(state, sites, self._planner.alternatives, needed)
-        lines = site_lines(look.state.graph, self._norms, "fitted", self._problem.calibration)
-        return with_norm_scores(look, self._norms, lines)
+        return with_norm_scores(look, self._norms, self._norm_lines(look.state.graph))
 
     def _harms(self, look: Look) -> dict[Step, float]:
         """Returns the harm of every cut that is in reach."""
@@ -272,6 +277,23 @@ class RoundSearch:
         problem = self._problem
         limit = min(most, self._settings.selection_samples)
         return Reference.of(problem.graph, problem.selection, limit, 64, problem.task)
+
+    def _start(self, look: Look, one: Measured, reference: Reference) -> Look:
+        """Returns the look with the network that a plan does better in: as it was trained, or the original."""
+        graph = self._problem.graph
+        if look.state.restored is graph or not one.choice.steps:
+            return look
+        self._report(0.9, "judging a plan in the original and in the trained network")
+
+        def lines(sites: Sequence[Site]) -> Mapping[str, Line]:
+            return site_lines(graph, sites, self._settings.way, self._problem.calibration)
+
+        original = replace(look, state=State(graph, graph), lines=lines, norms=self._norm_lines(graph))
+        return min((look, original), key=lambda each: self._judged(each, one, reference))
+
+    def _norm_lines(self, graph: Graph) -> dict[str, Line]:
+        """Returns what takes the place of the norms that some merge dissolves."""
+        return site_lines(graph, self._norms, "fitted", self._problem.calibration)
 
     def _judged(self, look: Look, one: Measured, reference: Reference) -> float:
         """Returns the harm of a plan, done in train form and refitted on few samples."""

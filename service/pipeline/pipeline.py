@@ -5,6 +5,8 @@ Runs in a worker process, never in the server's.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -172,11 +174,12 @@ class Job:
             memory=self.memory,
         )
 
-    def _renewed(self, problem: Problem) -> Problem:
-        """Returns the problem with clocks that share out what is left now, when a first network has been trained."""
-        reserve = self._reserve(self._clock("training of others", self._wind_up)())
+    def _renewed(self, problem: Problem, numbers: Iterator[int]) -> Problem:
+        """Returns the problem with clocks that share out what is left now, when a network before has been trained."""
+        who = f"others {next(numbers)}"
+        reserve = self._reserve(self._clock(f"training of {who}", self._wind_up)())
         clock = partial(self.phases.seconds_left, reserve)
-        return replace(problem, seconds_left=self._clock("planning of others", reserve), clock=clock)
+        return replace(problem, seconds_left=self._clock(f"planning of {who}", reserve), clock=clock)
 
     def _reserve(self, left: float) -> float:
         """Returns what is kept back from planning when so many seconds are left."""
@@ -200,7 +203,8 @@ class Job:
         if uncut is not None:
             return Found([uncut], uncut)
         strategy = find(asked.name)
-        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up), partial(self._renewed, problem))
+        renewed = partial(self._renewed, problem, itertools.count(1))
+        tools = Tools(self.time, self.tune, self._clock("search", self._wind_up), renewed)
         with self.phases.phase("plan", "Planning cuts"):
             started = strategy.start(problem, strategy.parse(asked.options))
             floor = started.floor()

@@ -24,10 +24,6 @@ FINISHING_SECONDS: Final = 40.0
 """Kept back from the time limit for what is left when a network was chosen, its scoring apart: to export it, time it
 beside the original and report. An idle core takes 20 s for a ResNet-20."""
 
-_TWICE: Final = 2.0
-"""Times that the result's scoring may take as long as the original's: without targets it is held against the
-original's outputs, which are computed again."""
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -76,8 +72,12 @@ class Scorings:
         return recalled(self.memory, key, _SCORED, lambda: self._found(artifact))
 
     def wind_up_seconds(self) -> float:
-        """Returns how long it may take to export, time, score and report a network, going by the original's scoring."""
-        return FINISHING_SECONDS + _TWICE * self.of(self.original).seconds
+        """Returns how long it may take to export, time, score and report a network, going by the original's scoring.
+
+        Where a file is scored by what the original's puts out, and not by targets, that is computed once more with it.
+        """
+        original = self.of(self.original)
+        return FINISHING_SECONDS + (2.0 if original.score.accuracy is None else 1.0) * original.seconds
 
     def _found(self, artifact: Artifact) -> Scored:
         begun = time.monotonic()

@@ -160,8 +160,11 @@ def search(problem: Problem, strategy: Search, tools: Tools, goal: Goal) -> Foun
             break
     if goal.floor is not None and found.aim != aims[0]:
         _go_back(tools, goal, found)
-    if isinstance(strategy, Staged) and tools.renewed is not None and tools.seconds_left() > found.planning_seconds:
-        _challenge(aims, strategy.others(tools.renewed()), tools, goal, found)
+    stage: Search | None = strategy
+    while isinstance(stage, Staged) and tools.renewed is not None and tools.seconds_left() > found.planning_seconds:
+        stage = stage.others(tools.renewed())
+        if stage is not None:
+            _challenge(aims, stage, tools, goal, found)
     return found
 
 

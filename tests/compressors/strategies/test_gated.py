@@ -12,7 +12,7 @@ from compressors.strategies import find
 from compressors.strategies.gated import Gates
 from compressors.strategies.rounds import State, round_cuts
 from compressors.table import measure_table
-from tests.compressors.problems import problem_of
+from tests.compressors.problems import ShortTrainer, problem_of
 
 
 class Destroying:
@@ -57,3 +57,16 @@ def test_without_time_to_train_gates_what_fits_a_line_best_goes_first() -> None:
         found.append(look.scores)
     assert found[0] == found[1]
     assert len(set(found[0].values())) > 1
+
+
+def test_weights_that_were_trained_with_gates_are_kept_without_them() -> None:
+    problem = problem_of("mobilenet", 0.9)
+    problem = problem_of("mobilenet", 0.9, train=ShortTrainer(problem.graph))
+    options = find("layer_folding").parse({"max_kernel": 3, "way": "identity"})
+    alternatives = measure_table(problem, round_cuts(options, problem)).alternatives
+    start = State(problem.graph, problem.graph)
+    method = Gates(problem, options, GateRecipe("folding"))
+    trained = method.look(start, problem.analysis.sites, alternatives, 1.0).state.restored.module.state_dict()
+    before = problem.graph.module.state_dict()
+    assert before.keys() == trained.keys()
+    assert any(not torch.equal(value, trained[key]) for key, value in before.items() if key.endswith("weight"))

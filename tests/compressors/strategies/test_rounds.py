@@ -1,5 +1,8 @@
 """Searches in rounds: what is scored, and what takes the place of what goes."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -8,14 +11,26 @@ from compressors.analysis import analyse
 from compressors.analysis.segments import Site
 from compressors.analysis.sites import norm_sites
 from compressors.channel_line import Line
+from compressors.fit import FitConfig, fit
 from compressors.gates import GateRegulariser
 from compressors.graph import Graph
+from compressors.problem import Problem
 from compressors.score import Reference
 from compressors.strategies import find
+from compressors.strategies.fitted import site_lines
 from compressors.strategies.options import EasierOptions
-from compressors.strategies.rounds import Look, State, cut_harms, round_cuts, with_norm_scores
+from compressors.strategies.rounds import (
+    Look,
+    RoundSearch,
+    RoundSettings,
+    State,
+    cut_harms,
+    round_cuts,
+    with_norm_scores,
+)
 from compressors.strategies.tlc import Trial
 from compressors.surgery import apply
+from compressors.table import Alternative
 from tests.compressors.networks import lifted
 from tests.compressors.problems import QUICK, ShortTrainer, problem_of, problem_with, started
 from tests.compressors.samples import Recorder
@@ -156,3 +171,66 @@ def test_plans_are_compared_on_few_samples_before_any_is_fitted_in_full(name: st
     compared = [message for message in said if message.startswith("comparing plans")]
     assert len(compared) >= len(found) > 1
     assert said.index("refitting what follows the merges") > said.index(compared[-1])
+
+
+class Ruining(ShortTrainer):
+    """Trains a little, and hands back a network that has forgotten everything."""
+
+    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
+        trained = super().__call__(candidate, share, regulariser, seconds)
+        with torch.no_grad():
+            for parameter in trained.module.parameters():
+                if parameter.dim() > 1:
+                    parameter.copy_(0.1 * torch.randn_like(parameter))
+        return trained
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("layer_folding", 1), ("easier", 2)])
+def test_cuts_are_made_in_the_original_where_training_on_the_way_has_made_it_worse(name: str, rounds: int) -> None:
+    problem = problem_of("resnet-b", 0.7)
+    ruining = problem_of("resnet-b", 0.7, train=Ruining(problem.graph))
+    best, *_ = started(ruining, name, rounds=rounds).candidates(problem.budget_seconds)
+    assert ruining.train.shares
+    fitted = fit(
+        problem.graph,
+        apply(
+            problem.graph,
+            best.plan.steps,
+            site_lines(problem.graph, problem.analysis.sites, "fitted", problem.calibration),
+        ),
+        best.plan.steps,
+        problem.calibration,
+        FitConfig("all", QUICK["calibration_samples"]),
+    ).graph
+    reference = Reference.of(problem.graph, problem.selection, 32, 64, problem.task)
+    assert best.score.divergence == pytest.approx(reference.score(fitted.module).divergence, rel=0.05)
+
+
+class Trained:
+    """A method that has trained the network: lines fit there that are not known of the original."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.graph = problem.graph.copied()
+        self.lines = site_lines(self.graph, problem.analysis.sites, "fitted", problem.calibration)
+
+    def look(
+        self,
+        state: State,  # noqa: ARG002
+        sites: Sequence[Site],
+        alternatives: Sequence[Alternative],  # noqa: ARG002
+        needed: float,  # noqa: ARG002
+    ) -> Look:
+        lines = {site.node: self.lines[site.node] for site in sites if site.node in self.lines}
+        return Look({site.node: 1.0 for site in sites}, State(self.graph, self.graph), lambda _chosen: lines)
+
+
+def test_cuts_are_made_in_the_trained_network_where_they_do_better_there() -> None:
+    problem = problem_of("mobilenet", 0.85)
+    options = EasierOptions(regress=False)
+    settings = RoundSettings("easier", 1, way="identity", refit="none", plans=1)
+    search = RoundSearch(problem, round_cuts(options, problem), Trained(problem), settings)
+    best, *_ = search.candidates(problem.budget_seconds)
+    assert best.plan.steps
+    reference = Reference.of(problem.graph, problem.selection, 32, 64, problem.task)
+    original = apply(problem.graph, best.plan.steps)
+    assert best.score.divergence < 0.9 * reference.score(original.module).divergence

@@ -310,16 +310,19 @@ def real(strategy: str) -> tuple[Problem, Search]:
     return problem, started(problem, strategy)
 
 
+STAGES = ("auto", "others", "last")
+"""`auto`, those who wait behind it, and those who wait behind these."""
+
+
 @cache
-def others() -> Search:
-    """Who waits behind `auto`."""
+def waiting(stage: int) -> Search:
     problem, search = real("auto")
-    return search.others(problem)
+    return waiting(stage - 1).others(problem) if stage else search
 
 
 @cache
 def found_by(name: str, budget_seconds: float) -> tuple[Candidate, ...]:
-    search = others() if name == "others" else real(name)[1]
+    search = waiting(STAGES.index(name)) if name in STAGES else real(name)[1]
     return tuple(search.candidates(budget_seconds))
 
 
@@ -337,12 +340,19 @@ class Slow:
         return list(found_by(self.name, budget_seconds))
 
 
-class SlowFirst(Slow):
-    """The same, with others behind it that take as long."""
+class SlowStage(Slow):
+    """The same, with others behind it that take as long; `begun` says who was begun, and with which problem."""
 
-    def others(self, problem: Problem) -> Search:
-        self.problem = problem
-        return Slow("others", self.clock)
+    def __init__(self, name: str, clock: Clock, begun: list[tuple[str, Problem]] | None = None) -> None:
+        super().__init__(name, clock)
+        self.begun = [] if begun is None else begun
+
+    def others(self, problem: Problem) -> Search | None:
+        if self.name == STAGES[-1]:
+            return None
+        behind = STAGES[STAGES.index(self.name) + 1]
+        self.begun.append((behind, problem))
+        return SlowStage(behind, self.clock, self.begun)
 
 
 SECONDS = {"plan": 30.0, "training": 100.0}
@@ -359,7 +369,7 @@ class Job:
         self.clock, self.worth = Clock(seconds), worth
         self.trained: list[tuple[str, float]] = []
         self.renewed: list[Problem] = []
-        self.search = (SlowFirst if strategy == "auto" else Slow)(strategy, self.clock)
+        self.search = (SlowStage if strategy == "auto" else Slow)(strategy, self.clock)
 
     def tune(self, candidate: Candidate) -> Tuned | None:
         granted = min(SECONDS["training"], 0.9 * self.clock.left)
@@ -410,10 +420,19 @@ def test_others_begin_only_where_planning_once_more_fits_in(seconds: float, aske
     assert bool(job.renewed) == asked
 
 
+@pytest.mark.parametrize(("seconds", "stages"), [(165.0, 1), (700.0, 2), (10_000.0, 2)])
+def test_those_who_wait_behind_others_get_what_these_leave(seconds: float, stages: int) -> None:
+    job = Job("auto", seconds, {"layerfit": 0.5})
+    best = job.run().best
+    assert best is not None
+    assert best.candidate.plan.strategy == "layerfit"
+    assert job.search.begun == list(zip(STAGES[1 : stages + 1], job.renewed[:stages], strict=True))
+
+
 def test_others_get_the_clocks_of_what_is_left() -> None:
     job = Job("auto", 1_000.0, {"layerfit": 0.5})
     job.run()
-    assert job.search.problem is job.renewed[0]
+    assert job.search.begun[0] == ("others", job.renewed[0])
 
 
 def two_strategies(problem: Problem, tune, lefts: list[float]) -> Found:
