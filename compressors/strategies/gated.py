@@ -40,6 +40,8 @@ _RESERVE = 1.25
 """Gates are pulled until they save so many times what has to go: some stay half open, and a merge takes several."""
 _SHARE = 0.5
 """Of the time for training, what goes into the gates; the rest is for what was chosen."""
+_OF_PLANNING = 0.5
+"""Of the time for planning that is left, what goes into the gates; plans have to be measured, compared and fitted."""
 
 
 @final
@@ -77,7 +79,8 @@ class Gates:
             savings=open_sites,
             needed=_RESERVE * (needed - gone),
         )
-        trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe))
+        seconds = _OF_PLANNING * max(0.0, self.problem.seconds_left())
+        trained = self.problem.train(gated, _SHARE, GateRegulariser(recipe), seconds)
         found_at = amounts(trained.module)
         if found_at == amounts(gated.module):
             return untrained

@@ -70,3 +70,21 @@ def test_weights_that_were_trained_with_gates_are_kept_without_them() -> None:
     before = problem.graph.module.state_dict()
     assert before.keys() == trained.keys()
     assert any(not torch.equal(value, trained[key]) for key, value in before.items() if key.endswith("weight"))
+
+
+@pytest.mark.parametrize(("left", "most"), [(60.0, 30.0), (-5.0, 0.0), (math.inf, math.inf)])
+def test_gates_leave_half_of_the_time_for_planning_to_plans(left: float, most: float) -> None:
+    granted: list[float] = []
+
+    def train(candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
+        assert 0 < share < 1
+        assert regulariser is not None
+        granted.append(seconds)
+        return candidate
+
+    problem = problem_of("mobilenet", 0.9, train=train, seconds_left=lambda: left)
+    options = find("layer_folding").parse({"max_kernel": 3})
+    alternatives = measure_table(problem, round_cuts(options, problem)).alternatives
+    method = Gates(problem, options, GateRecipe("folding"))
+    method.look(State(problem.graph, problem.graph), problem.analysis.sites, alternatives, 1.0)
+    assert granted == [most]
