@@ -136,10 +136,12 @@ def missed(
 
 
 def _share(made: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Returns the squared error relative to the variance between samples, at most 1; 1 where it is not finite."""
-    made, wanted = made.double(), wanted.double()
-    error, spread = float((made - wanted).square().sum()), float((wanted - wanted.mean(0)).square().sum())
-    return min(1.0, error / spread) if math.isfinite(error) and spread > 0 else 1.0
+    """Returns the squared error relative to the variance between samples, at most 1; 1 where that is rounding alone."""
+    error, spread, whole = (
+        float(values.square().sum(dtype=torch.float64)) for values in (made - wanted, wanted - wanted.mean(0), wanted)
+    )
+    tells = math.isfinite(error) and spread > 10 * torch.finfo(wanted.dtype).eps ** 2 * whole
+    return min(1.0, error / spread) if tells else 1.0
 
 
 def _batches(

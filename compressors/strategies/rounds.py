@@ -60,8 +60,8 @@ _LEAST_HARM = 1e-6
 _LEAST_SCORE = 0.3
 """Of any activation in a fitted stretch, beside its own and relative to the one that the network needs most: where a
 method says of activations that they are not needed at all, what is missed still tells good operators from bad ones."""
-_MOST_NOISE = 1e3
-"""What a fitted operator misses relative to what it reproduces counts up to here."""
+_LEAST_SHARE = 1e-3
+"""Of an output, that a fitted operator is taken to miss and to reproduce."""
 _MISSED_ON = 64
 """Samples that what is missed is judged on; operators are fitted on three times as many for that."""
 
@@ -368,7 +368,7 @@ def _noise(share: float) -> float:
     The share itself says too little: on a ResNet-20, cuts that miss 0.14, 0.27, 0.43, 0.56 and 0.67 of their stretch's
     output move the network's by 0.05, 0.2, 0.6, 2.6 and 7 nats.
     """
-    return share / max(1 / _MOST_NOISE, 1 - share)
+    return max(_LEAST_SHARE, share) / max(_LEAST_SHARE, 1 - share)
 
 
 def with_norm_scores(look: Look, norms: Sequence[Site], lines: Mapping[str, Line]) -> Look:

@@ -86,7 +86,9 @@ def optimize(order: WorkOrder, progress: ReportProgress, announce: Announce = no
         timer = latency_table(order, memory, bench)
         original = _original_seconds(baseline, timer, memory)
         phases(0.6, "Scoring the original")
-        scorings = Scorings(model.graph, baseline.artifact, samples.feeds.validation, wanted, memory, bench)
+        scorings = Scorings(
+            model.graph, baseline.artifact, samples.feeds.validation, wanted, memory, bench, lambda: phases.elapsed
+        )
         wind_up = scorings.wind_up_seconds()
         left = Readings(memory, "precision", partial(phases.seconds_left, wind_up))
         material = Material(samples.feeds.calibration, samples.feeds.selection, wanted, bench, memory, left, phases)

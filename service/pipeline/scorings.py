@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -13,6 +12,8 @@ from service.judging.scoring import FileScore, Scorer
 from service.resuming.remembered import recalled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compressors.graph import Edges
     from compressors.memory import Memory
     from compressors.problem import Samples
@@ -53,6 +54,7 @@ class Scorings:
         goal: What counts.
         memory: What was found out before.
         bench: What runs the files.
+        clock: Returns the job's seconds so far; waiting for a device does not count.
     """
 
     graph: Edges
@@ -61,6 +63,7 @@ class Scorings:
     goal: Goal
     memory: Memory
     bench: Bench
+    clock: Callable[[], float]
 
     def of(self, artifact: Artifact) -> Scored:
         """Returns how good a file is.
@@ -80,6 +83,7 @@ class Scorings:
         return FINISHING_SECONDS + (2.0 if original.score.accuracy is None else 1.0) * original.seconds
 
     def _found(self, artifact: Artifact) -> Scored:
-        begun = time.monotonic()
+        begun = self.clock()
         scorer = Scorer(self.graph, self.original.path, self.samples, self.goal, self.bench)
-        return Scored(scorer.score(artifact.path), time.monotonic() - begun)
+        score = scorer.score(artifact.path)
+        return Scored(score, self.clock() - begun)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def scorings(folder: Path, memory: Shelf, *, labelled: bool = True) -> Scorings:
     recipe = resolve(Preprocessing(), {}, shape)
     data = open_split(folder / "data.npz", "FORMAT_UNSPECIFIED", recipe, folder)
     file = ship(NETWORK, folder / "original.onnx").artifact
-    return Scorings(NETWORK, file, data, Goal(TASKS["classification"]), memory, LocalBench())
+    return Scorings(NETWORK, file, data, Goal(TASKS["classification"]), memory, LocalBench(), time.monotonic)
 
 
 @pytest.mark.parametrize(("labelled", "times"), [(True, 1), (False, 2)])
@@ -53,11 +54,19 @@ def test_a_file_is_scored_once_also_by_a_job_that_goes_on(tmp_path: Path) -> Non
     found = first.of(first.original)
     first.original.path.unlink()
     assert (
-        Scorings(NETWORK, first.original, first.samples, first.goal, memory, LocalBench()).of(first.original) == found
+        Scorings(NETWORK, first.original, first.samples, first.goal, memory, LocalBench(), time.monotonic).of(
+            first.original
+        )
+        == found
     )
 
 
 def test_without_samples_nothing_is_found(tmp_path: Path) -> None:
     asked = scorings(tmp_path, Shelf())
-    nothing = Scorings(NETWORK, asked.original, None, asked.goal, Shelf(), LocalBench())
+    nothing = Scorings(NETWORK, asked.original, None, asked.goal, Shelf(), LocalBench(), time.monotonic)
     assert nothing.of(nothing.original).score.quality is None
+
+
+def test_waiting_for_a_device_does_not_count(tmp_path: Path) -> None:
+    asked = replace(scorings(tmp_path, Shelf()), clock=lambda: 5.0)
+    assert asked.wind_up_seconds() == FINISHING_SECONDS
