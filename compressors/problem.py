@@ -17,6 +17,7 @@ from compressors.memory import Memory, NoMemory
 from compressors.plan import Plan
 
 if TYPE_CHECKING:
+    from compressors.tune.recipe import Recipe
     from compressors.tune.regulariser import Regulariser
 
 Sample = tuple[tuple[torch.Tensor, ...], int | torch.Tensor]
@@ -83,7 +84,12 @@ class Trainer(Protocol):
     """How a strategy trains on the way; `service/pipeline/pipeline.py` hands it the job's recipe and limits."""
 
     def __call__(
-        self, candidate: Graph, share: float, regulariser: Regulariser | None = None, seconds: float = math.inf
+        self,
+        candidate: Graph,
+        share: float,
+        regulariser: Regulariser | None = None,
+        seconds: float = math.inf,
+        recipe: Recipe | None = None,
     ) -> Graph:
         """Returns the candidate after some training towards the original.
 
@@ -92,6 +98,7 @@ class Trainer(Protocol):
             share: Of the passes over the samples, and of the time, that the job has left for training, in (0, 1].
             regulariser: What shapes the training; with one, the last moment is returned and not the best.
             seconds: At most so long, whatever the share; none left returns the candidate as it is.
+            recipe: How a paper trains, instead of the job's recipe; with one, the last moment is returned too.
         """
         ...
 
@@ -169,12 +176,14 @@ class Candidate:
         graph: The fitted graph, norms not yet folded, ready for fine-tuning or export.
         score: On the held-back samples.
         seconds: Whole-network latency measured on its structure, None where it was not measured.
+        recipe: How a paper fine-tunes it; None is the job's recipe.
     """
 
     plan: Plan
     graph: Graph
     score: Score
     seconds: float | None
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)

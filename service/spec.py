@@ -208,7 +208,7 @@ class FineTuning(_Frozen):
 
     disabled: bool = False
     epochs: Annotated[int, Field(ge=0, le=1000)] = 2
-    batch: Annotated[int, Field(ge=2, le=8192)] = 128
+    batch: Annotated[int, Field(ge=2, le=8192)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
 

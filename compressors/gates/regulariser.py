@@ -24,7 +24,7 @@ class GateRecipe:
         strength: Weight of the penalty's sum in the loss, >= 0.
         weights: Factor per site (node name) on penalty and pull; 1 where none is given, see `saving_weights`.
         power: p of the folding penalty.
-        pull: Learning rate times strength of LayerCollapse's decoupled step, which is done beside the gradient's.
+        pull: Peak learning rate times strength of LayerCollapse's decoupled step, which is done beside the gradient's.
         clamp: "unit" keeps gates in [0, 1], "positive" at 0 or above (Layer Folding), "none" lets them go anywhere
             (LayerCollapse).
         learning_rate: Of the gates; that of the other parameters where it is None.
@@ -78,15 +78,20 @@ class GateRegulariser:
             return torch.zeros((), device=next(module.parameters(), torch.empty(0)).device)
         return self._recipe.strength * torch.stack(terms).sum()
 
-    def after_step(self, module: nn.Module) -> None:
-        """Pulls the gates where the recipe says so, and brings them back into their range."""
+    def after_step(self, module: nn.Module, rate: float = 1.0) -> None:
+        """Pulls the gates where the recipe says so, and brings them back into their range.
+
+        Args:
+            module: That was stepped.
+            rate: Learning rate of the step as a share of its peak; the pull is in proportion to it.
+        """
         low = None if self._recipe.clamp == "none" else 0.0
         high = 1.0 if self._recipe.clamp == "unit" else None
-        pull = self._recipe.pull > 0 and self._saved(module) < self._recipe.needed
+        pull = rate * self._recipe.pull if self._saved(module) < self._recipe.needed else 0.0
         with torch.no_grad():
             for name, gate in gates_of(module).items():
-                if pull:
-                    gate.amount.copy_(pulled(gate.amount, self._recipe.pull * self._recipe.weights.get(name, 1.0)))
+                if pull > 0:
+                    gate.amount.copy_(pulled(gate.amount, pull * self._recipe.weights.get(name, 1.0)))
                 if low is not None:
                     gate.amount.clamp_(low, high)
 

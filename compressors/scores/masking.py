@@ -85,7 +85,7 @@ class Mask:
         """Returns nothing to add to the loss."""
         return torch.zeros((), device=next(module.parameters()).device)
 
-    def after_step(self, module: nn.Module) -> None:
+    def after_step(self, module: nn.Module, rate: float = 1.0) -> None:  # noqa: ARG002 - of the protocol
         """Sets the masked weights to zero."""
         with torch.no_grad():
             for path, gone in self._rows.items():

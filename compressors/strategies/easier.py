@@ -16,8 +16,9 @@ from compressors.batches import count, in_order
 from compressors.memory import key_of, remembered
 from compressors.scores.entropy import EntropyConfig, entropies
 from compressors.signature import fingerprint
+from compressors.strategies import parity_recipes
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts, taught
 from compressors.strategies.parity_easier import LowestEntropy
 from compressors.strategies.rounds import Look, RoundSearch, State, round_cuts, round_settings
 
@@ -67,6 +68,9 @@ def begin(problem: Problem, options: EasierOptions) -> Search:
     """Starts a search among merges."""
     if options.parity:
         cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
-        settings = ParitySettings(NAME, options.selection_samples, options.margin)
-        return ParitySearch(problem, cuts, LowestEntropy(problem, options.calibration_samples), settings)
+        recipes = parity_recipes.easier(problem.graph)
+        settings = ParitySettings(NAME, recipes.final, options.selection_samples, options.margin)
+        return ParitySearch(
+            problem, cuts, LowestEntropy(taught(problem, recipes.way), options.calibration_samples), settings
+        )
     return RoundSearch(problem, round_cuts(options, problem), Entropy(problem, options), round_settings(options, NAME))

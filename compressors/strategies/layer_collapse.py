@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from compressors.gates import GateRecipe
 from compressors.scores.size import shrinks
+from compressors.strategies import parity_recipes
 from compressors.strategies.gated import Gates
-from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts, taught
 from compressors.strategies.parity_gates import Collapse
 from compressors.strategies.rounds import RoundSearch, round_cuts, round_settings
 
@@ -42,5 +43,6 @@ def _parity(problem: Problem, options: LayerCollapseOptions) -> ParitySearch:
         if shrinks(problem.graph, region, region.options[0])
     ]
     pairs = frozenset(cut.step.sites[0] for cut in cuts)
-    settings = ParitySettings(NAME, options.selection_samples, options.margin)
-    return ParitySearch(problem, cuts, Collapse(problem, options.penalty, pairs), settings)
+    recipes = parity_recipes.layer_collapse(problem.graph)
+    settings = ParitySettings(NAME, recipes.final, options.selection_samples, options.margin)
+    return ParitySearch(problem, cuts, Collapse(taught(problem, recipes.way), options.penalty, pairs), settings)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compressors.gates import GateRecipe
+from compressors.strategies import parity_recipes
 from compressors.strategies.gated import Gates
-from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts, taught
 from compressors.strategies.parity_gates import Folding
 from compressors.strategies.rounds import RoundSearch, round_cuts, round_settings
 
@@ -27,7 +28,8 @@ def begin(problem: Problem, options: LayerFoldingOptions) -> Search:
     """Starts a search among merges."""
     if options.parity:
         cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
-        settings = ParitySettings(NAME, options.selection_samples, options.margin)
-        return ParitySearch(problem, cuts, Folding(problem, options.penalty), settings)
+        recipes = parity_recipes.layer_folding(problem.graph)
+        settings = ParitySettings(NAME, recipes.final, options.selection_samples, options.margin)
+        return ParitySearch(problem, cuts, Folding(taught(problem, recipes.way), options.penalty), settings)
     method = Gates(problem, options, GateRecipe("folding", options.penalty))
     return RoundSearch(problem, round_cuts(options, problem), method, round_settings(options, NAME))

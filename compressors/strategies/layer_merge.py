@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from compressors.analysis.merges import Options as MergeLimits
 from compressors.analysis.regions import Reach, merge_space
+from compressors.strategies import parity_recipes
 from compressors.strategies.fitted import FittedSearch, Settings
 from compressors.strategies.norm_back import as_published, with_norms
-from compressors.strategies.parity import ParitySettings, merge_cuts
+from compressors.strategies.parity import ParitySettings, merge_cuts, taught
 from compressors.strategies.parity_layer_merge import EntrySearch
 from compressors.strategies.regressed import pruned_cuts
 from compressors.table import region_cuts
@@ -31,7 +32,9 @@ def begin(problem: Problem, options: LayerMergeOptions) -> Search:
     if options.parity:
         merges = merge_cuts(problem, options.span, options.max_kernel)
         entries = [(region, one) for region, cut in merges for one in as_published(region, [cut])]
-        return EntrySearch(problem, entries, ParitySettings(NAME, options.selection_samples, options.margin))
+        recipes = parity_recipes.layer_merge(problem.graph)
+        published = ParitySettings(NAME, recipes.final, options.selection_samples, options.margin)
+        return EntrySearch(taught(problem, recipes.way), entries, published)
     reach = Reach(span=options.span, options=MergeLimits(kernel=options.max_kernel))
     regions = merge_space(problem.graph, reach).regions
     cuts = [

@@ -15,7 +15,8 @@ Folding; the job's fine-tuning repairs that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, final
 
 from compressors.analysis.merges import Options as MergeLimits
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
     from compressors.problem import Problem, Trainer
+    from compressors.tune.recipe import Recipe
     from compressors.tune.regulariser import Regulariser
 
 
@@ -86,11 +88,13 @@ class ParitySettings:
 
     Attributes:
         name: The strategy's, for its plans.
+        recipe: How the paper fine-tunes what was found.
         selection_samples: At most this many for scores, >= 1.
         margin: Share of the budget that is kept free, in [0, 1).
     """
 
     name: str
+    recipe: Recipe
     selection_samples: int = 1024
     margin: float = 0.02
 
@@ -156,7 +160,8 @@ class ParitySearch:
         steps = self._steps(stage.gone)
         graph = apply(restored(self._problem.graph, stage.graph), steps)
         plan = self._plan(steps, measured_seconds(self._problem, steps))
-        return Candidate(plan, graph, reference.score(graph.module), plan.predicted_seconds)
+        score = reference.score(graph.module)
+        return Candidate(plan, graph, score, plan.predicted_seconds, self._settings.recipe)
 
     def _steps(self, gone: Collection[str]) -> tuple[Step, ...]:
         """Returns the merges that gain most of those that need no other activation gone, and the rest passed by."""
@@ -191,6 +196,11 @@ def merge_cuts(problem: Problem, span: int, kernel: int) -> list[tuple[MergeRegi
     reach = Reach(span=span, options=MergeLimits(kernel=kernel))
     regions = merge_space(problem.graph, reach).regions
     return [(region, cut) for region in regions for cut in region_cuts(region, "identity")]
+
+
+def taught(problem: Problem, recipe: Recipe) -> Problem:
+    """Returns the problem with trainings on the way that go by a paper's recipe."""
+    return problem if problem.train is None else replace(problem, train=partial(problem.train, recipe=recipe))
 
 
 def trainer_of(problem: Problem, name: str) -> Trainer:

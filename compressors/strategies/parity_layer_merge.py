@@ -78,7 +78,7 @@ class EntrySearch:
             self._report(0.9, "putting the plan together")
             graph, plan = apply(problem.graph, choice.steps), self._plan(choice)
             score = reference.score(graph.module)
-            self._found[choice.steps] = Candidate(plan, graph, score, plan.predicted_seconds)
+            self._found[choice.steps] = Candidate(plan, graph, score, plan.predicted_seconds, settings.recipe)
         return sorted(self._found.values(), key=lambda one: rank(one, budget_seconds))
 
     def _trained(self, reference: Reference) -> dict[Step, float]:

@@ -22,8 +22,9 @@ from compressors.score import Reference
 from compressors.scores.likelihood import channel_lines, likelihoods
 from compressors.scores.trial import Trials
 from compressors.signature import fingerprint
+from compressors.strategies import parity_recipes
 from compressors.strategies.fitted import mask_input, site_lines
-from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts
+from compressors.strategies.parity import ParitySearch, ParitySettings, merge_cuts, taught
 from compressors.strategies.parity_tlc import PublishedTrials
 from compressors.strategies.rounds import Look, RoundSearch, State, round_cuts, round_settings
 
@@ -88,6 +89,7 @@ def begin(problem: Problem, options: TlcOptions) -> Search:
     """Starts a search among merges."""
     if options.parity:
         cuts = [cut for _, cut in merge_cuts(problem, options.span, options.max_kernel) if not cut.step.pruned]
-        settings = ParitySettings(NAME, options.selection_samples, options.margin)
-        return ParitySearch(problem, cuts, PublishedTrials(problem), settings)
+        recipes = parity_recipes.tlc(problem.graph)
+        settings = ParitySettings(NAME, recipes.final, options.selection_samples, options.margin)
+        return ParitySearch(problem, cuts, PublishedTrials(taught(problem, recipes.way)), settings)
     return RoundSearch(problem, round_cuts(options, problem), Trial(problem, options), round_settings(options, NAME))

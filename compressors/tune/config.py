@@ -22,8 +22,9 @@ _POSITIVE = (
     "trial_samples",
     "evaluations",
     "least_steps",
+    "decay_steps",
 )
-_SHARES = ("distillation", "momentum", "warmup", "label_smoothing", "ema", "erasing", "holdout_share")
+_SHARES = ("distillation", "momentum", "warmup", "label_smoothing", "ema", "erasing", "holdout_share", "gamma")
 _NOT_NEGATIVE = ("features", "processes", "mixup", "weight_decay", "clip", "patience", "norm_batches")
 
 
@@ -45,12 +46,19 @@ class TuneConfig:
         distillation: Weight of the distillation loss; the rest is the task's own, on samples that have targets.
         features: Weight of the relative squared difference of the tensors between the cuts; 0 leaves it out.
         label_smoothing: Share of a target that is spread over all classes.
-        momentum: Nesterov momentum of SGD.
-        weight_decay: On weights of two or more dimensions; never on norms, biases and gates. None fits the optimiser.
+        momentum: Of SGD.
+        nesterov: Whether it is Nesterov's.
+        weight_decay: On weights of two or more dimensions; not on norms, biases and gates. None fits the optimiser.
+        decay_vectors: Whether norms and biases decay as well.
         clip: Largest norm of all gradients together; 0 does not clip. None is 1 for AdamW, none for SGD.
         ema: Decay of a moving average of the weights, e.g. 0.99; 0 has none. The average competes for the best moment.
         warmup: Share of the steps in which the rate rises to its peak.
-        schedule: How the rate falls afterwards.
+        schedule: How the rate falls afterwards: along a line or half a cosine to zero, by a factor at milestones, or by
+            a factor after so many steps, again and again.
+        milestones: Shares of the training at which "milestones" multiplies the rate by `gamma`, ascending; none keeps
+            it where it is.
+        gamma: Factor of "milestones" and "steps".
+        decay_steps: After how many steps "steps" multiplies the rate by `gamma`.
         augment: Random shift after padding by `shift` pixels, for image inputs; colour images are mirrored too.
         shift: Pixels; None is an eighth of the width.
         mixup: Alpha of mixup, for images; 0 does not mix.
@@ -77,7 +85,7 @@ class TuneConfig:
     epochs: float = 2.0
     max_seconds: float = float("inf")
     batch: int = 128
-    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    optimizer: Literal["auto", "sgd", "adam", "adamw"] = "auto"
     learning_rates: tuple[float, ...] | None = None
     trial_steps: int = 40
     trial_samples: int = 1000
@@ -86,11 +94,16 @@ class TuneConfig:
     features: float = 2.0
     label_smoothing: float = 0.0
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float | None = None
+    decay_vectors: bool = False
     clip: float | None = None
     ema: float = 0.0
     warmup: float = 0.15
-    schedule: Literal["cosine", "linear"] = "linear"
+    schedule: Literal["cosine", "linear", "milestones", "steps"] = "linear"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    decay_steps: int = 1
     augment: bool = True
     shift: int | None = None
     mixup: float = 0.0
@@ -121,6 +134,8 @@ class TuneConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise OptionError(name, f"Fine-tuning: {name} has to be at least 0; got {value}.")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
+            raise OptionError("milestones", f"Fine-tuning: milestones have to ascend in 0..1; got {self.milestones}.")
         rates = self.learning_rates
         if rates is not None and (not rates or not min(rates) > 0):
             raise OptionError("learning_rates", f"Fine-tuning: rates have to be > 0; got {rates}.")

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from compressors.tune.config import TuneConfig
     from compressors.tune.regulariser import ParameterGroup
 
-Kind = Literal["sgd", "adamw"]
+Kind = Literal["sgd", "adam", "adamw"]
 
 LEARNING_RATES: Final[dict[Kind, tuple[float, ...]]] = {
     "sgd": (0.03, 0.01, 0.003, 0.001),
+    "adam": (1e-3, 3e-4, 1e-4, 3e-5),
     "adamw": (1e-3, 3e-4, 1e-4, 3e-5),
 }
-WEIGHT_DECAY: Final[dict[Kind, float]] = {"sgd": 5e-4, "adamw": 0.02}
-CLIP: Final[dict[Kind, float]] = {"sgd": 0.0, "adamw": 1.0}
+WEIGHT_DECAY: Final[dict[Kind, float]] = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.02}
+CLIP: Final[dict[Kind, float]] = {"sgd": 0.0, "adam": 1.0, "adamw": 1.0}
 TICKS = 1_000_000
 """A schedule runs over so many ticks, whatever the number of steps: it follows the share done, by steps or by time."""
+_SCHEDULES = {"linear": "poly", "cosine": "cosine", "milestones": "multistep", "steps": "step"}
+"""timm's names."""
 _FIRST = 0.01
 """Share of the peak that a warm-up begins at."""
 
@@ -72,12 +75,12 @@ def make_optimizer(
     decay = WEIGHT_DECAY[kind] if config.weight_decay is None else config.weight_decay
     taken = {id(parameter) for group in own for parameter in group.parameters}
     others = [parameter for parameter in module.parameters() if id(parameter) not in taken and parameter.requires_grad]
-    # Decay on norm gains, biases and single tokens or scales harms short trainings.
     matrices = [parameter for parameter in others if not _is_vector(parameter)]
     vectors = [parameter for parameter in others if _is_vector(parameter)]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": decay},
-        {"params": vectors, "weight_decay": 0.0},
+        # Decay on norm gains, biases and single tokens or scales harms short trainings.
+        {"params": vectors, "weight_decay": decay if config.decay_vectors else 0.0},
         *(
             {
                 "params": list(group.parameters),
@@ -88,40 +91,44 @@ def make_optimizer(
             for group in own
         ),
     ]
-    name = "momentum" if kind == "sgd" and config.momentum == 0 else kind  # Nesterov's needs a momentum
+    plain = config.momentum == 0 or not config.nesterov  # Nesterov's needs a momentum
+    name = "momentum" if kind == "sgd" and plain else kind
     groups = [group for group in groups if group["params"]]
     return create_optimizer_v2(groups, opt=name, lr=peak, momentum=config.momentum)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, peak: float, config: TuneConfig) -> Any:
-    """Returns timm's schedule over `TICKS`: linear up to the peak, then down to zero along a line or half a cosine."""
+    """Returns timm's schedule over `TICKS`, over steps where it is one of steps: up to the peak, then down."""
     from timm.scheduler import create_scheduler_v2
 
     warmup = min(TICKS - 1, round(config.warmup * TICKS))
     schedule, _ = create_scheduler_v2(
         optimizer,
-        sched="poly" if config.schedule == "linear" else "cosine",
+        sched=_SCHEDULES[config.schedule],
         num_epochs=TICKS - warmup,
+        decay_epochs=config.decay_steps,
+        decay_milestones=[round(share * TICKS) for share in config.milestones],
         warmup_epochs=warmup,
         warmup_prefix=True,
         warmup_lr=_FIRST * peak,
         min_lr=0.0,
-        decay_rate=1.0,
+        decay_rate=config.gamma if config.schedule in {"milestones", "steps"} else 1.0,
         step_on_epochs=False,
         updates_per_epoch=1,
     )
     return schedule
 
 
-def set_rate(schedule: Any, progress: float, step: float) -> None:
+def set_rate(schedule: Any, progress: float, step: float, done: int | None = None) -> None:
     """Sets every group's rate for a share done.
 
     Args:
         schedule: From `make_schedule`.
         progress: Share done, in [0, 1].
         step: Share that one step does, in (0, 1].
+        done: Steps done, for a schedule that goes by steps.
     """
-    schedule.step_update(math.floor(progress * TICKS))
+    schedule.step_update(math.floor(progress * TICKS) if done is None else done)
     for group in schedule.optimizer.param_groups:
         if group.get(_SUM) is not None:
             group["lr"] = group[_SUM] * step
@@ -129,7 +136,7 @@ def set_rate(schedule: Any, progress: float, step: float) -> None:
 
 def _gain(kind: Kind, gradient: float, config: TuneConfig) -> float:
     """Returns how far a parameter gets for a sum of rates of 1."""
-    return 1.0 if kind == "adamw" else gradient / (1 - config.momentum)
+    return 1.0 if kind != "sgd" else gradient / (1 - config.momentum)
 
 
 def _is_vector(parameter: torch.Tensor) -> bool:

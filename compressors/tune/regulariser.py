@@ -44,8 +44,13 @@ class Regulariser(Protocol):
         """Returns what is added to the loss, a scalar."""
         ...
 
-    def after_step(self, module: fx.GraphModule) -> None:
-        """Changes the module after an optimiser step, in place: clamps a gate, closes it, moves a target."""
+    def after_step(self, module: fx.GraphModule, rate: float = 1.0) -> None:
+        """Changes the module after an optimiser step, in place: clamps a gate, closes it, moves a target.
+
+        Args:
+            module: That was stepped.
+            rate: Learning rate of the step as a share of its peak, in [0, 1].
+        """
         ...
 
     def parameter_groups(self, module: fx.GraphModule) -> Sequence[ParameterGroup]:

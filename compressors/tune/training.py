@@ -123,7 +123,7 @@ class Training:
         for batch in self._batches():
             self._student.train()
             rate = self._set_rate()
-            loss = self._descend(batch)
+            loss = self._descend(batch, rate)
             self._student.eval()
             self._loss = loss if self._step == 0 else 0.95 * self._loss + 0.05 * loss
             self._step += 1
@@ -174,11 +174,12 @@ class Training:
     def _set_rate(self) -> float:
         # What a step does is told by those so far: time may end the training before its last step.
         each = self._progress / self._step if self._step else 1 / self._stretch.steps
-        set_rate(self._schedule, self._progress, self._stretch.share * each)
+        done = self._step if self._config.schedule == "steps" else None
+        set_rate(self._schedule, self._progress, self._stretch.share * each, done)
         return float(self._inner.param_groups[0]["lr"])
 
-    def _descend(self, indices: Sequence[int]) -> float:
-        """Does one step on the samples at `indices` and returns its loss."""
+    def _descend(self, indices: Sequence[int], rate: float) -> float:
+        """Does one step on the samples at `indices` at a rate, and returns its loss."""
         config = self._config
         with seeded(config.seed, "step", self._step, self._devices.rank) as source:
             inputs, targets = self._prepare(self._fetch(indices, source), source)
@@ -191,18 +192,22 @@ class Training:
                 self._devices.clip(self._parameters, self._clip)
             self._optimizer.step()
         if config.regulariser is not None:
-            config.regulariser.after_step(self._student)
+            config.regulariser.after_step(self._student, rate / self._stretch.peak)
         if self._ema is not None:
             self._ema.update(self._student, self._step + 1)
         return float(loss.detach())
 
     def _loss_of(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), self._devices.autocast():
-            wanted, references = self._teacher(*inputs)
         outputs, features = self._model(*inputs)
         mask = None if self._mask is None else inputs[self._mask].bool()
-        mine, theirs = ([counted(each, mask) for each in tensors(given)] for given in (outputs, wanted))
-        at = self._judged
+        mine, at = [counted(each, mask) for each in tensors(outputs)], self._judged
+        if self._config.distillation == 0 and not self._has_features:
+            loss = self._course.task.loss(mine[at], targets, self._config.label_smoothing)
+            if loss is not None:
+                return loss  # the teacher has nothing to say
+        with torch.no_grad(), self._devices.autocast():
+            wanted, references = self._teacher(*inputs)
+        theirs = [counted(each, mask) for each in tensors(wanted)]
         loss = mixed(self._course.task, mine[at], theirs[at], targets, self._config)
         if len(mine) > 1:
             loss = loss + rest([*mine[:at], *mine[at + 1 :]], [*theirs[:at], *theirs[at + 1 :]], self._config)

@@ -234,7 +234,9 @@ class Job:
         if not self.trainings.wanted:
             return None
         with self.phases.phase("tune", "Fine-tuning"):
-            return self.trainings.fine_tuned(candidate.graph, self.phases, refitted=candidate.plan.refit)
+            return self.trainings.fine_tuned(
+                candidate.graph, self.phases, refitted=candidate.plan.refit, recipe=candidate.recipe
+            )
 
     def _shipped(self, graph: Graph, path: Path) -> Shipped:
         return ship(graph, path, self._selection, self.bench)

@@ -13,6 +13,7 @@ from compressors.problem import Progress, Samples
 from compressors.signature import fingerprint
 from compressors.tune import TuneConfig, Tuned, tune
 from compressors.tune.optimise import lowest_rate
+from compressors.tune.recipe import Recipe
 from compressors.tune.regulariser import Regulariser
 from service.judging.quality import Goal
 from service.pipeline.phases import Phases
@@ -29,8 +30,8 @@ _NORM_BATCHES = 8
 """On so many batches the moments of batch norms are estimated anew before a training; kept where that is better. Not
 where gates were put in: the network is the one that it was."""
 
-_SAVED_WITH_GATES = 2
-"""Times that a training with gates is scored, and saved to go on from: nothing is chosen by the scores."""
+_SAVED_ON_THE_WAY = 2
+"""Times that a training whose end is returned is scored, and saved to go on from: nothing is chosen by the scores."""
 
 _SHORT_WITH_GATES = 120.0
 """Seconds below which a training with gates tries no rates: while gates close scores fall, and the lowest wins."""
@@ -59,6 +60,23 @@ class _Grant:
     epochs: float
     seconds: float
     granted: float
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How one training goes, besides what the job asks for.
+
+    Attributes:
+        regulariser: What shapes it.
+        recipe: How a paper trains, instead of the job's recipe.
+        last: Whether its end is returned; else its best moment.
+        norms: Whether the moments of batch norms may be estimated anew before it.
+    """
+
+    regulariser: Regulariser | None = None
+    recipe: Recipe | None = None
+    last: bool = False
+    norms: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,12 @@ class Trainings:
         return max(0.0, self.order.spec.fine_tuning.epochs - sum(self.used.values()))
 
     def on_the_way(
-        self, candidate: Graph, share: float, regulariser: Regulariser | None = None, seconds: float = math.inf
+        self,
+        candidate: Graph,
+        share: float,
+        regulariser: Regulariser | None = None,
+        seconds: float = math.inf,
+        recipe: Recipe | None = None,
     ) -> Graph:
         """Trains a network that is on its way to a candidate (`compressors.problem.Trainer`)."""
 
@@ -111,7 +134,8 @@ class Trainings:
             self.phases(0.0, f"training on the way: {message}", metrics)
 
         grant = self._granted(candidate, share, seconds)
-        tuned = self._trained(candidate, grant, told, regulariser)
+        way = _Way(regulariser, recipe, last=regulariser is not None or recipe is not None)
+        tuned = self._trained(candidate, grant, told, way)
         if tuned is None:
             return candidate
         done = tuned.history[-1].epoch if tuned.history else 0.0
@@ -119,15 +143,19 @@ class Trainings:
         self.used[grant.training] = min(done, grant.epochs)
         return tuned.graph
 
-    def fine_tuned(self, candidate: Graph, progress: Progress, *, refitted: bool = False) -> Tuned | None:
+    def fine_tuned(
+        self, candidate: Graph, progress: Progress, *, refitted: bool = False, recipe: Recipe | None = None
+    ) -> Tuned | None:
         """Fine-tunes a network with the passes that are left; None where there is no time.
 
         Args:
             candidate: Where to start.
             progress: Where to report.
             refitted: Whether its operators were refitted after the cuts, the moments of its norms with them.
+            recipe: How a paper trains, instead of the job's recipe.
         """
-        return self._trained(candidate, self._granted(candidate, 1.0), progress, refitted=refitted)
+        way = _Way(recipe=recipe, norms=not refitted)
+        return self._trained(candidate, self._granted(candidate, 1.0), progress, way)
 
     def _granted(self, network: Graph, share: float, seconds: float = math.inf) -> _Grant:
         """Returns what a training may use; one that was begun before, the passes and what is left of the time then."""
@@ -150,9 +178,7 @@ class Trainings:
         network: Graph,
         grant: _Grant,
         progress: Progress,
-        regulariser: Regulariser | None = None,
-        *,
-        refitted: bool = False,
+        way: _Way,
     ) -> Tuned | None:
         """Trains a network; goes on where a worker that died had come to with the same network."""
         if grant.seconds <= 0 or grant.epochs <= 0:
@@ -161,19 +187,21 @@ class Trainings:
         config = TuneConfig(
             task=self.goal.task.name,
             epochs=grant.epochs,
-            batch=asked.batch,
+            batch=asked.batch or TuneConfig.batch,
             max_seconds=grant.seconds,
             seed=self.order.spec.seed,
             checkpoint=self.order.folder / TRAININGS / grant.folder,
-            regulariser=regulariser,
-            keep="best" if regulariser is None else "last",
-            patience=asked.patience if regulariser is None else 0,
-            evaluations=TuneConfig.evaluations if regulariser is None else _SAVED_WITH_GATES,
-            least_steps=1 if regulariser is None else _LEAST_WITH_GATES,
-            norm_batches=0 if refitted or regulariser is not None else _NORM_BATCHES,
+            regulariser=way.regulariser,
+            keep="last" if way.last else "best",
+            patience=0 if way.last else asked.patience,
+            evaluations=_SAVED_ON_THE_WAY if way.last else TuneConfig.evaluations,
+            least_steps=1 if way.regulariser is None else _LEAST_WITH_GATES,
+            norm_batches=_NORM_BATCHES if way.norms and way.regulariser is None else 0,
         )
-        if asked.learning_rate is not None:
+        if way.recipe is not None:
+            config = way.recipe.applied(config, batch=asked.batch, rate=asked.learning_rate)
+        elif asked.learning_rate is not None:
             config = replace(config, learning_rates=(asked.learning_rate,))
-        elif regulariser is not None and grant.granted < _SHORT_WITH_GATES:
+        elif way.regulariser is not None and grant.granted < _SHORT_WITH_GATES:
             config = replace(config, learning_rates=(lowest_rate(network.module, config),))
         return tune(self.original, network, self.samples, self.selection, config, progress)

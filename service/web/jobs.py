@@ -130,9 +130,9 @@ def describe_request(job: Job, summary: Summary) -> list[tuple[str, str]]:
     """Returns what was asked for, as names and values."""
     spec = job.spec
     floor = spec.accuracy_floor if spec.accuracy_floor is not None else spec.quality_floor
-    tuning = (
-        "none" if spec.fine_tuning.disabled else f"{spec.fine_tuning.epochs} epochs, batch {spec.fine_tuning.batch}"
-    )
+    asked = spec.fine_tuning
+    batch = "" if asked.batch is None else f", batch {asked.batch}"
+    tuning = "none" if asked.disabled else f"{asked.epochs} epochs{batch}"
     options = ", ".join(f"{name}={value}" for name, value in sorted(spec.strategy.options.items()))
     return [
         ("Model", summary.model),

@@ -10,6 +10,7 @@ from compressors.graph import Graph
 from compressors.problem import Problem, Search
 from compressors.strategies import find
 from compressors.table import structure
+from compressors.tune import Recipe
 from tests.compressors.denoisers import Pairs
 from tests.compressors.networks import graph_of
 from tests.compressors.samples import CountingTimer, Recorder
@@ -54,7 +55,12 @@ class ShortTrainer:
         self.shares: list[float] = []
 
     def __call__(
-        self, candidate: Graph, share: float, regulariser: GateRegulariser | None = None, seconds: float = math.inf
+        self,
+        candidate: Graph,
+        share: float,
+        regulariser: GateRegulariser | None = None,
+        seconds: float = math.inf,
+        recipe: Recipe | None = None,  # noqa: ARG002 - of the protocol
     ) -> Graph:
         assert seconds >= 0
         self.shares.append(share)

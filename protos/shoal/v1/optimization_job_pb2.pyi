@@ -714,9 +714,9 @@ class FineTuning(_message.Message):
     epochs: _builtins.int
     """Passes over the training data, in [0, 1000]. Default 2."""
     batch: _builtins.int
-    """Samples per step. Default 128."""
+    """Samples per step. Default 128; where a strategy trains as its paper does, the paper's, at most 256."""
     learning_rate: _builtins.float
-    """Peak learning rate. Default: found by a short search."""
+    """Peak learning rate. Default: found by a short search; where a strategy trains as its paper does, the paper's."""
     patience: _builtins.int
     """Stop after so many looks at the held-back samples in a row without a better network, in [0, 1000]. There are four
     in a training, or one in each pass where that is more. Default 0: never.

@@ -24,6 +24,7 @@ from compressors.strategies import find
 from compressors.strategies.parity import merge_cuts
 from compressors.surgery import apply, fold_norms
 from compressors.table import measure_table, structure
+from compressors.tune import Recipe
 from tests.compressors.architectures import architecture
 from tests.compressors.networks import lifted
 from tests.compressors.problems import ShortTrainer, problem_of, problem_with
@@ -47,7 +48,14 @@ class Arriving:
         self.given: list[Graph] = []
         self.penalties: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:
+    def __call__(
+        self,
+        candidate: Graph,
+        share: float,
+        regulariser=None,
+        seconds: float = math.inf,
+        recipe: Recipe | None = None,  # noqa: ARG002 - of the protocol
+    ) -> Graph:
         assert 0 < share <= 1
         assert seconds >= 0
         self.given.append(candidate)
@@ -67,7 +75,14 @@ class Clocked:
         self.left = seconds
         self.took: list[float] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser=None, seconds: float = math.inf) -> Graph:  # noqa: ARG002
+    def __call__(
+        self,
+        candidate: Graph,
+        share: float,
+        regulariser=None,  # noqa: ARG002 - of the protocol
+        seconds: float = math.inf,
+        recipe: Recipe | None = None,  # noqa: ARG002 - of the protocol
+    ) -> Graph:
         self.took.append(min(seconds, 0.9 * share * self.left))
         self.left -= self.took[-1]
         return candidate
@@ -293,7 +308,14 @@ class Stepping:
     def __init__(self) -> None:
         self.found: list[tuple[float, float]] = []
 
-    def __call__(self, candidate: Graph, share: float, regulariser, seconds: float = math.inf) -> Graph:  # noqa: ARG002
+    def __call__(
+        self,
+        candidate: Graph,
+        share: float,  # noqa: ARG002 - of the protocol
+        regulariser,
+        seconds: float = math.inf,  # noqa: ARG002 - of the protocol
+        recipe: Recipe | None = None,  # noqa: ARG002 - of the protocol
+    ) -> Graph:
         trained = candidate.copied()
         penalty = float(regulariser.penalty(trained.module).detach())
         regulariser.after_step(trained.module)

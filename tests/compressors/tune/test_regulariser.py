@@ -35,7 +35,8 @@ class Closing:
     def penalty(self, module: fx.GraphModule) -> torch.Tensor:
         return 10 * torch.stack([(1 - gate.share).square().sum() for gate in self.gates(module)]).sum()
 
-    def after_step(self, module: fx.GraphModule) -> None:
+    def after_step(self, module: fx.GraphModule, rate: float = 1.0) -> None:
+        assert 0 <= rate <= 1
         with torch.no_grad():
             for gate in self.gates(module):
                 gate.share.clamp_(0, 1)
@@ -56,8 +57,8 @@ class Breaking:
         self.penalty, self.metrics = self.closing.penalty, self.closing.metrics
         self.parameter_groups = self.closing.parameter_groups
 
-    def after_step(self, module: fx.GraphModule) -> None:
-        self.closing.after_step(module)
+    def after_step(self, module: fx.GraphModule, rate: float = 1.0) -> None:
+        self.closing.after_step(module, rate)
         for gate in self.closing.gates(module):
             if int(gate.moved) >= self.steps:
                 gate.share.data.fill_(math.nan)

@@ -1,10 +1,12 @@
 """Single steps of a training against a plain loop."""
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 import torch
 
+from compressors.strategies import parity_recipes
 from compressors.tasks import TASKS
 from compressors.tune import TuneConfig
 from compressors.tune.devices import Devices
@@ -112,3 +114,82 @@ def test_noise_is_drawn_anew_in_training() -> None:
     lesson = Course(graph, samples, lesson.task, lesson.config, lesson.devices)
     Training(graph.copied().module, lesson, Stretch(3, float("inf"), 0.01)).run(lambda _: True)
     assert Counted.calls == 3
+
+
+PUBLISHED = {
+    "EASIER": (parity_recipes.CIFAR, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}),
+    "TLC on texts": (parity_recipes.GLUE, torch.optim.AdamW, {"lr": 2e-5, "weight_decay": 0.0}),
+    "LayerMerge": (
+        parity_recipes.ENTRY,
+        torch.optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-5, "nesterov": True},
+    ),
+    "LayerMerge's denoiser": (parity_recipes.ENTRY_DENOISER, torch.optim.Adam, {"lr": 2e-4}),
+    "LayerCollapse on texts": (parity_recipes.COLLAPSE_TEXT, torch.optim.AdamW, {"lr": 1e-4, "weight_decay": 0.0}),
+}
+STEPS = 8
+
+
+def scheduler(name: str, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """torch's own, over as many steps as the training has."""
+    if name == "EASIER":
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [STEPS // 2, 3 * STEPS // 4], gamma=0.1)
+    if name == "LayerMerge":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    if name == "LayerCollapse on texts":
+        return torch.optim.lr_scheduler.StepLR(optimizer, 3, gamma=0.9)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_a_papers_recipe_trains_as_torchs_own_loop_does(name: str) -> None:
+    recipe, kind, options = PUBLISHED[name]
+    if recipe.schedule == "steps":
+        recipe = replace(recipe, decay_steps=3)  # so that it falls within a short training
+    base = TuneConfig(augment=False, device="cpu", precision="float32")
+    graph = graph_of("resnet-a")
+    data = random_samples(graph, 64, 1, labelled=True)
+    (rate,) = (config := recipe.applied(base, batch=16, rate=options["lr"])).learning_rates
+    lesson = Course(graph, data, TASKS["classification"], config, Devices("cpu", "float32"))
+    student = graph.copied().module
+    training = Training(student, lesson, Stretch(STEPS, float("inf"), rate))
+    training.run(lambda _: True)
+
+    module = graph.copied().module.train()
+    optimizer = kind(module.parameters(), **options)
+    schedule = scheduler(name, optimizer)
+    batches = Training(graph.copied().module, lesson, Stretch(STEPS, float("inf"), rate))
+    for step in range(STEPS):
+        batches._step = step
+        inputs, labels = data.batch(next(iter(batches._batches())))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(*inputs), labels).backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+        optimizer.step()
+        schedule.step()
+    start, found = graph.module.state_dict(), student.state_dict()
+    for key, value in module.named_parameters():
+        if kind is torch.optim.SGD:
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
+        # Adam takes whole steps along gradients that are next to nothing, and so along their rounding.
+        assert (found[key] - value).norm() <= 0.03 * (value - start[key]).norm()
+
+
+def test_a_recipe_without_distillation_never_asks_the_teacher() -> None:
+    lesson = course("resnet-a", distillation=0.0, features=0.0)
+    training = Training(graph_of("resnet-a").copied().module, lesson, Stretch(2, float("inf"), 0.1))
+    asked = []
+    training._teacher.register_forward_hook(lambda *_: asked.append(1))
+    training.run(lambda _: True)
+    assert not asked
+
+
+def test_samples_without_a_target_are_distilled_even_so() -> None:
+    graph = graph_of("resnet-a")
+    lesson = course("resnet-a", distillation=0.0, features=0.0)
+    lesson = replace(lesson, samples=random_samples(graph, 64, 1, labelled=False))
+    student = graph.copied().module
+    before = {key: value.clone() for key, value in student.named_parameters()}
+    Training(student, lesson, Stretch(2, float("inf"), 0.1)).run(lambda _: True)
+    assert any(not torch.equal(value, before[key]) for key, value in student.named_parameters())

@@ -11,6 +11,7 @@ from compressors.analysis import analyse
 from compressors.gates import GateRegulariser, amounts, insert_gates
 from compressors.graph import Graph
 from compressors.tasks import TASKS
+from compressors.tune import Recipe
 from service.judging.quality import Goal
 from service.pipeline.phases import Phases
 from service.pipeline.trainings import Trainings
@@ -136,3 +137,31 @@ def test_no_time_gives_the_network_back_as_it_is(tmp_path: Path) -> None:
     some = trainings(tmp_path, Shelf())
     assert some.on_the_way(some.original, 0.5, seconds=0.0) is some.original
     assert some.used == {}
+
+
+def free(some: Trainings) -> Trainings:
+    """Of a job that asks for no batch and no rate."""
+    spec = some.order.spec.model_copy(update={"fine_tuning": FineTuning(epochs=EPOCHS)})
+    return replace(some, order=some.order.model_copy(update={"spec": spec}))
+
+
+def test_a_papers_recipe_sets_batch_and_rate_unless_the_job_does(tmp_path: Path) -> None:
+    recipe = Recipe("sgd", 0.02, batch=32)
+    for name, asks, rate, steps in (("free", False, 0.02, 5), ("asked", True, 1e-3, 10)):
+        (tmp_path / name).mkdir()
+        some = trainings(tmp_path / name, Shelf())
+        tuned = (some if asks else free(some)).fine_tuned(some.original, some.phases, recipe=recipe)
+        assert tuned is not None
+        assert (tuned.learning_rate, tuned.trials) == (rate, {})
+        assert tuned.history[-1].step == EPOCHS * steps
+
+
+def test_on_the_way_a_papers_training_goes_on_from_its_end(tmp_path: Path) -> None:
+    some = free(trainings(tmp_path, Shelf()))
+    # A rate at which nothing gets better: the best moment would be the start.
+    after = some.on_the_way(some.original, 0.5, recipe=Recipe("sgd", 0.5, batch=32))
+    before = some.original.module.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in after.module.state_dict().items())
+    tuned = some.fine_tuned(some.original, some.phases, recipe=Recipe("sgd", 0.5, batch=32))
+    assert tuned is not None
+    assert not tuned.before.better_than(tuned.after)
