@@ -8,8 +8,8 @@ seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, final
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """What can be remembered."""
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 class Memory(Protocol):
@@ -80,6 +82,28 @@ def remembered(
         known = find_out()
         memory.keep(key, dict(known))
     return known
+
+
+def remembered_for(
+    memory: Memory, key: str, items: Sequence[Item], find_out: Callable[[], Mapping[Item, float]]
+) -> dict[Item, float]:
+    """Returns a number for each of some items: those that were kept under the key, else what is found out.
+
+    Args:
+        memory: Where to look, and to keep.
+        key: Holds all that the numbers depend on, the items in their order among it.
+        items: Whatever the numbers are of.
+        find_out: Returns a number for each; called where nothing was kept.
+    """
+    if not items:
+        return {}
+
+    def by_place() -> dict[str, float]:
+        found = find_out()
+        return {str(at): found[item] for at, item in enumerate(items)}
+
+    found = remembered(memory, key, [str(at) for at in range(len(items))], by_place)
+    return {item: found[str(at)] for at, item in enumerate(items)}
 
 
 def remembered_fit(memory: Memory, key: str, start: Graph, fit: Callable[[], Graph]) -> Graph:

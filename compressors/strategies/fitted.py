@@ -22,7 +22,7 @@ from compressors.channel_line import Line
 from compressors.collapse import lines, site_statistics
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.harm import ScreenConfig, refitted, screen
-from compressors.memory import key_of, remembered, remembered_fit
+from compressors.memory import key_of, remembered, remembered_fit, remembered_for
 from compressors.plan import Plan, Way
 from compressors.problem import Candidate
 from compressors.score import Reference
@@ -140,13 +140,11 @@ class FittedSearch:
         if not self._screened:
             steps = [one.step for one in self._planner.alternatives]
             key = key_of("screen", self._question(), steps)
-            places = [str(at) for at in range(len(steps))]
-            found = remembered(self._problem.memory, key, places, lambda: self._screen(steps, reference))
-            self._screened = {step: found[str(at)] for at, step in enumerate(steps)}
+            self._screened = remembered_for(self._problem.memory, key, steps, lambda: self._screen(reference))
         return self._screened if self._settings.refit == "none" else self._refined(reference)
 
-    def _screen(self, steps: Sequence[Step], reference: Reference) -> dict[str, float]:
-        """Returns the harm of each cut alone, nothing refitted, by its place among the steps."""
+    def _screen(self, reference: Reference) -> dict[Step, float]:
+        """Returns the harm of each cut alone, nothing refitted."""
         problem = self._problem
         scores = screen(
             problem.graph,
@@ -156,7 +154,7 @@ class FittedSearch:
             ScreenConfig(seed=problem.seed, lines=self._lines_of(), enough=until(problem.clock, _SCREENING_SHARE)),
             lambda done: self._report(0.1 + 0.2 * done, "judging each cut alone"),
         )
-        return {str(at): scores[step].divergence for at, step in enumerate(steps)}
+        return {step: score.divergence for step, score in scores.items()}
 
     def _question(self) -> str:
         """Returns a key of everything that the judgement of a cut depends on besides the cut."""

@@ -31,7 +31,7 @@ from compressors.channel_line import ChannelLine, Line, identity_line
 from compressors.collapse import line_name, linearise
 from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.harm import ScreenConfig, missed
-from compressors.memory import key_of, remembered, remembered_fit
+from compressors.memory import key_of, remembered, remembered_fit, remembered_for
 from compressors.plan import Plan
 from compressors.problem import Candidate
 from compressors.score import Reference
@@ -245,15 +245,13 @@ class RoundSearch:
             fitted = [one for one in self._planner.alternatives if one.step.kind == "regress"]
             key = key_of("missed", fingerprint(problem.graph), [one.step for one in fitted], count(problem.calibration))
 
-            def judge() -> dict[str, float]:
+            def judge() -> dict[Step, float]:
                 self._report(0.1, "judging fitted operators alone")
                 config = ScreenConfig(batch=_MISSED_ON, seed=problem.seed)
-                shares = missed(problem.graph, fitted, problem.calibration, config)
-                return {str(at): shares[one.step] for at, one in enumerate(fitted)}
+                return missed(problem.graph, fitted, problem.calibration, config)
 
-            places = [str(at) for at in range(len(fitted))]
-            shares = remembered(problem.memory, key, places, judge) if fitted else {}
-            self._noise = {one.step: _noise(shares[place]) for place, one in zip(places, fitted, strict=True)}
+            shares = remembered_for(problem.memory, key, [one.step for one in fitted], judge)
+            self._noise = {step: _noise(share) for step, share in shares.items()}
         return self._noise
 
     def _trained(self, look: Look, one: Measured, share: float) -> State:

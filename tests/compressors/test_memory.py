@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compressors.memory import NoMemory, key_of, remembered, remembered_fit
+from compressors.memory import NoMemory, key_of, remembered, remembered_fit, remembered_for
 from tests.compressors.networks import graph_of
 
 
@@ -52,6 +52,20 @@ def test_without_a_memory_everything_is_found_out_again() -> None:
     for _ in range(2):
         remembered(NoMemory(), "some", [], lambda: asked.append(1) or {})
     assert len(asked) == 2
+
+
+def test_numbers_of_things_come_back_by_the_thing_in_its_place() -> None:
+    shelf, things, asked = Shelf(), [("x", 3), ("y", 1)], []
+
+    def find_out() -> dict[tuple[str, int], float]:
+        asked.append(1)
+        return {("y", 1): 2.0, ("x", 3): 1.0}
+
+    first, second = (remembered_for(shelf, "some", things, find_out) for _ in range(2))
+    assert first == second == {("x", 3): 1.0, ("y", 1): 2.0}
+    assert len(asked) == 1
+    assert remembered_for(shelf, "none", [], find_out) == {}
+    assert len(asked) == 1
 
 
 def test_a_key_tells_kinds_and_parts_apart() -> None:
