@@ -17,12 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
-from compressors.analysis.kinds import Kind, kind_of
 from compressors.gates import GateRecipe, GateRegulariser, amounts, insert_gates, remove_gates
 from compressors.gates.decide import at_least, near_one, rounded
 from compressors.gates.regulariser import COLLAPSE, COLLAPSE_DECOUPLED, FOLDING
 from compressors.strategies.parity import Stage, rectifiers, train_evenly, trainer_of
-from compressors.strategies.parity_recipes import FOLDING_PLAIN
+from compressors.strategies.parity_recipes import FOLDING_PLAIN, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,18 +60,14 @@ class Folding:
         gated = insert_gates(stage.graph, [site.node for site in waiting], _FOLDING_START)
         trained = train(gated, _FOLDING_SHARE, GateRegulariser(self._recipe()))
         found = amounts(trained.module)
-        linear = rounded(found) if self._plain else at_least(found)
+        linear = rounded(found) if is_plain(self.problem.graph) else at_least(found)
         rest = tuple(site.node for site in waiting if site.node not in linear)
         return Stage(remove_gates(trained, linear), (*stage.gone, *linear), (*stage.kept, *rest))
 
     def _recipe(self) -> GateRecipe:
         """Returns the published one; on plain networks the gates decay with everything else."""
-        recipe = replace(FOLDING, strength=self.penalty)
-        return replace(recipe, decay=FOLDING_PLAIN.weight_decay) if self._plain else recipe
-
-    @property
-    def _plain(self) -> bool:
-        return not any(kind_of(node) is Kind.ADD for node in self.problem.graph.module.graph.nodes)
+        decay = FOLDING_PLAIN.weight_decay if is_plain(self.problem.graph) else 0.0
+        return replace(FOLDING, strength=self.penalty, decay=decay)
 
 
 @final

@@ -95,8 +95,12 @@ def build_of(graph: Graph) -> Build:
         return Build.TRANSFORMER
     if any(isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in graph.module.modules()):
         return Build.MOBILE
-    adds = any(kind_of(node) is Kind.ADD for node in graph.module.graph.nodes)
-    return Build.RESIDUAL if adds else Build.PLAIN
+    return Build.PLAIN if is_plain(graph) else Build.RESIDUAL
+
+
+def is_plain(graph: Graph) -> bool:
+    """Returns whether nothing is added to anything: no shortcuts."""
+    return all(kind_of(node) is not Kind.ADD for node in graph.module.graph.nodes)
 
 
 def easier(graph: Graph) -> Recipes:
@@ -129,7 +133,7 @@ def layer_collapse(graph: Graph) -> Recipes:
 
 def layer_folding(graph: Graph) -> Recipes:
     """Returns Layer Folding's, with gates and after the fold."""
-    if build_of(graph) is Build.PLAIN:
+    if is_plain(graph):
         return Recipes(replace(FOLDING_PLAIN, milestones=(50 / 100,)), FOLDING_PLAIN)
     return Recipes(FOLDING, FOLDING)
 
