@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.subprocess
+import logging
 import os
 import resource
 import signal
@@ -42,6 +43,9 @@ from service.worker.messages import (
 )
 
 _PIPE_DRAIN_SECONDS = 2.0
+_LOG = logging.getLogger(__name__)
+
+_REAP_SECONDS = 5.0  # what a killed process gets to be gone
 _EXIT_SECONDS = 20.0  # what a worker that has said its last word gets to shut down
 
 
@@ -99,7 +103,13 @@ async def run_worker(
             await desk.close()
         # Also when this task is cancelled: nothing of a worker outlives its supervision.
         _signal_group(process.pid, signal.SIGKILL)
-        process.transport.close()
+        try:
+            # What nobody waits for stays a zombie where the loop ends before it hears of the exit.
+            await asyncio.wait_for(process.protocol.exited.wait(), _REAP_SECONDS)
+        except TimeoutError:
+            _LOG.warning("worker %d was killed and is still there after %g s", process.pid, _REAP_SECONDS)
+        finally:
+            process.transport.close()
 
 
 @final

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from service.delivery.verify import verify
 from service.settings import ServerSettings
 from tests.deploy.engines.test_metadata import METADATA
 from tests.service.flaky_proxy import FlakyProxy
-from tests.service.server.test_agents import agent, known, running, start, until
+from tests.service.server.test_agents import agent, known, running, start, taken, until
 from tests.service.server.test_storage import download
 from tests.service.server_harness import finished, settings_for, worker_command
 from tests.service.workers.reports import FILES
@@ -55,15 +56,9 @@ async def jetson(address: str, token: str, folder: Path) -> AsyncIterator[tuple[
     link = Link(AgentSettings(address, token, folder), "session-one", threading.Event())
     device = device_pb2.Device(runtimes=[{"name": "tensorrt", "version": "10.3.0", "device": "cuda:0"}])
 
-    def take() -> agents_pb.Work:
-        for _ in range(5):
-            if (work := link.lease()) is not None:
-                return work
-        raise AssertionError("there is no work")
-
     await asyncio.to_thread(link.register, device)
     try:
-        yield link, take
+        yield link, partial(taken, link)
     finally:
         link.close()
 
