@@ -239,7 +239,9 @@ class _Run:
             # The first step alone says little: much is done once.
             return moment.step < _TELLING and moment.progress < 1
         due = len(self._history) + 1
-        wanted = max(self._config.evaluations, round(self._steps / self._per_epoch))
+        # One for each pass that there will be: time may end the training long before the last that was asked for.
+        passes = moment.step / moment.progress / self._per_epoch
+        wanted = max(self._config.evaluations, round(passes))
         if moment.progress >= due / wanted or moment.progress >= 1:
             self._evaluate(moment)
         fraction = _SEARCH_PROGRESS + (1 - _SEARCH_PROGRESS) * moment.progress

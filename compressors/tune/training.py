@@ -13,7 +13,7 @@ from compressors.batches import Batch, count, fetch
 from compressors.score import tensors, token_mask
 from compressors.tasks import Classification, DrawnSamples, MultiLabel, Task, judged_output
 from compressors.tune.augment import changed, is_image, mixed_up
-from compressors.tune.features import counted, difference, shared_positions, with_features
+from compressors.tune.features import counted, difference, folded, shared_positions, with_features
 from compressors.tune.loss import mixed, rest
 from compressors.tune.optimise import CLIP, choose_optimizer, make_optimizer, make_schedule, set_rate
 from compressors.tune.randomness import generator, seeded
@@ -99,10 +99,10 @@ class Training:
 
         self._student, self._course, self._stretch = student, course, stretch
         self._config, self._devices = course.config, course.devices
-        teacher = course.original.copied().module
+        names = shared_positions(course.original, student) if self._config.features > 0 else ()
+        teacher = folded(course.original, names)
         for module in (student, teacher):
             self._devices.place_module(module)
-        names = shared_positions(course.original, student) if self._config.features > 0 else ()
         self._has_features = bool(names)
         self._mask, self._judged = token_mask(course.original), judged_output(course.original)
         self._teacher = with_features(teacher, names)

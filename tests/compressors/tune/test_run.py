@@ -125,6 +125,15 @@ def test_stops_in_time_with_the_rate_brought_down() -> None:
     assert tuned.history
 
 
+def test_a_training_that_time_ends_early_is_not_scored_for_passes_it_never_makes() -> None:
+    graph = graph_of("resnet-a")
+    train, held = random_samples(graph, 16_384, 1), random_samples(graph, 64, 2)
+    limits = config(epochs=10_000.0, max_seconds=1.5, evaluations=2)
+    tuned = tune(graph, damaged(graph), train, held, limits, silent)
+    assert tuned.history[-1].epoch < 2
+    assert 1 <= len(tuned.history) <= 4
+
+
 @pytest.mark.parametrize(
     ("least", "seconds", "epochs", "trained"),
     [(1, 0.01, 10_000.0, True), (1_000_000, 1.0, 10_000.0, False), (1_000_000, 600.0, 1.0, True)],

@@ -11,7 +11,7 @@ from compressors.graph import Graph, TensorSpec
 from compressors.problem import Score
 from compressors.sources import ModelSource, load
 from compressors.tune import TuneConfig, tune
-from compressors.tune.features import difference
+from compressors.tune.features import Features, difference
 from tests.compressors.networks import graph_of, lifted
 from tests.compressors.samples import BatchedTensors, Recorder, random_samples
 
@@ -154,13 +154,13 @@ def test_padding_is_left_out_of_the_features() -> None:
     teacher, mask = torch.randn(3, 6, 4), torch.arange(6) < torch.tensor([[6], [3], [1]])
     student = teacher.clone()
     student[~mask] += 100
-    assert difference([student], [teacher], mask) == 0
-    assert difference([student], [teacher]) > 1
+    assert difference(Features((student,)), Features((teacher,)), mask) == 0
+    assert difference(Features((student,)), Features((teacher,))) > 1
     shifted = teacher + 0.5
     expected = 0.25 / teacher[mask].var(correction=0)
-    torch.testing.assert_close(difference([shifted], [teacher], mask), expected)
+    torch.testing.assert_close(difference(Features((shifted,)), Features((teacher,)), mask), expected)
     image = torch.randn(3, 6, 4, 4)
-    assert difference([image + 1], [image], mask) > 0
+    assert difference(Features((image + 1,)), Features((image,)), mask) > 0
 
 
 def test_score_of_the_start_is_never_lost(denoiser: Graph) -> None:
