@@ -48,6 +48,11 @@ def _stacked(targets: Sequence[int | torch.Tensor]) -> torch.Tensor:
     return torch.tensor([int(target) for target in targets], dtype=torch.int64)
 
 
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns images with their channels side by side in memory; convolutions are faster on them, and so are norms."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def count(samples: Samples) -> int:
     """Returns how many samples there are."""
     return len(samples)  # type: ignore[arg-type]  # torch's Dataset promises no __len__, our Samples do

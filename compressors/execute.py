@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from compressors.batches import channels_last
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -119,7 +121,7 @@ class Stream:
 
     def _inputs(self, batch: int) -> Values:
         names = [node.name for node in self._nodes if node.op == "placeholder"]
-        return dict(zip(names, self._batches[batch], strict=True))
+        return dict(zip(names, map(channels_last, self._batches[batch]), strict=True))
 
     def _drop_read(self, values: Values, at: int) -> None:
         gone = [name for name in values if self._last_read[name] <= at and name not in self._wanted]

@@ -27,6 +27,7 @@ from compressors.calibrate import Moments, Operator, Rows, picks, solve_ridge
 from compressors.execute import Stream, evaluate
 from compressors.fit import FitConfig, fit
 from compressors.fit.gain import fit_gain
+from compressors.precision import computed_in
 from compressors.score import Reference, joined, tensors
 from compressors.surgery import apply
 from compressors.surgery.normed import NormedStretch, replacement
@@ -78,7 +79,7 @@ def screen(
     config: ScreenConfig,
     heartbeat: Callable[[float], None] = lambda _: None,
 ) -> dict[Step, Score]:
-    """Returns the score of the network with one cut at a time, nothing refitted.
+    """Returns the score of the network with one cut at a time, nothing refitted, in the reference's precision.
 
     Args:
         graph: The original.
@@ -93,18 +94,19 @@ def screen(
         for alternative in alternatives
         if alternative.step.kind == "merge"
     }
-    _fit_norms(graph, operators, in_order(calibration, config.batch, _affordable(alternatives, config)))
-    batches = _batches(alternatives, calibration, config)
-    operators |= _fitted(graph, alternatives, batches, config, lambda done: heartbeat(done / 2))
     found: dict[Step, list[tuple[torch.Tensor, ...]]] = {alternative.step: [] for alternative in alternatives}
     total, done = len(reference.labels), 0
-    for batch in in_order(reference.samples, reference.batch, total):
-        for step, outputs in _outputs(graph, batch.inputs, list(found), operators):
-            found[step].append(outputs)
-        done += len(batch)
-        heartbeat(0.5 + 0.5 * done / total)
-        if config.enough():
-            break
+    with computed_in(reference.precision):
+        _fit_norms(graph, operators, in_order(calibration, config.batch, _affordable(alternatives, config)))
+        batches = _batches(alternatives, calibration, config)
+        operators |= _fitted(graph, alternatives, batches, config, lambda done: heartbeat(done / 2))
+        for batch in in_order(reference.samples, reference.batch, total):
+            for step, outputs in _outputs(graph, batch.inputs, list(found), operators):
+                found[step].append(outputs)
+            done += len(batch)
+            heartbeat(0.5 + 0.5 * done / total)
+            if config.enough():
+                break
     judged = reference.first(done)
     return {step: judged.compare(joined(outputs)) for step, outputs in found.items()}
 
@@ -290,6 +292,8 @@ def refitted(
     config: FitConfig,
     lines: Mapping[str, Line],
 ) -> Score:
-    """Returns the score of the network with these cuts alone, everything behind them refitted."""
-    result = fit(graph, apply(graph, steps, lines), steps, calibration, config)
+    """Returns the score of the network with these cuts alone, what follows refitted, in the reference's precision."""
+    cut = apply(graph, steps, lines)
+    with computed_in(reference.precision):
+        result = fit(graph, cut, steps, calibration, config)
     return reference.score(result.graph.module)

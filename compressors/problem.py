@@ -15,6 +15,7 @@ from compressors.analysis.segments import Analysis
 from compressors.graph import Graph, TensorSpec
 from compressors.memory import Memory, NoMemory
 from compressors.plan import Plan
+from compressors.precision import Precision
 
 if TYPE_CHECKING:
     from compressors.tune.recipe import Recipe
@@ -207,6 +208,8 @@ class Problem:
         task: Name of what the network is for, of `compressors.tasks`; None to tell it by its outputs and targets.
         holds: Says whether a score is one that the job accepts (its accuracy floor).
         memory: What an earlier search on the same problem found out, and where this one keeps what it does.
+        precision: What cuts and plans may be judged in, the faster the better; candidates are fitted and scored in
+            float32.
     """
 
     graph: Graph
@@ -224,3 +227,4 @@ class Problem:
     task: str | None = None
     holds: Callable[[Score], bool] = field(default=lambda _score: True)
     memory: Memory = field(default_factory=NoMemory)
+    precision: Precision = "float32"

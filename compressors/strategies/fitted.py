@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 from compressors.analysis.sites import norm_sites
@@ -111,7 +112,7 @@ class FittedSearch:
         floor = self._planner.fastest()
         if floor.seconds >= self._planner.target:
             return [self._candidate(floor, self._reference())]
-        harms = self._harms(self._reference(JUDGED_ON))
+        harms = self._harms(self._quick)
         self._report(0.5, "measuring plans")
         self._planner.settle(harms, self._settings.plans - 1)
         fitted = self._fit_best(self._planner.within(harms))
@@ -123,6 +124,11 @@ class FittedSearch:
     def _reference(self, most: int | None = None) -> Reference:
         limit = self._settings.selection_samples if most is None else min(most, self._settings.selection_samples)
         return Reference.of(self._problem.graph, self._problem.selection, limit, 64, self._problem.task)
+
+    @cached_property
+    def _quick(self) -> Reference:
+        """What cuts and plans are judged on before one is fitted in full."""
+        return self._reference(JUDGED_ON).rough(self._problem.graph, self._problem.precision)
 
     def _lines_of(self) -> dict[str, Line]:
         """Returns what takes the place of the activations that some merge takes out."""
@@ -204,7 +210,7 @@ class FittedSearch:
         return remembered(problem.memory, key, ["divergence"], judge)["divergence"]
 
     def _fit_best(self, plans: Sequence[Measured]) -> list[Candidate]:
-        quick, reference = self._reference(JUDGED_ON), self._reference()
+        quick, reference = self._quick, self._reference()
 
         def judged(one: Measured, at: int, of: int) -> float:
             told = 0.7 + 0.1 * at / of, f"comparing plans, {at + 1} of {of}"

@@ -33,6 +33,7 @@ from compressors.fit import FitConfig, Refit, RegressionConfig, fit
 from compressors.harm import ScreenConfig, missed
 from compressors.memory import key_of, remembered, remembered_fit, remembered_for
 from compressors.plan import Plan
+from compressors.precision import computed_in
 from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
@@ -195,7 +196,8 @@ class RoundSearch:
         self._planner.aim(budget_seconds)
         harms = self._planned(look)
         plans = self._planner.within(harms)
-        reference, quick = (self._reference(most) for most in (self._settings.selection_samples, JUDGED_ON))
+        reference = self._reference(self._settings.selection_samples)
+        quick = self._reference(JUDGED_ON).rough(problem.graph, problem.precision)
         look = self._start(look, plans[0], quick)
 
         def judged(one: Measured, at: int, of: int) -> float:
@@ -298,7 +300,8 @@ class RoundSearch:
         cut, key = self._cut(look, one), ["divergence"]
 
         def judge() -> dict[str, float]:
-            graph = self._fitted(cut, one, rough(self._fit_config()))
+            with computed_in(reference.precision):
+                graph = self._fitted(cut, one, rough(self._fit_config()))
             return {"divergence": reference.score(graph.module).divergence}
 
         return remembered(self._problem.memory, self._key("judged", cut, one), key, judge)["divergence"]

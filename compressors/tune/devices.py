@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import torch
 
+from compressors.batches import channels_last
+from compressors.precision import Precision, choose_precision
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
@@ -14,19 +17,7 @@ if TYPE_CHECKING:
 
     from compressors.graph import Graph
 
-Precision = Literal["float32", "bfloat16", "float16"]
 _ACCELERATE: Final[dict[Precision, str]] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-
-
-def choose_precision(device: str, asked: Literal["auto"] | Precision) -> Precision:
-    """Returns what was asked for, or the fastest that a device of this type multiplies in hardware."""
-    if asked != "auto":
-        return asked
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    # Without these instructions bfloat16 is emulated and several times slower than float32.
-    capable = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)  # noqa: SLF001  # no public name
-    return "bfloat16" if device == "cpu" and any(ask() for ask in capable) else "float32"
 
 
 def choose_device(asked: str) -> str:
@@ -87,8 +78,7 @@ class Devices:
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the tensor on the device, images in channels-last order: convolutions train faster on it."""
-        tensor = tensor.to(self.device)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+        return channels_last(tensor.to(self.device))
 
     def place_module(self, module: nn.Module) -> None:
         """Moves a module to the device, in place, weights of convolutions in channels-last order."""

@@ -19,6 +19,7 @@ from compressors.errors import SurgeryError
 from compressors.graph import Graph
 from compressors.memory import Memory, key_of, remembered
 from compressors.plan import Plan
+from compressors.precision import choose_precision
 from compressors.problem import Candidate, Problem
 from compressors.problem import Samples as EngineSamples
 from compressors.strategies import find
@@ -174,6 +175,7 @@ class Job:
             task=self.goal.task.name,
             holds=lambda score: self.goal.holds(self.goal.of(score)),
             memory=self.memory,
+            precision=choose_precision("cpu", "auto"),
         )
 
     def _renewed(self, problem: Problem, numbers: Iterator[int]) -> Problem:

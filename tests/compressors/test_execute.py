@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from compressors.batches import channels_last
 from compressors.execute import Stream, descendants, evaluate, live_bytes
 from tests.compressors.networks import NETWORKS, graph_of
 
@@ -19,7 +20,7 @@ def test_stepwise_equals_whole(name: str, cached: bool) -> None:
             stream.at(0)
     for at, inputs in enumerate(batches):
         with torch.no_grad():
-            expected = graph.module(*inputs)
+            expected = graph.module(*map(channels_last, inputs))
         output = stream.at(at)[next(node.name for node in graph.module.graph.nodes if node.op == "output")]
         actual = output[0] if isinstance(output, tuple) else output
         torch.testing.assert_close(actual, expected[0] if isinstance(expected, tuple) else expected, rtol=0, atol=0)

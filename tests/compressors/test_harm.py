@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from compressors.execute import Stream
-from compressors.harm import ScreenConfig, missed, screen
+from compressors.fit import FitConfig
+from compressors.harm import ScreenConfig, missed, refitted, screen
 from compressors.score import Reference
 from compressors.table import Alternative, segment_cuts
 from tests.compressors.networks import lifted
@@ -24,6 +25,27 @@ def test_judging_stops_after_a_batch_when_that_is_enough():
     alone = screen(problem.graph, alternatives, problem.calibration, reference.first(8), config)
     assert {score.samples for score in short.values()} == {8}
     assert short == alone
+
+
+def test_judging_in_bfloat16_says_nearly_the_same():
+    problem = problem_of("mobilenet", 0.5)
+    cuts = [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)]
+    alternatives = [Alternative(cut, 1.0, 1.0) for cut in cuts]
+    exact = Reference.of(problem.graph, problem.selection, 32, 8)
+    rough = exact.rough(problem.graph, "bfloat16")
+    assert rough.precision == "bfloat16"
+    wanted, found = (
+        screen(problem.graph, alternatives, problem.calibration, each, ScreenConfig(samples=32, batch=16))
+        for each in (exact, rough)
+    )
+    for step, score in found.items():
+        assert score.divergence == pytest.approx(wanted[step].divergence, rel=0.1, abs=5e-3)
+    assert any(found[step] != wanted[step] for step in found)
+    config = FitConfig(refit="last", samples=64)
+    for step in [one.step for one in alternatives][:3]:
+        fitted = (refitted(problem.graph, [step], problem.calibration, each, config, {}) for each in (exact, rough))
+        one, other = (score.divergence for score in fitted)
+        assert other == pytest.approx(one, rel=0.1, abs=5e-3)
 
 
 def stretches(network: str) -> tuple:

@@ -101,3 +101,35 @@ def test_padding_does_not_count() -> None:
     disturbed = outputs + (~mask)[:, :, None] * 100
     assert reference.compare([disturbed]).divergence == 0.0
     assert reference.compare([outputs + mask[:, :, None]]).divergence > 0
+
+
+def test_candidates_are_scored_in_the_precision_that_the_reference_is_for() -> None:
+    graph = graph_of("resnet-a")
+    exact = Reference.of(graph, random_samples(graph, 20, 1, labelled=True))
+    rough = exact.rough(graph, "bfloat16")
+    assert exact.score(graph.module).divergence == 0
+    assert 0 < rough.score(graph.module).divergence < 1e-3
+    assert rough.outputs is exact.outputs
+    assert exact.rough(graph, "float32") is exact
+
+
+def test_a_network_that_loses_itself_in_a_precision_is_scored_in_float32() -> None:
+    graph = graph_of("resnet-a").copied()
+    with torch.no_grad():
+        graph.module.get_submodule("head").bias += torch.linspace(3e3, 3e3 + 1, 5)
+    exact = Reference.of(graph, random_samples(graph, 20, 1, labelled=True))
+    assert exact.rough(graph, "bfloat16") is exact
+
+
+def test_a_network_that_can_not_be_run_in_a_precision_is_scored_in_float32() -> None:
+    graph = graph_of("resnet-a").copied()
+    head = next(node for node in graph.module.graph.nodes if node.target == "head")
+    (output,) = graph.module.graph.find_nodes(op="output")
+    with graph.module.graph.inserting_before(output):
+        single = graph.module.graph.call_method("float", (head,))
+        output.args = (graph.module.graph.call_function(torch.lerp, (head, single, 0.5)),)
+    graph.module.recompile()
+    exact = Reference.of(graph, random_samples(graph, 20, 1, labelled=False))
+    with pytest.raises(RuntimeError, match="dtype"), torch.autocast("cpu", torch.bfloat16):
+        graph.module(*graph.samples(2))
+    assert exact.rough(graph, "bfloat16") is exact

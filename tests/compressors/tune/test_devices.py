@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compressors.tune.devices import Devices, bring_back, choose_device, choose_precision
+from compressors.precision import choose_precision
+from compressors.tune.devices import Devices, bring_back, choose_device
 
 
 def test_precision_is_what_was_asked_for() -> None:
