@@ -26,6 +26,6 @@ def choose_precision(device: str, asked: Literal["auto"] | Precision) -> Precisi
 def computed_in(precision: Precision) -> AbstractContextManager[object]:
     """Returns the context in which the processor's products are computed in a precision; float64 ones stay as they are.
 
-    Weights stay float32, and sums of least squares float64.
+    Weights stay float32, and sums of least squares float64. Weights may be changed in it: no copy of them is kept.
     """
-    return torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32")
+    return torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32", cache_enabled=False)
