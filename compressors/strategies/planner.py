@@ -139,7 +139,21 @@ class Planner:
         Args:
             harms: Of each cut that may be taken, >= 0.
         """
-        return self._best(harms, self._table_budget())
+        found = {choice.steps: choice for budget in self._budgets(harms) for choice in self._best(harms, budget)}
+        return list(found.values())
+
+    def _budgets(self, harms: Mapping[Step, float]) -> list[float]:
+        """Returns the table sums to aim at: from the network nearest to the target, and from the best within it.
+
+        Tables err by cut: on a VGG-16, plans of one sum took 0.45 and 0.58 times the original. Going by the nearest
+        alone, what is made of the other's cuts would never come close to the target.
+        """
+        budgets = [self._table_budget()]
+        within = self._slower_than_floor(harms)
+        if within:
+            best = min(within, key=lambda one: _with_harm(one.choice, harms).harm)
+            budgets.append(self._from(best, self._target))
+        return budgets
 
     def _best(self, harms: Mapping[Step, float], seconds: float) -> list[Choice]:
         """Returns the best choice under each transform for a table's budget, distinct ones only."""
@@ -212,9 +226,12 @@ class Planner:
         """
         self.fastest()
         target = share * self._target
+        return self._from(min(self._measured.values(), key=lambda one: abs(one.seconds - target)), target)
+
+    def _from(self, one: Measured, seconds: float) -> float:
+        """Returns the table sum that takes so many seconds, by the line moved through a measured network."""
         _, slope = self._line.coefficients()
-        nearest = min(self._measured.values(), key=lambda one: abs(one.seconds - target))
-        return nearest.choice.seconds + (target - nearest.seconds) / slope
+        return one.choice.seconds + (seconds - one.seconds) / slope
 
     def _neighbours(self, harms: Mapping[Step, float], choices: Sequence[Choice], most: int) -> list[Choice]:
         """Returns the best choices that go without one of the cuts of the first that is not measured."""

@@ -12,10 +12,12 @@ from torch import nn
 
 from compressors.choose import Choice
 from compressors.graph import TensorSpec
+from compressors.plan import Step
 from compressors.strategies.clocks import fitted_in_time
 from compressors.strategies.fitted import compared, shortlisted
 from compressors.strategies.planner import Measured, Planner
-from compressors.table import segment_cuts
+from compressors.surgery import cut_name
+from compressors.table import Alternative, segment_cuts
 from tests.compressors.problems import problem_of
 from tests.compressors.samples import CountingTimer
 
@@ -116,3 +118,39 @@ def test_where_time_is_short_one_measurement_of_plans_below_the_budget_has_to_do
     assert (min(shares) < 0.95) is hurried
     assert max(shares) > 0.95
     assert len(timer.measured) == 1
+
+
+class Skewed(CountingTimer):
+    """Takes twice as long over whole networks with one of the cuts in them as its table says."""
+
+    def __init__(self, slow: str) -> None:
+        super().__init__()
+        self.slow = slow
+
+    def networks(self, networks: Sequence[tuple[nn.Module, tuple[TensorSpec, ...]]]) -> list[float]:
+        seconds = super().networks(networks)
+        skewed = [any(name == self.slow for name, _ in module.named_children()) for module, _ in networks]
+        return [2 * one if slow else one for one, slow in zip(seconds, skewed, strict=True)]
+
+
+def test_the_target_is_neared_from_the_best_plan_too_where_tables_err_by_cut() -> None:
+    plain = problem_of("vgg", 0.6)
+    cuts = [cut for segment in plain.analysis.segments for cut in segment_cuts(segment)]
+    slow, *_ = (cut.step for cut in cuts if cut.step.kind == "regress")
+    problem = problem_of("vgg", 0.6, Skewed(cut_name(slow)))
+    planner = Planner(problem, cuts)
+    whole = planner._chooser.whole
+    a, b = (Choice((one,), whole - one.saved, 0.0) for one in _slow_and_other(planner, slow))
+    planner.measure([a, b])
+    planner.aim(planner.seconds(a) / 0.98)  # nothing is nearer to the target than the cut that its table has wrong
+    assert planner.seconds(b) < planner.target
+    harms = {one.step: 1.0 if one.step == slow else 0.01 * one.saved for one in planner.alternatives}
+
+    assert max(choice.seconds for choice in planner.choices(harms)) > 1.1 * a.seconds
+
+
+def _slow_and_other(planner: Planner, slow: Step) -> tuple[Alternative, Alternative]:
+    """Returns the alternative of a step, and the one elsewhere that saves most."""
+    mine = next(one for one in planner.alternatives if one.step == slow)
+    others = [one for one in planner.alternatives if one.step.exit != slow.exit]
+    return mine, max(others, key=lambda one: one.saved)
