@@ -38,12 +38,14 @@ _NETWORKS = TimingSettings(
     min_samples=50,
     min_rounds=20,
     warmup_seconds=0.5,
-    precision=0.01,
+    precision=None,
     processes=1,
 )
-_SECONDS_PER_NETWORK = 0.3
-"""At least; more until the ratio is known to 1 %. One process is as far from the next with a second of each: six
-networks like a ResNet-20, timed four times, took 0.997 to 1.006 times their mean with a second and with this."""
+_SECONDS_PER_NETWORK = 0.4
+"""Processes differ by more than a second adds: six networks like a ResNet-20, timed four times, lay 0.3 % around their
+means with a second each and with a third of it."""
+_SECONDS_PER_TAIL = 1.0
+"""Where a tail counts: few runs are in it."""
 _LONG_CHAIN = 11
 # In anchors, some nanoseconds: below what any operator takes, and above nothing.
 _LEAST = 1e-4
@@ -197,7 +199,8 @@ class LatencyTable:
             ]
             self._write(pieces)
             anchor = write_anchor(folder / "anchor.onnx")
-            settings = replace(_NETWORKS, min_seconds=_SECONDS_PER_NETWORK * len(networks))
+            each = _SECONDS_PER_NETWORK if self._settings.percentile == "p50" else _SECONDS_PER_TAIL
+            settings = replace(_NETWORKS, min_seconds=each * len(networks))
             anchors, *times = self._time([anchor, *(piece.path for piece in pieces)], settings)
         self._remember({}, describe_times(anchors).p50)
         return [self._at_percentile(rounds, anchors) * self._scale() for rounds in times]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from deploy import table as table_module
 from deploy.bench import LocalBench
 from deploy.errors import MeasureCancelledError, RuntimeMissingError
+from deploy.measure.settings import TimingSettings
 from deploy.table import LatencyTable, TableCounts, TableSettings, _over, _relative
 from tests.deploy.networks import IMAGE, Residual, Spec
 
@@ -46,6 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         monkeypatch.setattr(table_module, name, settings)
     monkeypatch.setattr(table_module, "_SECONDS_PER_NETWORK", 0.1)
+    monkeypatch.setattr(table_module, "_SECONDS_PER_TAIL", 0.2)
 
 
 @pytest.fixture
@@ -114,6 +118,31 @@ def test_a_tail_percentile_is_above_the_median(tmp_path: Path) -> None:
     tail = LatencyTable(TableSettings(percentile="p99"), tmp_path / "cache.db")
     median = LatencyTable(TableSettings(), tmp_path / "cache.db")
     assert tail.networks(networks)[0] > 0.8 * median.networks(networks)[0]
+
+
+class Noting(LocalBench):
+    """Notes the settings that files are timed with."""
+
+    def __init__(self) -> None:
+        super().__init__("onnxruntime")
+        self.noted: list[TimingSettings] = []
+
+    def time(
+        self, files: Sequence[Path], settings: TimingSettings, cancel: threading.Event | None = None
+    ) -> dict[str, Any]:
+        self.noted.append(settings)
+        return super().time(files, settings, cancel)
+
+
+@pytest.mark.parametrize(("percentile", "seconds"), [("p50", 0.2), ("p99", 0.4)])
+def test_networks_are_timed_for_a_known_time_and_longer_where_a_tail_counts(
+    percentile: str, seconds: float, tmp_path: Path
+) -> None:
+    bench = Noting()
+    networks = [(nn.Conv2d(8, 8, 3).eval(), (Spec("x", (8, 16, 16)),)) for _ in range(2)]
+    LatencyTable(TableSettings(percentile=percentile), tmp_path / "cache.db", bench=bench).networks(networks)
+    (settings,) = bench.noted
+    assert (settings.min_seconds, settings.precision) == (seconds, None)
 
 
 def test_the_scratch_folder_is_left_empty(table: LatencyTable, tmp_path: Path) -> None:
