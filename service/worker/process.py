@@ -99,17 +99,35 @@ async def run_worker(
     try:
         return await worker.supervise(order, stop)
     finally:
-        if desk is not None:
-            await desk.close()
         # Also when this task is cancelled: nothing of a worker outlives its supervision.
         _signal_group(process.pid, signal.SIGKILL)
         try:
-            # What nobody waits for stays a zombie where the loop ends before it hears of the exit.
-            await asyncio.wait_for(process.protocol.exited.wait(), _REAP_SECONDS)
-        except TimeoutError:
-            _LOG.warning("worker %d was killed and is still there after %g s", process.pid, _REAP_SECONDS)
+            await _reap(process)
         finally:
             process.transport.close()
+            if desk is not None:
+                await desk.close()
+
+
+async def _reap(process: _Process) -> None:
+    """Waits for a killed process, however often this task is cancelled meanwhile.
+
+    What nobody waits for stays a zombie where the loop ends before it hears of the exit.
+    """
+    end = time.monotonic() + _REAP_SECONDS
+    cancelled: asyncio.CancelledError | None = None
+    while not process.protocol.exited.is_set():
+        if (left := end - time.monotonic()) <= 0:
+            _LOG.warning("worker %d was killed and is still there after %g s", process.pid, _REAP_SECONDS)
+            break
+        try:
+            await asyncio.wait_for(process.protocol.exited.wait(), left)
+        except TimeoutError:
+            continue
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
 
 
 @final

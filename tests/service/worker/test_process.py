@@ -102,14 +102,18 @@ async def test_a_worker_that_ignores_sigterm_is_killed_with_its_children(tmp_pat
     await gone(children[0])
 
 
-async def test_a_cancelled_supervision_takes_the_worker_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "again while it waits for the end"])
+async def test_a_cancelled_supervision_takes_the_worker_along(tmp_path: Path, times: int) -> None:
     reported = asyncio.Event()
-    settings = settings_for(tmp_path, worker_command=worker_command("sleep"))
+    # It holds so much that it is not gone at once.
+    settings = settings_for(tmp_path, worker_command=worker_command("sleep", "500"))
     others = set(psutil.Process().children())
     task = asyncio.create_task(run_worker(order_in(tmp_path), settings, lambda _event: reported.set(), asyncio.Event()))
     await reported.wait()
     workers = list(set(psutil.Process().children()) - others)
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await task
 
