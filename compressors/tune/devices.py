@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import torch
+from torch import fx
+from torch.fx.node import map_aggregate
 
 from compressors.batches import channels_last
 from compressors.precision import Precision, choose_precision
@@ -83,6 +85,7 @@ class Devices:
     def place_module(self, module: nn.Module) -> None:
         """Moves a module to the device, in place, weights of convolutions in channels-last order."""
         module.to(self.device)
+        _address(module, self.device)
         for parameter in module.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -126,10 +129,29 @@ class Devices:
 def bring_back(module: nn.Module) -> None:
     """Moves a module to the processor, in the usual memory order, in eval mode, in place."""
     module.to("cpu")
+    _address(module, torch.device("cpu"))
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()
         parameter.grad = None
     module.eval()
+
+
+def _address(module: nn.Module, device: torch.device) -> None:
+    """Has what its graphs make from nothing made on a device: an exported program names the one it was exported on."""
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule) and sum(_redirect(node, device) for node in part.graph.nodes):
+            part.recompile()
+
+
+def _redirect(node: fx.Node, device: torch.device) -> bool:
+    """Names a device in a node wherever it names one; returns whether that is another one."""
+
+    def there(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    before = node.args, node.kwargs
+    node.args, node.kwargs = map_aggregate(node.args, there), map_aggregate(node.kwargs, there)
+    return (node.args, node.kwargs) != before
 
 
 def _accelerator(cpu: bool, precision: Precision) -> Any:
