@@ -79,7 +79,7 @@ def test_reported_score_is_that_of_the_returned_network() -> None:
     assert score(graph, tuned.graph, held) == tuned.after
 
 
-def test_a_long_training_takes_the_highest_rate_that_does_no_harm() -> None:
+def test_a_long_training_takes_the_highest_rate_whose_harm_it_repairs() -> None:
     graph = graph_of("resnet-a")
     data = random_samples(graph, 128, 1)
     settings = config(learning_rates=(1e-5, 1e3, 0.01, 1e-4), trial_steps=2, epochs=4.0)
