@@ -119,7 +119,9 @@ async def devices(stub: ModelOptimizerStub) -> dict[str, device_pb2.Device]:
     return {one.name: one for one in (await stub.ListDevices(service_pb.ListDevicesRequest())).devices}
 
 
-async def start(stub: ModelOptimizerStub, questions: int = 1, **target: str) -> job_pb.OptimizationJob:
+async def start(
+    stub: ModelOptimizerStub, questions: int = 1, limit: int = 30, **target: str
+) -> job_pb.OptimizationJob:
     artifact = await upload(stub, b"a model", upload_id="upload-of-model")
     job = job_pb.OptimizationJob(
         spec={
@@ -127,7 +129,7 @@ async def start(stub: ModelOptimizerStub, questions: int = 1, **target: str) -> 
             "budget": {"fraction": 0.5},
             "target": {"device": "agent/edge", **target},
             "seed": questions,
-            "time_limit": {"seconds": 30},
+            "time_limit": {"seconds": limit},
         }
     )
     return await stub.CreateOptimizationJob(service_pb.CreateOptimizationJobRequest(optimization_job=job))
@@ -212,7 +214,7 @@ async def test_work_that_never_ends_is_ended_by_the_time_limit(settings: ServerS
     async with running(settings) as (stub, address):
         link = Link(AgentSettings(address, token, tmp_path), "session-one", threading.Event())
         await asyncio.to_thread(link.register, device_pb2.Device(runtimes=[{"name": "onnxruntime", "version": "1"}]))
-        name = (await start(stub)).name
+        name = (await start(stub, limit=10)).name
         work = await asyncio.to_thread(taken, link)
         assert work is not None
         await asyncio.to_thread(link.renew, work, "at work", 1000.0)
