@@ -119,9 +119,7 @@ async def devices(stub: ModelOptimizerStub) -> dict[str, device_pb2.Device]:
     return {one.name: one for one in (await stub.ListDevices(service_pb.ListDevicesRequest())).devices}
 
 
-async def start(
-    stub: ModelOptimizerStub, questions: int = 1, limit: int = 30, **target: str
-) -> job_pb.OptimizationJob:
+async def start(stub: ModelOptimizerStub, questions: int = 1, limit: int = 30, **target: str) -> job_pb.OptimizationJob:
     artifact = await upload(stub, b"a model", upload_id="upload-of-model")
     job = job_pb.OptimizationJob(
         spec={
