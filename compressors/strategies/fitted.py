@@ -51,8 +51,12 @@ _JUDGING_SHARE = 0.4
 """Of the time that is left then, what judging with refitting may take; plans have to be measured and fitted too."""
 _COMPARING_SHARE = 0.5
 """Of the time that is left then, what judging plans as a whole may take."""
-_COMPARED = 2
+_COMPARED = 4
 """Plans that are judged as a whole for each that is fitted in full."""
+_HOPEFUL = 1.25
+"""Plans with at most this many times the least harm as a whole are worth fitting in full."""
+_LEAST = 2
+"""Plans that are fitted in full at least, where there are so many: one may turn out too slow as a file."""
 JUDGED_ON = 256
 """Selection samples that cuts and plans are judged on; plans that were fitted in full are judged on all."""
 _LINES_FROM = 256
@@ -285,7 +289,7 @@ def rough(config: FitConfig) -> FitConfig:
 def shortlisted(
     problem: Problem, plans: Sequence[Measured], most: int, judged: Callable[[Measured, int, int], float]
 ) -> list[Measured]:
-    """Returns the plans that are worth fitting in full, after a look at twice as many in half of the time left.
+    """Returns the plans that are worth fitting in full, after a look at four times as many in half of the time left.
 
     Args:
         problem: Whose time it is.
@@ -301,7 +305,7 @@ def shortlisted(
 def compared(
     plans: Sequence[Measured], judged: Callable[[Measured], float], enough: Callable[[], bool]
 ) -> list[Measured]:
-    """Returns plans in the order that they are worth fitting in, by the harm of all their cuts together.
+    """Returns the plans that are worth fitting, best first, by the harm of all their cuts together.
 
     Args:
         plans: In the order that they are worth judging in; those that were not judged come last.
@@ -313,7 +317,9 @@ def compared(
         if enough():
             break
         harms[at] = judged(one)
-    return [plans[at] for at in sorted(range(len(plans)), key=lambda at: harms.get(at, math.inf))]
+    order = sorted(range(len(plans)), key=lambda at: harms.get(at, math.inf))
+    most = _HOPEFUL * min(harms.values(), default=math.inf)
+    return [plans[at] for place, at in enumerate(order) if place < _LEAST or harms.get(at, 0.0) <= most]
 
 
 def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

@@ -156,12 +156,19 @@ class Planner:
         return budgets
 
     def _best(self, harms: Mapping[Step, float], seconds: float) -> list[Choice]:
-        """Returns the best choice under each transform for a table's budget, distinct ones only."""
+        """Returns the best choice under each transform for a table's budget, distinct ones only.
+
+        They are made of all cuts, and of all but removals. A removal does little alone, when everything behind it is
+        refitted to make up for it, and much beside others: on a ResNet-20 at half of its latency, of the plans made of
+        all cuts the best had a divergence of 0.81 when refitted as a whole, and of those without removals 0.67.
+        """
         found: dict[tuple[Step, ...], Choice] = {}
-        for transform in _TRANSFORMS:
-            choice = self._chooser.least_harm({step: transform(harm) for step, harm in harms.items()}, seconds)
-            if choice is not None:
-                found.setdefault(choice.steps, _with_harm(choice, harms))
+        kept = {step: harm for step, harm in harms.items() if step.kind != "remove"}
+        for family in (harms, kept) if len(kept) < len(harms) else (harms,):
+            for transform in _TRANSFORMS:
+                choice = self._chooser.least_harm({step: transform(harm) for step, harm in family.items()}, seconds)
+                if choice is not None:
+                    found.setdefault(choice.steps, _with_harm(choice, harms))
         return list(found.values())
 
     def settle(self, harms: Mapping[Step, float], neighbours: int = 3) -> None:
