@@ -132,6 +132,18 @@ def test_where_time_is_short_one_measurement_of_plans_below_the_budget_has_to_do
     assert len(timer.measured) == 1
 
 
+def test_plans_are_made_without_removals_too() -> None:
+    """Removals look best alone, so plans of all cuts would be full of them."""
+    problem = problem_of("preact", 0.6)
+    planner = Planner(problem, [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)])
+    harms = {one.step: 0.01 if one.step.kind == "remove" else 1.0 for one in planner.alternatives}
+
+    kinds = [{step.kind for step in choice.steps} for choice in planner.choices(harms)]
+
+    assert any("remove" in some for some in kinds)
+    assert any("remove" not in some for some in kinds)
+
+
 class Skewed(CountingTimer):
     """Takes twice as long over whole networks with one of the cuts in them as its table says."""
 
