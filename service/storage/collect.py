@@ -21,7 +21,7 @@ from service.database.tables import ArtifactRow, DeviceWorkRow, JobRow
 from service.jobs.states import State
 from service.resuming import checkpoints
 from service.storage.holds import forget_holds, is_needed, lock_content
-from service.storage.storage import Entry, Storage
+from service.storage.storage import PROBE, Entry, Storage
 
 _LOG = logging.getLogger(__name__)
 _FOLDER: Final = re.compile(r"[0-9a-f]{2}")
@@ -69,7 +69,7 @@ class Collector:
         with self._database.write() as session:
             forget_holds(session)
         freed = sum((self._collect_folder(folder) for folder in self._folders()), Freed())
-        freed += self._collect_work() + self._collect_checkpoints()
+        freed += self._collect_work() + self._collect_checkpoints() + self._collect_probes()
         if freed.files:
             _LOG.info("collected %d files that nobody names, %d bytes", freed.files, freed.size_bytes)
         return freed
@@ -128,6 +128,15 @@ class Collector:
                 files = self._storage.entries(folder.path, deep=True)
                 freed += Freed(len(files), sum(file.size for file in files))
                 self._storage.remove_folder(folder.path)
+        return freed
+
+    def _collect_probes(self) -> Freed:
+        """Takes away what servers wrote to see whether they can, and died."""
+        freed = Freed()
+        for entry in self._storage.entries(""):
+            probe = not entry.folder and entry.name.startswith(PROBE)
+            if probe and self._older(entry, _PARTIAL_GRACE, unknown=False):
+                freed += self._take(entry)
         return freed
 
     def _older(self, entry: Entry, grace: timedelta, *, unknown: bool) -> bool:

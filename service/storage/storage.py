@@ -26,6 +26,9 @@ from service.storage.opening import explain, is_ours, one_line, open_files, show
 _LOG = logging.getLogger(__name__)
 _MARKER: Final = ".shoal"
 _MARK: Final = b"Artifacts of Shoal. Without this file, servers take this place for gone.\n"
+PROBE: Final = ".ready-"
+"""How the names of files begin that only show whether the place can be written. One is left where a server dies."""
+
 SMALL: Final = 16 << 20
 """Bytes that are held in memory for one call; and the size of the parts that larger files go in."""
 
@@ -119,7 +122,7 @@ class Storage:
         Raises:
             OSError: That did not work; says more than a caller is told.
         """
-        path, data = self._at(f".ready-{secrets.token_hex(4)}"), secrets.token_hex(8).encode()
+        path, data = self._at(f"{PROBE}{secrets.token_hex(4)}"), secrets.token_hex(8).encode()
         try:
             if self._begun:
                 self._files.info(self._at(_MARKER))
@@ -128,12 +131,16 @@ class Storage:
                 f"{self._shown} has no file {_MARKER} any more: it was emptied, unmounted or replaced; bring it back, "
                 "or start the server again to begin with an empty one"
             ) from exc
-        self._files.pipe_file(path, data)
         try:
-            if self._files.cat_file(path) != data:
-                raise OSError(f"{self._shown} does not give back what was written")
-        finally:
-            self._files.rm_file(path)
+            self._files.pipe_file(path, data)
+            read = self._files.cat_file(path)
+        except BaseException:
+            with suppress(Exception):
+                self._files.rm_file(path)
+            raise
+        self._files.rm_file(path)
+        if read != data:
+            raise OSError(f"{self._shown} does not give back what was written")
 
     def size(self, path: str) -> int | None:
         """Returns a file's size, None if there is none.

@@ -18,6 +18,7 @@ from service.faults import DISK_FULL, classify
 from service.jobs.job import Failure
 from service.resuming.journal import Journal, read_journal
 from service.storage.disk import is_scarce
+from service.storage.storage import Storage
 from service.supervision.setbacks import blamed_on_disk, is_setback, make_room
 from service.worker.log import BoundedLog
 from tests.service.server_harness import (
@@ -68,6 +69,13 @@ class Filling:
 
     def __exit__(self, *_: object) -> None:
         self._path.unlink()
+
+
+def test_a_probe_that_finds_no_room_leaves_nothing(small: Path) -> None:
+    storage = Storage(f"file://{small}")
+    with Filling(small), pytest.raises(OSError, match="No space left on device"):
+        storage.probe()
+    assert [entry.name for entry in storage.entries("")] == [".shoal"]
 
 
 async def test_what_needs_room_is_refused_and_works_again(small: Path) -> None:

@@ -162,17 +162,18 @@ def test_what_a_job_held_that_did_not_get_so_far_goes(shop: Shop) -> None:
     assert shop.collector.collect() == Freed(1, len(DATA))
 
 
-def test_halves_of_files_go_after_a_day_and_other_files_never(shop: Shop) -> None:
+def test_halves_of_files_and_probes_go_after_a_day_and_other_files_never(shop: Shop) -> None:
     folder = shop.settings.state_dir / "artifacts" / "ab"
     folder.mkdir()
-    half = folder / f"{'ab' * 32}.01234567.partial"
+    left = [folder / f"{'ab' * 32}.01234567.partial", folder.parent / ".ready-01234567"]
     others = [folder / "notes.txt", folder.parent / "checkpoints", folder.parent / "other"]
-    for path in (half, *others):
+    for path in (*left, *others):
         path.write_bytes(b"abc")
     assert shop.collector.collect() == Freed()
-    for path in (half, *others):
+    for path in (*left, *others):
         os.utime(path, (0, 0))
-    assert shop.collector.collect() == Freed(1, 3)
+    assert shop.collector.collect() == Freed(2, 6)
+    assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)
 
 

@@ -37,7 +37,12 @@ def test_what_goes_in_comes_out(storage: Storage) -> None:
     assert storage.names("some") == []
     with pytest.raises(FileNotFoundError):
         storage.open("some/file")
+
+
+def test_a_probe_leaves_nothing(storage: Storage) -> None:
+    storage.put("some/file", b"x")
     storage.probe()
+    assert [entry.path for entry in storage.entries("", deep=True) if not entry.folder] == [".shoal", "some/file"]
 
 
 def test_a_folder_goes_with_all_in_it(storage: Storage) -> None:
