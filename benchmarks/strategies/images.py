@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """As the published ResNet-20 wants its input, after scaling to [0, 1]."""
@@ -38,3 +41,30 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     rows = (top[:, None] + torch.arange(32))[:, None, :, None]
     columns = (left[:, None] + torch.arange(32))[:, None, None, :]
     return padded[torch.arange(n)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+
+
+@dataclass(frozen=True)
+class Images(Dataset[tuple[tuple[torch.Tensor, ...], int | torch.Tensor]]):
+    """Images with labels, as fits, training and scoring read them (`compressors.problem.Samples`).
+
+    Attributes:
+        images: Bytes, (n, 3, 32, 32).
+        labels: int64, (n,).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int | torch.Tensor]:
+        """Returns one image, float32 (3, 32, 32), and its label."""
+        (image,), label = self.batch([index])
+        return (image[0],), int(label[0])
+
+    def batch(self, indices: Sequence[int]) -> tuple[tuple[torch.Tensor], torch.Tensor]:
+        """Returns some images, float32 (n, 3, 32, 32), and their labels."""
+        at = torch.tensor(list(indices))
+        return (scaled(self.images[at]),), self.labels[at]

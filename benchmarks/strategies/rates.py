@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
-from benchmarks.strategies.images import read, scaled
+from benchmarks.strategies.images import Images, read
 from compressors.analysis import analyse
 from compressors.analysis.sites import norm_sites
 from compressors.fit import FitConfig, fit
@@ -31,33 +28,6 @@ from compressors.tune import TuneConfig, tune
 
 _HELD_BACK = 6
 """One in so many training images is held back, as jobs do where there are enough."""
-
-
-@dataclass(frozen=True)
-class Images(Dataset[tuple[tuple[torch.Tensor, ...], int | torch.Tensor]]):
-    """Images with labels, as fits, training and scoring read them (`compressors.problem.Samples`).
-
-    Attributes:
-        images: Bytes, (n, 3, 32, 32).
-        labels: int64, (n,).
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        """Returns how many there are."""
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int | torch.Tensor]:
-        """Returns one image, float32 (3, 32, 32), and its label."""
-        (image,), label = self.batch([index])
-        return (image[0],), int(label[0])
-
-    def batch(self, indices: Sequence[int]) -> tuple[tuple[torch.Tensor], torch.Tensor]:
-        """Returns some images, float32 (n, 3, 32, 32), and their labels."""
-        at = torch.tensor(list(indices))
-        return (scaled(self.images[at]),), self.labels[at]
 
 
 def fitted(graph: Graph, plan: Plan, training: Images, samples: int) -> Graph:

@@ -26,7 +26,7 @@ from typing import Any
 
 from deploy.evaluate import wilson
 
-QUICK = {"selection_samples": 64, "refinements": 1, "plans": 1}
+QUICK = {"selection_samples": 64, "refinements": 1, "comparisons": 1, "plans": 1}
 """Options of `layerfit` that make planning short."""
 
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,11 +28,12 @@ from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
 from compressors.strategies.clocks import fitted_in_time, patience, until
+from compressors.strategies.comparing import Wanted, shortlisted
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from compressors.analysis.segments import Site
     from compressors.graph import Graph
@@ -47,16 +47,8 @@ _USUAL_RATIO: Mapping[StepKind, float] = {"regress": 0.7, "remove": 0.2, "merge"
 """Share that refitting usually leaves, for cuts that nobody looked at closer before plans are made of them."""
 _SCREENING_SHARE = 0.2
 """Of the time that is left, what judging cuts alone may take; it is done on fewer samples where that is not enough."""
-_JUDGING_SHARE = 0.4
+_JUDGING_SHARE = 0.3
 """Of the time that is left then, what judging with refitting may take; plans have to be measured and fitted too."""
-_COMPARING_SHARE = 0.5
-"""Of the time that is left then, what judging plans as a whole may take."""
-_COMPARED = 4
-"""Plans that are judged as a whole for each that is fitted in full."""
-_HOPEFUL = 1.25
-"""Plans with at most this many times the least harm as a whole are worth fitting in full."""
-_LEAST = 2
-"""Plans that are fitted in full at least, where there are so many: one may turn out too slow as a file."""
 JUDGED_ON = 256
 """Selection samples that cuts and plans are judged on; plans that were fitted in full are judged on all."""
 _LINES_FROM = 256
@@ -75,6 +67,7 @@ class Settings:
         selection_samples: At most this many for the choices.
         plans: How many plans are fitted in full and compared.
         refinements: At most this many cuts are judged again with refitting, for each budget.
+        comparisons: At most this many plans are made from what others taught, for each budget.
         margin: Share of the budget that is kept free.
     """
 
@@ -85,6 +78,7 @@ class Settings:
     selection_samples: int = 1024
     plans: int = 4
     refinements: int = 32
+    comparisons: int = 64
     margin: float = 0.02
 
 
@@ -119,7 +113,7 @@ class FittedSearch:
         harms = self._harms(self._quick)
         self._report(0.5, "measuring plans")
         self._planner.settle(harms, self._settings.plans - 1)
-        fitted = self._fit_best(self._planner.within(harms))
+        fitted = self._fit_best(harms)
         return sorted(fitted, key=lambda one: _rank(one, budget_seconds))
 
     def _plan(self, one: Measured) -> Plan:
@@ -213,14 +207,14 @@ class FittedSearch:
         key = key_of("refit", self._question(), *steps)
         return remembered(problem.memory, key, ["divergence"], judge)["divergence"]
 
-    def _fit_best(self, plans: Sequence[Measured]) -> list[Candidate]:
+    def _fit_best(self, harms: Mapping[Step, float]) -> list[Candidate]:
         quick, reference = self._quick, self._reference()
 
-        def judged(one: Measured, at: int, of: int) -> float:
-            told = 0.7 + 0.1 * at / of, f"comparing plans, {at + 1} of {of}"
-            return self._refitted_harm(one.choice.steps, quick, told)
+        def judged(steps: Sequence[Step], number: int) -> float:
+            return self._refitted_harm(steps, quick, (0.7, f"comparing plans, {number}"))
 
-        chosen = shortlisted(self._problem, plans, self._settings.plans, judged)
+        wanted = Wanted(self._settings.plans, self._settings.comparisons)
+        chosen = shortlisted(self._problem, self._planner, harms, wanted, judged)
 
         def fitted(one: Measured) -> Candidate:
             done = chosen.index(one)
@@ -284,42 +278,6 @@ def rough(config: FitConfig) -> FitConfig:
     regression = replace(config.regression, ridges=(1e-3, 1e-1), rows_per_feature=10, least_rows=5_000)
     refit: Refit = "last" if config.refit == "all" else config.refit
     return replace(config, refit=refit, samples=min(256, config.samples), regression=regression)
-
-
-def shortlisted(
-    problem: Problem, plans: Sequence[Measured], most: int, judged: Callable[[Measured, int, int], float]
-) -> list[Measured]:
-    """Returns the plans that are worth fitting in full, after a look at four times as many in half of the time left.
-
-    Args:
-        problem: Whose time it is.
-        plans: In the order that they are worth judging in.
-        most: How many are wanted.
-        judged: Returns a plan's harm on few samples; told its place among those that are looked at, and their number.
-    """
-    looked_at = plans[: _COMPARED * most]
-    enough = until(problem.seconds_left, _COMPARING_SHARE)
-    return compared(looked_at, lambda one: judged(one, looked_at.index(one), len(looked_at)), enough)[:most]
-
-
-def compared(
-    plans: Sequence[Measured], judged: Callable[[Measured], float], enough: Callable[[], bool]
-) -> list[Measured]:
-    """Returns the plans that are worth fitting, best first, by the harm of all their cuts together.
-
-    Args:
-        plans: In the order that they are worth judging in; those that were not judged come last.
-        judged: Returns a plan's harm.
-        enough: Asked before each.
-    """
-    harms: dict[int, float] = {}
-    for at, one in enumerate(plans if len(plans) > 1 else ()):
-        if enough():
-            break
-        harms[at] = judged(one)
-    order = sorted(range(len(plans)), key=lambda at: harms.get(at, math.inf))
-    most = _HOPEFUL * min(harms.values(), default=math.inf)
-    return [plans[at] for place, at in enumerate(order) if place < _LEAST or harms.get(at, 0.0) <= most]
 
 
 def _rank(candidate: Candidate, budget_seconds: float) -> tuple[bool, float]:

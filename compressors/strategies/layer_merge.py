@@ -53,6 +53,7 @@ def begin(problem: Problem, options: LayerMergeOptions) -> Search:
         options.selection_samples,
         options.plans,
         options.refinements,
+        options.comparisons,
         options.margin,
     )
     return FittedSearch(problem, cuts, settings)

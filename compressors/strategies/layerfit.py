@@ -48,5 +48,6 @@ def _settings(options: LayerfitOptions) -> Settings:
         options.selection_samples,
         options.plans,
         options.refinements,
+        options.comparisons,
         options.margin,
     )

@@ -56,6 +56,8 @@ class SearchOptions(Options):
     """At most this many unlabelled samples for scores, lines and fits."""
     selection_samples: int = Field(default=1024, ge=1)
     """At most this many held-back samples for the choices."""
+    comparisons: int = Field(default=64, ge=0, le=1000)
+    """At most this many plans are made from what other plans taught, and judged as a whole, for each budget."""
     margin: float = Field(default=0.02, ge=0, lt=1)
     """Share of the budget that is kept free, so that noise does not break it."""
 
@@ -126,7 +128,7 @@ class LayerMergeOptions(SearchOptions):
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
             self,
-            {"prune", "regress", "way", "refit", "calibration_samples", "plans", "refinements"},
+            {"prune", "regress", "way", "refit", "calibration_samples", "plans", "refinements", "comparisons"},
             parity=self.parity,
         )
 
@@ -147,7 +149,9 @@ class LayerFoldingOptions(RoundOptions):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
-            self, {"rounds", "way", "refit", "regress", "plans", "calibration_samples"}, parity=self.parity
+            self,
+            {"rounds", "way", "refit", "regress", "plans", "comparisons", "calibration_samples"},
+            parity=self.parity,
         )
 
 
@@ -170,7 +174,7 @@ class LayerCollapseOptions(RoundOptions):
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
             self,
-            {"rounds", "way", "refit", "regress", "plans", "calibration_samples", "convolutions"},
+            {"rounds", "way", "refit", "regress", "plans", "comparisons", "calibration_samples", "convolutions"},
             parity=self.parity,
         )
 
@@ -188,7 +192,9 @@ class EasierOptions(RoundOptions):
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        return refuse_with_parity(self, {"rounds", "way", "refit", "regress", "plans"}, parity=self.parity)
+        return refuse_with_parity(
+            self, {"rounds", "way", "refit", "regress", "plans", "comparisons"}, parity=self.parity
+        )
 
 
 class TlcOptions(RoundOptions):
@@ -207,7 +213,9 @@ class TlcOptions(RoundOptions):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         return refuse_with_parity(
-            self, {"rounds", "way", "refit", "regress", "plans", "channels", "calibration_samples"}, parity=self.parity
+            self,
+            {"rounds", "way", "refit", "regress", "plans", "comparisons", "channels", "calibration_samples"},
+            parity=self.parity,
         )
 
 
@@ -229,3 +237,5 @@ class AutoOptions(Options):
     """How many plans each strategy compares."""
     refinements: int = Field(default=32, ge=0, le=512)
     """At most this many cuts are judged again with refitting, for each budget and strategy."""
+    comparisons: int = Field(default=64, ge=0, le=1000)
+    """At most this many plans are made from what others taught, for each budget and strategy."""

@@ -171,6 +171,17 @@ class Planner:
                     found.setdefault(choice.steps, _with_harm(choice, harms))
         return list(found.values())
 
+    def planned(self, harms: Mapping[Step, float], number: int) -> Choice | None:
+        """Returns the best choice for the present budget if harms are these; None where nothing is within it.
+
+        Args:
+            harms: Of each cut that may be taken, >= 0.
+            number: The how manieth is asked for, which decides what the table's budget goes by (`_budgets`).
+        """
+        budgets = self._budgets(harms)
+        roots = {step: math.sqrt(harm) for step, harm in harms.items()}
+        return self._chooser.least_harm(roots, budgets[number % len(budgets)])
+
     def settle(self, harms: Mapping[Step, float], neighbours: int = 3) -> None:
         """Measures the best plans for the present budget, as many as there is time for.
 

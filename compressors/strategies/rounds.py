@@ -38,7 +38,8 @@ from compressors.problem import Candidate
 from compressors.score import Reference
 from compressors.signature import fingerprint
 from compressors.strategies.clocks import fitted_in_time, patience
-from compressors.strategies.fitted import JUDGED_ON, rough, shortlisted, site_lines
+from compressors.strategies.comparing import Wanted, shortlisted
+from compressors.strategies.fitted import JUDGED_ON, rough, site_lines
 from compressors.strategies.planner import Measured, Planner
 from compressors.strategies.regressed import narrow_cuts
 from compressors.surgery import apply
@@ -126,6 +127,7 @@ class RoundSettings:
         calibration_samples: At most this many for lines and fits.
         selection_samples: At most this many for scores.
         plans: How many plans of the last round become candidates.
+        comparisons: At most this many plans are made from what others taught, for each budget.
         margin: Share of the budget that is kept free.
     """
 
@@ -136,6 +138,7 @@ class RoundSettings:
     calibration_samples: int = 2048
     selection_samples: int = 1024
     plans: int = 4
+    comparisons: int = 64
     margin: float = 0.02
 
 
@@ -149,6 +152,7 @@ def round_settings(options: RoundOptions, name: str) -> RoundSettings:
         options.calibration_samples,
         options.selection_samples,
         options.plans,
+        options.comparisons,
         options.margin,
     )
 
@@ -195,16 +199,16 @@ class RoundSearch:
         look = self._last[1]
         self._planner.aim(budget_seconds)
         harms = self._planned(look)
-        plans = self._planner.within(harms)
         reference = self._reference(self._settings.selection_samples)
         quick = self._reference(JUDGED_ON).rough(problem.graph, problem.precision)
-        look = self._start(look, plans[0], quick)
+        look = self._start(look, self._planner.within(harms)[0].choice.steps, quick)
 
-        def judged(one: Measured, at: int, of: int) -> float:
-            self._report(0.9, f"comparing plans, {at + 1} of {of}")
-            return self._judged(look, one, quick)
+        def judged(steps: Sequence[Step], number: int) -> float:
+            self._report(0.9, f"comparing plans, {number}")
+            return self._judged(look, steps, quick)
 
-        chosen = shortlisted(problem, plans, self._settings.plans, judged)
+        wanted = Wanted(self._settings.plans, self._settings.comparisons)
+        chosen = shortlisted(problem, self._planner, harms, wanted, judged)
         found = fitted_in_time(problem, chosen, lambda one: self._candidate(look, one, reference))
         return sorted(found, key=lambda one: one.score.divergence)
 
@@ -258,16 +262,16 @@ class RoundSearch:
 
     def _trained(self, look: Look, one: Measured, share: float) -> State:
         """Returns where things stand when the activations of a plan are gone and the network is trained."""
-        lines = self._lines(look, one)
+        lines = self._lines(look, one.choice.steps)
         assert self._problem.train is not None
         self._report(0.1, f"training with {len(lines)} activations gone")
         graph = self._problem.train(linearise(look.state.restored, lines), share)
         return State(graph, restored(self._problem.graph, graph), trained_lines(graph, lines))
 
-    def _lines(self, look: Look, one: Measured) -> dict[str, Line]:
+    def _lines(self, look: Look, steps: Sequence[Step]) -> dict[str, Line]:
         """Returns what takes the place of the activations that a plan takes out."""
         cuts = {alternative.step: alternative.cut for alternative in self._planner.alternatives}
-        gone = {site for step in one.choice.steps for site in cuts[step].sites if site in self._sites}
+        gone = {site for step in steps for site in cuts[step].sites if site in self._sites}
         known = {name: line for name, line in look.state.lines.items() if name in gone}
         new = [site for name, site in self._sites.items() if name in gone and name not in known]
         nothing = {site.node: identity_line() for site in new}
@@ -278,10 +282,10 @@ class RoundSearch:
         limit = min(most, self._settings.selection_samples)
         return Reference.of(problem.graph, problem.selection, limit, 64, problem.task)
 
-    def _start(self, look: Look, one: Measured, reference: Reference) -> Look:
+    def _start(self, look: Look, steps: Sequence[Step], reference: Reference) -> Look:
         """Returns the look with the network that a plan does better in: as it was trained, or the original."""
         graph = self._problem.graph
-        if look.state.restored is graph or not one.choice.steps:
+        if look.state.restored is graph or not steps:
             return look
         self._report(0.9, "judging a plan in the original and in the trained network")
 
@@ -289,43 +293,46 @@ class RoundSearch:
             return site_lines(graph, sites, self._settings.way, self._problem.calibration)
 
         original = replace(look, state=State(graph, graph), lines=lines, norms=self._norm_lines(graph))
-        return min((look, original), key=lambda each: self._judged(each, one, reference))
+        return min((look, original), key=lambda each: self._judged(each, steps, reference))
 
     def _norm_lines(self, graph: Graph) -> dict[str, Line]:
         """Returns what takes the place of the norms that some merge dissolves."""
         return site_lines(graph, self._norms, "fitted", self._problem.calibration)
 
-    def _judged(self, look: Look, one: Measured, reference: Reference) -> float:
+    def _judged(self, look: Look, steps: Sequence[Step], reference: Reference) -> float:
         """Returns the harm of a plan, done in train form and refitted on few samples."""
-        cut, key = self._cut(look, one), ["divergence"]
+        cut, key = self._cut(look, steps), ["divergence"]
 
         def judge() -> dict[str, float]:
             with computed_in(reference.precision):
-                graph = self._fitted(cut, one, rough(self._fit_config()))
+                graph = self._fitted(cut, steps, rough(self._fit_config()))
             return {"divergence": reference.score(graph.module).divergence}
 
-        return remembered(self._problem.memory, self._key("judged", cut, one), key, judge)["divergence"]
+        return remembered(self._problem.memory, self._key("judged", cut, steps), key, judge)["divergence"]
 
     def _candidate(self, look: Look, one: Measured, reference: Reference) -> Candidate:
         """Returns a plan done in train form, refitted and scored."""
-        cut = self._cut(look, one)
+        steps = one.choice.steps
+        cut = self._cut(look, steps)
         self._report(0.9, "refitting what follows the merges")
         graph = remembered_fit(
-            self._problem.memory, self._key("fit", cut, one), cut, lambda: self._fitted(cut, one, self._fit_config())
+            self._problem.memory,
+            self._key("fit", cut, steps),
+            cut,
+            lambda: self._fitted(cut, steps, self._fit_config()),
         )
         return Candidate(self._plan(one), graph, reference.score(graph.module), one.seconds)
 
-    def _cut(self, look: Look, one: Measured) -> Graph:
-        return apply(look.state.restored, one.choice.steps, {**look.norms, **self._lines(look, one)})
+    def _cut(self, look: Look, steps: Sequence[Step]) -> Graph:
+        return apply(look.state.restored, steps, {**look.norms, **self._lines(look, steps)})
 
-    def _key(self, what: str, cut: Graph, one: Measured) -> str:
+    def _key(self, what: str, cut: Graph, steps: Sequence[Step]) -> str:
         """Returns a key of everything that a fit depends on."""
         problem = self._problem
         data = count(problem.calibration), problem.seed
-        return key_of(what, *map(fingerprint, (problem.graph, cut)), one.choice.steps, self._settings, data)
+        return key_of(what, *map(fingerprint, (problem.graph, cut)), tuple(steps), self._settings, data)
 
-    def _fitted(self, cut: Graph, one: Measured, config: FitConfig) -> Graph:
-        steps = one.choice.steps
+    def _fitted(self, cut: Graph, steps: Sequence[Step], config: FitConfig) -> Graph:
         if config.refit == "none" and all(step.kind != "regress" for step in steps):
             return cut
         return fit(self._problem.graph, cut, steps, self._problem.calibration, config).graph

@@ -21,10 +21,14 @@ from service.resuming.journal import TRAININGS
 from service.worker.messages import WorkOrder
 
 TUNING_SHARE = 0.9
-"""Of the time that is left after planning, the part that one fine-tuning may use."""
+"""Of the time that is left after planning, the part that one fine-tuning may use; it leaves `SPARE_SECONDS` at most."""
+
+SPARE_SECONDS = 20.0
+"""What a last scoring may take longer than expected. A tenth of the time was two minutes in jobs of half an hour, and
+nobody used them."""
 
 TUNING_SHARE_WITH_FLOOR = 0.6
-"""The same where an accuracy floor may ask for a second network."""
+"""The part where an accuracy floor may ask for a second network."""
 
 _NORM_BATCHES = 8
 """On so many batches the moments of batch norms are estimated anew before a training; kept where that is better. Not
@@ -161,8 +165,11 @@ class Trainings:
         """Returns what a training may use; one that was begun before, the passes and what is left of the time then."""
 
         def grant() -> dict[str, float]:
-            most = TUNING_SHARE if self.goal.floor is None else TUNING_SHARE_WITH_FLOOR
-            time = min(seconds, share * most * self.phases.seconds_left(self.reserve()))
+            left = self.phases.seconds_left(self.reserve())
+            most = TUNING_SHARE_WITH_FLOOR * left
+            if self.goal.floor is None:
+                most = max(TUNING_SHARE * left, left - SPARE_SECONDS)
+            time = min(seconds, share * most)
             return {"seconds": time, "begun": self.phases.elapsed, "epochs": share * self.epochs_left}
 
         name = fingerprint(network)

@@ -15,7 +15,14 @@ from tests.compressors.denoisers import Pairs
 from tests.compressors.networks import graph_of
 from tests.compressors.samples import CountingTimer, Recorder
 
-QUICK = {"calibration_samples": 64, "selection_samples": 32, "refinements": 2, "plans": 2, "max_kernel": 3}
+QUICK = {
+    "calibration_samples": 64,
+    "selection_samples": 32,
+    "refinements": 2,
+    "comparisons": 2,
+    "plans": 2,
+    "max_kernel": 3,
+}
 
 
 def problem_of(name: str, share: float, timer: CountingTimer | None = None, **changes) -> Problem:

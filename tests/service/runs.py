@@ -15,7 +15,7 @@ from service.spec import Budget, DataReference, DataSplit, FineTuning, JobSpec, 
 from service.worker.messages import WorkOrder
 
 MODEL, TRAIN, VALIDATION = "artifacts/model", "artifacts/train", "artifacts/validation"
-QUICK: dict[str, Any] = {"selection_samples": 64, "refinements": 1, "plans": 1}
+QUICK: dict[str, Any] = {"selection_samples": 64, "refinements": 1, "comparisons": 1, "plans": 1}
 
 
 def quiet(phase: str, fraction: float, message: str, metrics: Any = None) -> None:

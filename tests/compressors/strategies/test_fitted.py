@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from compressors.choose import Choice
 from compressors.graph import TensorSpec
 from compressors.plan import Step
 from compressors.strategies.clocks import fitted_in_time
-from compressors.strategies.fitted import compared, shortlisted
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import cut_name
 from compressors.table import Alternative, segment_cuts
@@ -36,51 +34,6 @@ def test_no_fit_but_the_first_is_begun_that_would_be_broken_off(seconds: float, 
     problem = problem_of("resnet-b", 0.8, seconds_left=lambda: left)
     found: list[Any] = list(fitted_in_time(problem, PLANS, fitted))
     assert found == PLANS[:fits]
-
-
-def test_plans_are_fitted_in_the_order_of_what_their_cuts_do_together() -> None:
-    together = dict(zip(PLANS, (0.55, 0.5, 0.6, 0.52), strict=True))
-    order = compared(PLANS, together.__getitem__, lambda: False)
-    assert [PLANS.index(plan) for plan in order] == [1, 3, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("harms", "worth_it"),
-    [((0.7, 0.5, 0.9, 0.6), [1, 3]), ((0.62, 0.5, 0.9, 0.6), [1, 3, 0]), ((0.7, 0.1, 0.9, 0.6), [1, 3])],
-)
-def test_plans_that_do_far_more_harm_than_the_best_are_not_fitted_but_for_one(
-    harms: Sequence[float], worth_it: Sequence[int]
-) -> None:
-    together = dict(zip(PLANS, harms, strict=True))
-    order = compared(PLANS, together.__getitem__, lambda: False)
-    assert [PLANS.index(plan) for plan in order] == worth_it
-
-
-def test_plans_that_nobody_had_time_to_compare_stay_in_order_behind_the_others() -> None:
-    together = dict(zip(PLANS, (0.7, 0.5, 0.1, 0.2), strict=True))
-    asked = count()
-    order = compared(PLANS, together.__getitem__, lambda: next(asked) >= 2)
-    assert [PLANS.index(plan) for plan in order] == [1, 0, 2, 3]
-
-
-def test_the_plans_to_fit_are_the_best_of_four_times_as_many() -> None:
-    together = dict(zip(PLANS, (0.7, 0.5, 0.9, 0.6), strict=True))
-    told = []
-
-    def judged(plan: Measured, at: int, of: int) -> float:
-        told.append((at, of))
-        return together[plan]
-
-    chosen = shortlisted(problem_of("resnet-b", 0.8), [*PLANS, PLANS[0]], 1, judged)
-    assert chosen == [PLANS[1]]
-    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
-
-
-def test_a_single_plan_is_not_compared() -> None:
-    def never(plan: Measured) -> float:
-        raise AssertionError(plan)
-
-    assert compared(PLANS[:1], never, lambda: False) == PLANS[:1]
 
 
 def test_cuts_that_come_to_one_network_are_one_plan_and_measured_once() -> None:

@@ -227,7 +227,7 @@ class Trained:
 def test_cuts_are_made_in_the_trained_network_where_they_do_better_there() -> None:
     problem = problem_of("mobilenet", 0.85)
     options = EasierOptions(regress=False)
-    settings = RoundSettings("easier", 1, way="identity", refit="none", plans=1)
+    settings = RoundSettings("easier", 1, way="identity", refit="none", plans=1, comparisons=0)
     search = RoundSearch(problem, round_cuts(options, problem), Trained(problem), settings)
     best, *_ = search.candidates(problem.budget_seconds)
     assert best.plan.steps

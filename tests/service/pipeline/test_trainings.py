@@ -67,6 +67,18 @@ def test_a_job_that_goes_on_gives_every_training_the_same_passes(tmp_path: Path)
     assert all(torch.equal(value, values[key]) for key, value in wanted.module.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("left", "floor", "granted"),
+    [(100.0, None, 90.0), (200.0, None, 180.0), (2000.0, None, 1980.0), (200.0, 0.9, 120.0)],
+)
+def test_a_fine_tuning_leaves_a_tenth_of_the_time_or_seconds_or_what_a_second_network_needs(
+    left: float, floor: float | None, granted: float, tmp_path: Path
+) -> None:
+    some = trainings(tmp_path, Shelf(), seconds=left + 60.0)  # of which a minute is kept back for the end
+    some = replace(some, goal=replace(some.goal, floor=floor))
+    assert some._granted(some.original, 1.0).seconds == pytest.approx(granted, abs=1.0)
+
+
 def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
     some = trainings(tmp_path, Shelf())
     spec = some.order.spec
