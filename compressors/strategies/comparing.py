@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _COMPARING_SHARE: Final = 0.4
 """Of the time that is left then, what judging plans as a whole may take."""
+_MEASURING_SHARE: Final = 0.4
+"""Of the time that is left then, what measuring new plans may take; they have to be fitted too."""
 _COMPARED: Final = 4
 """Measured plans that are judged as a whole for each that is fitted in full."""
 _HOPEFUL: Final = 1.25
@@ -74,8 +76,9 @@ def shortlisted(
             break
         known[one.choice.steps] = judged(one.choice.steps, len(known) + 1)
     if known and not enough():
-        beliefs = Beliefs(harms, problem.seed)
-        planner.measure(learned(planner, beliefs, known, wanted.comparisons, judged, enough)[: wanted.plans])
+        new = learned(planner, Beliefs(harms, problem.seed), known, wanted.comparisons, judged, enough)
+        time = _MEASURING_SHARE * problem.seconds_left()
+        planner.measure(new[: max(0, min(wanted.plans, planner.affordable(time)))])
         plans = planner.within(harms)
     return worth_fitting(plans, known)[: wanted.plans]
 

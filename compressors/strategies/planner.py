@@ -194,7 +194,7 @@ class Planner:
         left = share_of(self._problem.seconds_left, _MEASURING_SHARE)
         for _ in range(_CORRECTIONS):
             best = self.choices(harms)
-            hurried = self._affordable(left()) < len(best) + neighbours
+            hurried = self.affordable(left()) < len(best) + neighbours
             choices = self._spread(harms) if hurried else [*best, *self._neighbours(harms, best, neighbours)]
             new = [choice for choice in choices if choice.steps not in self._measured]
             self.measure(new)
@@ -206,7 +206,7 @@ class Planner:
         budgets = [self._table_budget(share) for share in _SPREAD]
         return list({choice.steps: choice for seconds in budgets for choice in self._best(harms, seconds)[:1]}.values())
 
-    def _affordable(self, seconds: float) -> int:
+    def affordable(self, seconds: float) -> int:
         """Returns how many networks can be measured together in a time, going by the last ones."""
         return sys.maxsize if math.isinf(seconds) or self._each <= 0 else int(seconds / self._each) - _ONCE - 1
 

@@ -13,6 +13,7 @@ from compressors.choose import Choice
 from compressors.graph import TensorSpec
 from compressors.plan import Step
 from compressors.strategies.clocks import fitted_in_time
+from compressors.strategies.comparing import Wanted, shortlisted
 from compressors.strategies.planner import Measured, Planner
 from compressors.surgery import cut_name
 from compressors.table import Alternative, segment_cuts
@@ -83,6 +84,23 @@ def test_where_time_is_short_one_measurement_of_plans_below_the_budget_has_to_do
     assert (min(shares) < 0.95) is hurried
     assert max(shares) > 0.95
     assert len(timer.measured) == 1
+
+
+@pytest.mark.parametrize(("seconds", "measured"), [(4.0, 0), (400.0, 1)])
+def test_plans_that_others_taught_are_measured_where_there_is_time(seconds: float, measured: int) -> None:
+    timer = Slow(1000.0)
+    problem = problem_of("preact", 0.6, timer, seconds_left=lambda: timer.left)
+    planner = Planner(problem, [cut for segment in problem.analysis.segments for cut in segment_cuts(segment)])
+    planner.fastest()
+    harms = {one.step: one.saved for one in planner.alternatives}
+    planner.measure(planner.choices(harms)[:1])
+    timer.left = seconds
+    timer.measured.clear()
+
+    best, *_ = shortlisted(problem, planner, harms, Wanted(2, 4), lambda _steps, number: 1 / number)
+
+    assert len(timer.measured) == measured
+    assert best.seconds <= planner.target
 
 
 def test_plans_are_made_without_removals_too() -> None:
