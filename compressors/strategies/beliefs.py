@@ -12,6 +12,7 @@ other, and learning from each plan, is Thompson's sampling: what may be good is 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, final
 
 import torch
@@ -29,6 +30,8 @@ _NOISE: Final = 0.3
 """Of the log of what a set does together: what no harms of single cuts could say."""
 _LEAST: Final = 1e-6
 """Harms below are taken for this; logs of zeros are not finite."""
+_MOST: Final = 1e6
+"""What sets do above this, or without a number, is taken for this."""
 _ROUNDS: Final = 8
 
 
@@ -37,14 +40,15 @@ class Beliefs:
     """Harms of cuts, and how sure they are.
 
     Args:
-        harms: Of each cut alone, >= 0, in any unit.
+        harms: Of each cut alone, >= 0, in any unit; an infinite one stays so, whatever is learned.
         seed: Of the draws.
     """
 
     def __init__(self, harms: Mapping[Step, float], seed: int = 0) -> None:
-        self._steps = list(harms)
+        self._alone = dict(harms)
+        self._steps = [step for step, harm in harms.items() if math.isfinite(harm)]
         self._place = {step: at for at, step in enumerate(self._steps)}
-        logs = torch.tensor([max(_LEAST, harm) for harm in harms.values()], dtype=torch.float64).log()
+        logs = torch.tensor([max(_LEAST, harms[step]) for step in self._steps], dtype=torch.float64).log()
         # The scale comes last.
         self._prior = torch.cat([logs, logs.new_zeros(1)])
         self._variance = torch.full_like(self._prior, _DOUBT**2)
@@ -57,11 +61,12 @@ class Beliefs:
         """Takes in what some cuts do together.
 
         Args:
-            steps: One or more that harms are known of.
+            steps: One or more that harms are known of; of a set with one whose harm is infinite nothing is learned.
             harm: >= 0, in the unit of all that is learned.
         """
-        self._sets.append([self._place[step] for step in steps])
-        self._seen.append(max(_LEAST, harm))
+        if all(step in self._place for step in steps):
+            self._sets.append([self._place[step] for step in steps])
+            self._seen.append(min(_MOST, max(_LEAST, harm)) if math.isfinite(harm) else _MOST)
 
     def expected(self) -> dict[Step, float]:
         """Returns the likeliest harm of each cut, in the unit that they came in."""
@@ -107,4 +112,4 @@ class Beliefs:
         return torch.randn(size, dtype=torch.float64, generator=self._generator)
 
     def _harms(self, logs: torch.Tensor) -> dict[Step, float]:
-        return dict(zip(self._steps, logs[:-1].exp().tolist(), strict=True))
+        return self._alone | dict(zip(self._steps, logs[:-1].exp().tolist(), strict=True))

@@ -74,7 +74,7 @@ def shortlisted(
     for one in plans[: _COMPARED * wanted.plans]:
         if enough():
             break
-        known[one.choice.steps] = judged(one.choice.steps, len(known) + 1)
+        known[one.choice.steps] = _number(judged(one.choice.steps, len(known) + 1))
     if known and not enough():
         new = learned(planner, Beliefs(harms, problem.seed), known, wanted.comparisons, judged, enough)
         time = _MEASURING_SHARE * problem.seconds_left()
@@ -105,7 +105,7 @@ def learned(
         choice = planner.planned(beliefs.draw(), len(found) + in_vain)
         if choice is None or not choice.steps or choice.steps in known:
             continue
-        harm = judged(choice.steps, len(known) + 1)
+        harm = _number(judged(choice.steps, len(known) + 1))
         known[choice.steps], found[choice.steps] = harm, choice
         beliefs.learn(choice.steps, harm)
         if harm < best:
@@ -126,3 +126,8 @@ def worth_fitting(plans: Sequence[Measured], known: Mapping[tuple[Step, ...], fl
     most = _HOPEFUL * min((harm for harm in together if harm is not None), default=math.inf)
     order = sorted(range(len(plans)), key=lambda at: math.inf if (harm := together[at]) is None else harm)
     return [plans[at] for place, at in enumerate(order) if place < _LEAST or (together[at] or 0.0) <= most]
+
+
+def _number(harm: float) -> float:
+    """Returns a harm that can be compared: a network that puts out no numbers does as much as can be."""
+    return math.inf if math.isnan(harm) else harm

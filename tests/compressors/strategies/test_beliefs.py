@@ -86,3 +86,23 @@ def test_no_harm_at_all_is_a_harm() -> None:
     beliefs = Beliefs(dict.fromkeys(STEPS, 0.0))
     beliefs.learn(STEPS[:2], 0.0)
     assert all(math.isfinite(harm) for harm in beliefs.draw().values())
+
+
+def test_a_cut_that_cannot_be_had_stays_so_and_spoils_nothing() -> None:
+    beliefs = Beliefs({**ALONE, STEPS[4]: math.inf})
+    beliefs.learn(STEPS[3:], 0.5)  # of which nothing is learned
+    beliefs.learn(STEPS[:2], 0.5)
+    drawn = beliefs.draw()
+    assert drawn.pop(STEPS[4]) == math.inf
+    assert all(math.isfinite(harm) for harm in drawn.values())
+    assert beliefs.expected()[STEPS[3]] == pytest.approx(ALONE[STEPS[3]])
+
+
+@pytest.mark.parametrize("harm", [math.inf, math.nan])
+def test_a_network_without_numbers_is_as_bad_as_can_be(harm: float) -> None:
+    beliefs = Beliefs(ALONE)
+    beliefs.learn(STEPS[:2], 0.5)
+    beliefs.learn(STEPS[2:4], harm)
+    after = beliefs.expected()
+    assert after[STEPS[2]] / ALONE[STEPS[2]] > 2 * after[STEPS[0]] / ALONE[STEPS[0]]
+    assert all(math.isfinite(drawn) for drawn in beliefs.draw().values())

@@ -104,6 +104,21 @@ def test_no_more_plans_are_judged_than_wanted_and_than_there_is_time_for(most: i
     assert len(known) == before + judged
 
 
+def test_a_plan_whose_network_puts_out_no_numbers_is_the_last_choice() -> None:
+    judge = Judge()
+    judge.planner.settle(judge.harms)
+    (first, *_) = shortlisted(judge.problem, judge.planner, judge.harms, Wanted(2, 0), judge)
+    ruined = first.choice.steps
+    chosen = shortlisted(
+        judge.problem,
+        judge.planner,
+        judge.harms,
+        Wanted(2, 10),
+        lambda steps, number: math.nan if steps == ruined else judge(steps, number),
+    )
+    assert ruined not in {one.choice.steps for one in chosen[:1]}
+
+
 def test_it_ends_where_nothing_better_is_found() -> None:
     judge = Judge()
     known = dict.fromkeys(judge.known(), 1e-9)
