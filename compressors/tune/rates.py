@@ -22,6 +22,10 @@ _LONG = 4
 """A training of this many trials' steps has time to gain from a rate that a trial cannot."""
 _REPAIRED = 2.4
 """A trial that leaves at most this many times the start's divergence does harm that a long training repairs."""
+_VERY_LONG = 25
+"""A training of this many trials' steps repairs more."""
+_REPAIRED_THEN = 4.0
+"""As `_REPAIRED`, in such a training."""
 
 
 @final
@@ -42,11 +46,12 @@ class Rates:
         self._steps = min(course.config.trial_steps, steps)
         self._share = self._steps / steps
         self._long = steps >= _LONG * course.config.trial_steps
+        self._most_harm = _REPAIRED_THEN if steps >= _VERY_LONG * course.config.trial_steps else _REPAIRED
 
     @cached_property
     def _repairable(self) -> float:
         """Divergence up to which a long training repairs what a trial did; worked out only where a trial asks."""
-        return _REPAIRED * self._reference.score(self._course.devices.placed(self._start).module).divergence
+        return self._most_harm * self._reference.score(self._course.devices.placed(self._start).module).divergence
 
     @property
     def most(self) -> int:
@@ -77,6 +82,8 @@ class Rates:
         eleven steps at 0.03 left a VGG-16 with twice the divergence, and 200 steps took it from 84.7 to 86.0 % of the
         test images; at 0.001 they left it where it was, and it came to 84.6 %. Of a ResNet-20 they left 10 times the
         divergence at 0.03, which 200 steps did not repair, and 1.3 times at 0.01, with which it gained most.
+        Thousands of steps repair more: forty at 0.01 left 2.9 times the divergence, and 2,300 came to 89.9 % of the
+        test images, at 0.003 (1.1) to 89.4.
         """
         if self._long:
             for peak in sorted(trials, reverse=True):

@@ -23,9 +23,12 @@ def rates(steps: int) -> tuple[Rates, float]:
     return Rates(course, start, reference, steps), reference.score(start.module).divergence
 
 
-@pytest.mark.parametrize(("harm", "chosen"), [(2.3, 0.1), (2.5, 0.01)])
-def test_a_long_training_takes_the_highest_rate_whose_harm_it_repairs(harm: float, chosen: float) -> None:
-    choice, start = rates(20)
+@pytest.mark.parametrize(
+    ("steps", "harm", "chosen"),
+    [(20, 2.3, 0.1), (20, 2.5, 0.01), (124, 2.5, 0.01), (125, 2.5, 0.1), (125, 3.9, 0.1), (125, 4.1, 0.01)],
+)
+def test_a_long_training_takes_the_highest_rate_whose_harm_it_repairs(steps: int, harm: float, chosen: float) -> None:
+    choice, start = rates(steps)
     assert choice.chosen({0.1: harm * start, 0.01: 1.2 * start, 0.001: 0.8 * start}) == chosen
 
 
