@@ -55,6 +55,7 @@ class Beliefs:
         self._variance[-1] = _SCALE_DOUBT**2
         self._sets: list[list[int]] = []
         self._seen: list[float] = []
+        self._found: tuple[torch.Tensor, torch.Tensor] | None = None
         self._generator = torch.Generator().manual_seed(seed)
 
     def learn(self, steps: Sequence[Step], harm: float) -> None:
@@ -67,6 +68,7 @@ class Beliefs:
         if all(step in self._place for step in steps):
             self._sets.append([self._place[step] for step in steps])
             self._seen.append(min(_MOST, max(_LEAST, harm)) if math.isfinite(harm) else _MOST)
+            self._found = None
 
     def expected(self) -> dict[Step, float]:
         """Returns the likeliest harm of each cut, in the unit that they came in."""
@@ -83,12 +85,15 @@ class Beliefs:
 
     def _mode(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the likeliest logs, and the slopes there of what sets do by each log, shape (sets, logs)."""
+        if self._found is not None:
+            return self._found
         at, seen = self._prior, torch.tensor(self._seen, dtype=torch.float64).log()
         slopes = seen.new_zeros(len(self._sets), len(self._prior))
         for _ in range(_ROUNDS if self._sets else 0):
             values, slopes = self._together(at)
             at = self._prior + self._correction(slopes, seen - values + slopes @ (at - self._prior))
-        return at, slopes
+        self._found = at, slopes
+        return self._found
 
     def _together(self, logs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the log of what each set does, if single harms are these, and its slopes."""

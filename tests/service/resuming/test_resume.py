@@ -58,7 +58,7 @@ async def start(
             "target": {"device": device},
         }
     )
-    options = {"plans": 1, "calibration_samples": 64}
+    options = {"plans": 1, "comparisons": 2, "calibration_samples": 64}
     if strategy == "layerfit":
         options |= {"regress": False, "merge": False, "refinements": 2}
     job.spec.strategy.options.update(options)
